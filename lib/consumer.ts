@@ -1,0 +1,176 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Lease, Pulse, Settlement, Store } from './store.js'
+
+/** Makes one attempt at one task and decides what becomes of it. Never rejects. */
+export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
+
+export interface ConsumerLimits {
+  readonly name: string
+  readonly concurrency: number
+  readonly leaseMs: number
+  readonly closeGraceMs: number
+}
+
+interface Running {
+  readonly lease: Lease
+  readonly abort: AbortController
+}
+
+/**
+ * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows
+ * stores and attempts, and nothing of HTTP.
+ *
+ * It has no loop of its own to keep turning. Whatever may give it something to do wakes
+ * it: a notification, a task that ended, the time the next one is due, the heartbeat.
+ * A wake-up takes a turn, in which one call to the store settles what has ended and
+ * claims what there is room for; wake-ups during a turn make it take one more.
+ */
+export class Consumer {
+  readonly queue: string
+  readonly #store: Store
+  readonly #attempt: Attempt
+  readonly #log: FastifyBaseLogger
+  readonly #limits: ConsumerLimits
+  readonly #running = new Map<string, Running>()
+  /** Ended attempts whose leases are held until the store has heard of it. */
+  readonly #ended: Settlement[] = []
+  #state: 'new' | 'consuming' | 'stopping' = 'new'
+  #turning = false
+  #woken = false
+  #failures = 0
+  #alarm?: NodeJS.Timeout
+  #idle?: () => void
+
+  constructor (queue: string, store: Store, attempt: Attempt, log: FastifyBaseLogger, limits: ConsumerLimits) {
+    this.queue = queue
+    this.#store = store
+    this.#attempt = attempt
+    this.#log = log.child({ queue, consumer: limits.name })
+    this.#limits = limits
+  }
+
+  /** Has the store wake this consumer, which takes no task before it is started. */
+  async watch (): Promise<void> {
+    await this.#store.watch(this.queue, () => { this.wake() })
+  }
+
+  start (): void {
+    if (this.#state === 'stopping') return
+    this.#state = 'consuming'
+    this.wake()
+  }
+
+  /**
+   * Claims no more, waits for the running tasks as long as its grace and `longestMs`
+   * allow, then aborts those left and gives them back. Resolves when the store knows how
+   * each of them ended, or has failed to hear it.
+   */
+  async stop (longestMs: number): Promise<void> {
+    this.#state = 'stopping'
+    clearTimeout(this.#alarm)
+    const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs))
+    this.wake()
+    if (!this.#isIdle()) await new Promise<void>(resolve => { this.#idle = resolve })
+    clearTimeout(grace)
+  }
+
+  wake (): void {
+    this.#woken = true
+    if (!this.#turning && this.#state !== 'new') this.#turn()
+  }
+
+  /** The leases to prolong. */
+  get leases (): Array<Pick<Lease, 'id' | 'attempt'>> {
+    return [...[...this.#running.values()].map(({ lease }) => lease), ...this.#ended.map(({ lease }) => lease)]
+  }
+
+  get leaseMs (): number { return this.#limits.leaseMs }
+
+  /** Takes in what the heartbeat has learned of the queue. */
+  feel ({ lost, wakeInMs }: Pulse): void {
+    this.#lose(lost)
+    this.#wakeIn(wakeInMs)
+  }
+
+  #lose (ids: readonly string[]): void {
+    for (const id of ids) {
+      this.#log.warn({ taskId: id }, 'task lost its lease; it may run twice')
+      this.#running.get(id)?.abort.abort(new Error('the lease is lost'))
+    }
+  }
+
+  async #turn (): Promise<void> {
+    this.#turning = true
+    while (this.#woken) {
+      this.#woken = false
+      const limit = this.#state === 'consuming' ? this.#limits.concurrency - this.#running.size : 0
+      const settlements = this.#ended.slice()
+      if (limit <= 0 && settlements.length === 0) continue
+      try {
+        const { settled, leases, wakeInMs } = await this.#store.turn(this.queue, { settlements, limit, leaseMs: this.#limits.leaseMs })
+        this.#ended.splice(0, settlements.length)
+        if (this.#failures > 0) this.#log.info('store answers the consumer again')
+        this.#failures = 0
+        settlements.forEach(({ lease: { id } }, index) => { if (settled[index] === false) this.#lose([id]) })
+        for (const lease of leases) this.#start(lease)
+        this.#wakeIn(wakeInMs)
+      } catch (err) {
+        this.#fail(err)
+      }
+    }
+    this.#turning = false
+    if (this.#isIdle()) this.#idle?.()
+  }
+
+  #start (lease: Lease): void {
+    if (this.#state === 'stopping') {
+      this.#end({ lease, verdict: { kind: 'release' } })
+      return
+    }
+    const abort = new AbortController()
+    this.#running.set(lease.id, { lease, abort })
+    this.#attempt(lease, abort).then(settlement => {
+      // Otherwise it has been given back meanwhile.
+      if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
+    })
+  }
+
+  #end (settlement: Settlement): void {
+    this.#running.delete(settlement.lease.id)
+    this.#ended.push(settlement)
+    this.wake()
+  }
+
+  #giveBack (): void {
+    for (const { lease, abort } of this.#running.values()) {
+      this.#log.warn({ taskId: lease.id }, 'task is given back: the app closes and its grace is over')
+      this.#end({ lease, verdict: { kind: 'release' } })
+      abort.abort(new Error('the app closes'))
+    }
+  }
+
+  /** The store did not answer. What has ended is kept, to be settled when it answers again. */
+  #fail (err: unknown): void {
+    this.#failures++
+    if (this.#failures === 1) this.#log.error({ err }, 'store does not answer the consumer')
+    if (this.#state === 'stopping') this.#forget()
+    this.#wakeIn(Math.min(50 * 2 ** this.#failures, 2000))
+  }
+
+  /** The leases of what could not be settled expire, and other consumers take the tasks over. */
+  #forget (): void {
+    this.#log.warn({ taskIds: this.#ended.map(({ lease }) => lease.id) }, 'tasks could not be settled before the app closed; they will run again')
+    this.#ended.length = 0
+  }
+
+  #wakeIn (ms: number): void {
+    // Longer than a timer can wait; the heartbeat looks again long before.
+    if (ms > 0x7fffffff || this.#state !== 'consuming') return
+    clearTimeout(this.#alarm)
+    this.#alarm = setTimeout(() => { this.wake() }, ms)
+  }
+
+  #isIdle (): boolean {
+    return !this.#turning && this.#running.size === 0 && this.#ended.length === 0
+  }
+}

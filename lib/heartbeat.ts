@@ -1,0 +1,31 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { Consumer } from './consumer.js'
+import type { Store } from './store.js'
+
+/** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
+export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
+
+/**
+ * Prolongs the leases of all consumers of one store, in one call, and passes on what it
+ * hears of their queues, so that one whose notifications are lost is late by one beat at
+ * most. Returns a function that stops it.
+ */
+export function startHeartbeat (store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger): () => void {
+  let beating = false
+  let failing = false
+  const beat = async () => {
+    if (beating) return
+    beating = true
+    try {
+      const pulses = await store.extend(consumers.map(({ queue, leases, leaseMs }) => ({ queue, leases, leaseMs })))
+      pulses.forEach((pulse, index) => consumers[index]!.feel(pulse))
+      failing = false
+    } catch (err) {
+      if (!failing) log.error({ err }, 'store does not answer the heartbeat')
+      failing = true
+    }
+    beating = false
+  }
+  const timer = setInterval(beat, Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs))))
+  return () => { clearInterval(timer) }
+}

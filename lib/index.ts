@@ -1,0 +1,242 @@
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { attemptWith } from './attempt.js'
+import { Consumer } from './consumer.js'
+import { dispatchOf, guardHeaders, taskOnly, type RequestTask } from './dispatch.js'
+import {
+  FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_USER_GONE
+} from './errors.js'
+import { startHeartbeat } from './heartbeat.js'
+import { checkUserId, inheritFrom } from './inheritance.js'
+import { LocalStore } from './local-store.js'
+import { makeCodec } from './message.js'
+import { readOptions, type QueueSettings, type Settings, type TaskqueueOptions } from './options.js'
+import { Queue } from './queue.js'
+import { RedisStore, type RedisLocation } from './redis-store.js'
+import { bindToReply, kTransaction } from './reply.js'
+import { show } from './show.js'
+import type { Store } from './store.js'
+import { dueOf, makeTask, type AddOptions, type Inheritance } from './task.js'
+import { TaskTransaction, type Keep, type Prepare, type Transaction } from './transaction.js'
+
+/** The queues of an app, for use outside of requests. */
+export interface Taskqueue {
+  /** Queues one task at once. There is no current request to copy anything from, and no user. */
+  add (url: string, options?: AddOptions): Promise<string>
+  /** Runs a function and queues what it has added when it succeeds; returns what it returns. */
+  transaction<T> (run: (transaction: Transaction) => T | PromiseLike<T>): Promise<T>
+  /** Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is a queue of that name. */
+  queue (name: string): Queue
+  /** All queues, in the order of their names. */
+  readonly queues: readonly Queue[]
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    readonly taskqueue: Taskqueue
+    /** Authenticates a task as the user who queued it: a strategy for `@fastify/auth`, or a hook by itself. */
+    verifyTask (request: FastifyRequest): Promise<void>
+  }
+  interface FastifyRequest {
+    /** The tasks that this request adds: queued when it succeeds, and otherwise not. */
+    readonly taskqueue: Transaction
+    /** The task that this request is; null on an ordinary request. */
+    readonly task: RequestTask | null
+  }
+}
+
+declare module 'fastify/types/route.js' {
+  interface RouteConstraint {
+    /** The route exists for tasks only; any other request gets the same 404 as for an unknown path. */
+    taskOnly?: true
+  }
+}
+
+const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
+  const settings = readOptions(options)
+  const codec = makeCodec(settings.prefix, settings.secrets, settings.maxPayloadBytes)
+  const queues = makeQueues(settings)
+  const stores = new Set([...queues.values()].map(({ store }) => store))
+  const consumers: Consumer[] = []
+  const heartbeats: Array<() => void> = []
+
+  const queueOf = (name: unknown): Queue => {
+    const queue = queues.get(name as string)
+    if (queue === undefined) throw new FST_TASKQUEUE_UNKNOWN_QUEUE(show(name), [...queues.keys()].join(', '))
+    return queue
+  }
+
+  const prepare = (
+    url: string, options: AddOptions, inheritance?: Inheritance, userId?: string | Promise<string | undefined>
+  ): ReturnType<Prepare> => {
+    const task = makeTask(url, options, inheritance)
+    const { name: queue, store } = queueOf(options.queue ?? settings.queues[0]!.name)
+    const encode = (userId?: string) => codec.encode(queue, { ...task, userId })
+    const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
+    // It is awaited at the commit, which may never come.
+    if (message instanceof Promise) message.catch(() => {})
+    return { store, task: { queue, id: task.id, ...dueOf(options) }, message }
+  }
+
+  const transactionOf = (request: FastifyRequest): TaskTransaction => {
+    let inheritance: Inheritance | undefined
+    const prepareWithin: Prepare = (url, options) => {
+      inheritance ??= inheritFrom(request, settings.copyHeaders)
+      return prepare(url, options, inheritance, userIdOf(request))
+    }
+    return new TaskTransaction(prepareWithin, settings.commitTimeoutMs, request.log)
+  }
+
+  /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
+  const userIdOf = (request: FastifyRequest): string | undefined | Promise<string | undefined> => {
+    const id = settings.user.id(request)
+    const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
+    return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
+  }
+
+  /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
+  const keepFor = (request: FastifyRequest): Keep | undefined => {
+    const context = dispatchOf(request.raw)
+    if (context === undefined) return undefined
+    return async (store, tasks) => {
+      if (store === context.store) context.chain.push(...tasks)
+      else await store.add(tasks)
+    }
+  }
+
+  const withoutRequest = () => new TaskTransaction(prepare, settings.commitTimeoutMs, app.log)
+  const closed = withoutRequest()
+  closed.close()
+
+  guardHeaders(app)
+  app.addConstraintStrategy(taskOnly)
+  app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
+  app.decorateRequest('taskqueue', {
+    getter () {
+      this[kTransaction] ??= transactionOf(this)
+      return this[kTransaction]
+    }
+  })
+  app.decorate('verifyTask', verifyWith(settings))
+  const transaction: Taskqueue['transaction'] = async run => {
+    const transaction = withoutRequest()
+    try {
+      const result = await run(transaction)
+      transaction.close()
+      await transaction.commit()
+      return result
+    } catch (error) {
+      transaction.close()
+      await transaction.rollback()
+      throw error
+    }
+  }
+  app.decorate<Taskqueue>('taskqueue', {
+    add: (url, options) => transaction(transaction => transaction.add(url, options)),
+    transaction,
+    queue: queueOf,
+    queues: [...queues.values()]
+  } satisfies Taskqueue)
+  bindToReply(app, {
+    isAborted: request => request.task?.signal.aborted === true,
+    keep: keepFor,
+    closed
+  })
+
+  for (const { name, consumer } of settings.queues) {
+    if (consumer === false) continue
+    const { store } = queueOf(name)
+    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, consumer), app.log, consumer))
+  }
+
+  app.addHook('onReady', async () => {
+    await Promise.all([...stores].map(store => store.open()))
+    await Promise.all(consumers.map(consumer => consumer.watch()))
+    if (settings.secrets.length === 0 && settings.queues.some(({ type }) => type !== 'local')) {
+      app.log.warn('the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and whoever can write to their store can make this app run requests as any user')
+    }
+    // Later, and not awaited here: the first task is to find every other plugin ready too.
+    app.ready(error => { if (error === null || error === undefined) consume() })
+  })
+
+  const consume = () => {
+    for (const store of stores) {
+      const ofStore = consumers.filter(({ queue }) => queueOf(queue).store === store)
+      if (ofStore.length > 0) heartbeats.push(startHeartbeat(store, ofStore, app.log))
+    }
+    for (const consumer of consumers) consumer.start()
+  }
+
+  // Before the plugins close that tasks depend on. Fastify gives a hook no longer than this.
+  app.addHook('preClose', async () => {
+    const { pluginTimeout = 10_000 } = app.initialConfig
+    const longestMs = pluginTimeout === 0 ? Infinity : pluginTimeout - 1000
+    await Promise.all(consumers.map(consumer => consumer.stop(longestMs)))
+  })
+
+  // After the last request, which may add tasks.
+  app.addHook('onClose', async () => {
+    for (const stop of heartbeats) stop()
+    await warnOfLosses(app, queues)
+    await Promise.all([...stores].map(store => store.close()))
+  })
+}
+
+/** Queues that are given the same Redis, or for which a custom type returns the same store, share it. */
+function makeQueues ({ queues, prefix, commitTimeoutMs }: Settings): Map<string, Queue> {
+  const local = new LocalStore()
+  const redis = new Map<RedisLocation | undefined, Store>()
+  const storeOf = ({ name, type, redis: location, options }: QueueSettings): Store => {
+    if (typeof type === 'function') return checkStore(name, type(name, options))
+    if (type === 'local') return local
+    let store = redis.get(location)
+    if (store === undefined) redis.set(location, store = new RedisStore(location!, prefix, commitTimeoutMs))
+    return store
+  }
+  return new Map(queues.map(settings => [settings.name, new Queue(settings.name, storeOf(settings))]))
+}
+
+const STORE_METHODS = ['open', 'vote', 'add', 'turn', 'extend', 'watch', 'counts', 'purge', 'close'] as const satisfies ReadonlyArray<keyof Store>
+
+function checkStore (queue: string, store: Store): Store {
+  const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')
+  if (missing.length === 0) return store
+  throw new FST_TASKQUEUE_INVALID_OPTION(`queues.${queue}.type`, `a function that returns a store with ${missing.join(', ')}`, show(store))
+}
+
+function verifyWith ({ user }: Settings) {
+  return async (request: FastifyRequest): Promise<void> => {
+    const { task } = request
+    if (task === null) throw new FST_TASKQUEUE_NOT_A_TASK()
+    if (task.userId === undefined) throw new FST_TASKQUEUE_NO_USER()
+    const loaded = await user.load(task.userId, request)
+    if (loaded === undefined || loaded === null) throw new FST_TASKQUEUE_USER_GONE();
+    (request as { user?: unknown }).user = loaded
+  }
+}
+
+async function warnOfLosses (app: FastifyInstance, queues: ReadonlyMap<string, Queue>): Promise<void> {
+  for (const { name: queue, store } of queues.values()) {
+    if (!(store instanceof LocalStore)) continue
+    const { waiting, delayed } = await store.counts(queue)
+    if (waiting + delayed > 0) app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')
+  }
+}
+
+const plugin = fp(taskqueue, { fastify: '5.x', name: 'fastify-taskqueue' })
+export default plugin
+export { plugin as taskqueue }
+export * as errorCodes from './errors.js'
+export { storeConformance, type ConformanceTest } from './conformance.js'
+export { DEAD_LIMIT } from './store.js'
+export type { Queue } from './queue.js'
+export type { RequestTask } from './dispatch.js'
+export type { CopyHeaders } from './inheritance.js'
+export type { RedisLocation } from './redis-store.js'
+export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
+export type {
+  Counts, Holding, Lease, NewTask, Pulse, Settlement, Store, Turn, TurnResult, Verdict
+} from './store.js'
+export type { AddOptions, TaskMethod } from './task.js'
+export type { Participant, Savepoint, Transaction } from './transaction.js'
+export type { Backoff } from './verdict.js'

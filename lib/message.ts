@@ -1,0 +1,105 @@
+import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
+import { checkUserId } from './inheritance.js'
+import { canonicalUrl, checkHeader, checkMethod, checkWhole, type Task } from './task.js'
+
+/** Turns tasks into the messages that stores keep, and back. */
+export interface Codec {
+  /** Throws when the message is longer than `maxPayloadBytes`. */
+  encode (queue: string, task: Task): string
+  /** Throws `FST_TASKQUEUE_UNREADABLE` unless `encode` could have made the message for this id in this queue. */
+  decode (queue: string, id: string, message: string): Task
+}
+
+/**
+ * Without secrets a message is JSON that an operator can read. With secrets it is that
+ * JSON under AES-256-GCM, which binds it to the prefix, the queue and the id under which
+ * it is kept: a message that was made up, changed or moved elsewhere cannot be opened.
+ */
+export function makeCodec (prefix: string, secrets: readonly Buffer[], maxBytes: number): Codec {
+  const keys = secrets.map(makeKey)
+  const context = (queue: string, id: string) => Buffer.from(JSON.stringify([prefix, queue, id]))
+  return {
+    encode (queue, task) {
+      const json = Buffer.from(toJson(task))
+      if (json.length > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, json.length)
+      return keys.length === 0 ? json.toString() : seal(keys[0]!, json, context(queue, task.id))
+    },
+    decode (queue, id, message) {
+      try {
+        return fromJson(id, keys.length === 0 ? message : open(keys, message, context(queue, id)))
+      } catch (error) {
+        throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
+      }
+    }
+  }
+}
+
+const VERSION = 1
+
+function toJson ({ id, payload, ...rest }: Task): string {
+  // Most payloads are text, and text is shorter and legible.
+  const text = payload?.toString()
+  return JSON.stringify({
+    v: VERSION,
+    ...rest,
+    ...payload !== undefined && (Buffer.from(text!).equals(payload) ? { text } : { base64: payload.toString('base64') })
+  })
+}
+
+function fromJson (id: string, json: string): Task {
+  const { v, method, url, headers, text, base64, userId, maxRetries, timeoutMs } = parse(json)
+  if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
+  checkMethod(method)
+  for (const [name, value] of Object.entries(headers)) checkHeader(name, value)
+  for (const value of [text, base64]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload is no string')
+  checkUserId(userId)
+  checkWhole('maxRetries', maxRetries, 0)
+  checkWhole('timeoutMs', timeoutMs, 1)
+  return {
+    id,
+    method,
+    url: canonicalUrl(url),
+    headers,
+    payload: text === undefined ? base64 && Buffer.from(base64, 'base64') : Buffer.from(text),
+    userId,
+    maxRetries,
+    timeoutMs
+  }
+}
+
+/** The parser's own message would quote the text, and with it a cookie, in a log. */
+function parse (json: string) {
+  try {
+    return JSON.parse(json)
+  } catch {
+    throw new Error('it is not JSON')
+  }
+}
+
+/** `id` tells which of several secrets made a message, and nothing about the secret. */
+interface Key { readonly id: string, readonly bytes: Buffer }
+
+function makeKey (secret: Buffer): Key {
+  const derive = (use: string) => Buffer.from(hkdfSync('sha256', secret, '', `fastify-taskqueue ${use}`, 32))
+  return { id: createHash('sha256').update(derive('key id')).digest('base64url').slice(0, 8), bytes: derive('aes-256-gcm') }
+}
+
+/** `s1.<key id>.<base64url of nonce, ciphertext, tag>` */
+function seal (key: Key, plain: Buffer, context: Buffer): string {
+  const nonce = randomBytes(12)
+  const cipher = createCipheriv('aes-256-gcm', key.bytes, nonce).setAAD(context)
+  const sealed = Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
+  return `s1.${key.id}.${sealed.toString('base64url')}`
+}
+
+function open (keys: readonly Key[], message: string, context: Buffer): string {
+  const [version, keyId, body, ...rest] = message.split('.')
+  if (version !== 's1' || body === undefined || rest.length > 0) throw new Error('it is not sealed')
+  const key = keys.find(({ id }) => id === keyId)
+  if (key === undefined) throw new Error('it is sealed with none of the secrets')
+  const sealed = Buffer.from(body, 'base64url')
+  const decipher = createDecipheriv('aes-256-gcm', key.bytes, sealed.subarray(0, 12), { authTagLength: 16 })
+    .setAAD(context).setAuthTag(sealed.subarray(-16))
+  return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString()
+}

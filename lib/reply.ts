@@ -1,0 +1,189 @@
+import { validateHeaderValue } from 'node:http'
+import type { Readable } from 'node:stream'
+import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction, onSendHookHandler, RouteOptions } from 'fastify'
+import type { Keep, TaskTransaction } from './transaction.js'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** @internal */
+    [kTransaction]: TaskTransaction | null
+    /** @internal */
+    [kEnd]: End | null
+    /** @internal */
+    [kHeaders]: ReturnType<FastifyReply['getHeaders']> | null
+  }
+}
+
+/** The transaction of a request, once it is used. */
+export const kTransaction = Symbol('fastify-taskqueue.transaction')
+const kEnd = Symbol('fastify-taskqueue.end')
+const kHeaders = Symbol('fastify-taskqueue.headers')
+const kLast = Symbol('fastify-taskqueue.last')
+
+/** How far the reply to a request that uses its transaction has come. */
+interface End {
+  /** Counts the errors of the reply: a commit that was begun before one must not send its payload. */
+  errors: number
+  /** For which `errors` a commit is under way; -1 for none. */
+  committing: number
+}
+
+/** What the reply decides on, besides itself. */
+export interface Policy {
+  /** The attempt at a task that this request is has been given up: what it adds is not wanted. */
+  isAborted (request: FastifyRequest): boolean
+  /** Where this request's tasks go. */
+  keep (request: FastifyRequest): Keep | undefined
+  /** Stands for the transaction of a request that has used none: it takes no task. */
+  closed: TaskTransaction
+}
+
+/** A hook that returns this never comes to its end, and Fastify forgets that run of the hooks. */
+const drop = () => new Promise<never>(() => {})
+
+/**
+ * Binds transactions to replies: commits when a reply succeeds, as late as Fastify
+ * allows and before the first byte leaves, and rolls back when it does not.
+ *
+ * The commit is the last `onSend` hook: instance hooks run before those of a route, and
+ * this one is appended to each route. What Fastify checks only after the hooks (that the
+ * headers are valid, that the payload can be sent, that a stream opens) is checked before
+ * the commit, since an error after it could not be taken back. A commit that fails is an
+ * error of an `onSend` hook, which Fastify answers like any other error of the request.
+ */
+export function bindToReply (app: FastifyInstance, policy: Policy): void {
+  app.decorateRequest(kTransaction, null)
+  app.decorateRequest(kEnd, null)
+  app.decorateRequest(kHeaders, null)
+
+  /** The headers before the handler has run: those that a failed commit leaves to the error's reply. */
+  function noteHeaders (request: FastifyRequest, reply: FastifyReply, done: HookHandlerDoneFunction): void {
+    request[kHeaders] = reply.getHeaders()
+    done()
+  }
+
+  /** Synchronous where there is nothing to wait for; a promise otherwise, since what Fastify throws after `done` in a promise crashes the process. */
+  function commitTasks (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: HookHandlerDoneFunction): Promise<unknown> | void {
+    const transaction = request[kTransaction] ??= policy.closed
+    const end = request[kEnd] ??= { errors: 0, committing: -1 }
+    // A second send() while the first one's tasks are committed: the first wins.
+    if (end.committing === end.errors) return drop()
+    transaction.close()
+    if (transaction.size === 0) return done()
+    const { status } = isResponse(payload) ? payload : { status: reply.statusCode }
+    if (status < 400 && !policy.isAborted(request)) return commit(transaction, end, request, reply, payload)
+    return transaction.rollback().then(() => payload)
+  }
+
+  async function commit (transaction: TaskTransaction, end: End, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+    const { errors } = end
+    end.committing = errors
+    const isOvertaken = () => end.errors !== errors || reply.sent
+    try {
+      assertSendable(reply, payload)
+      if (isStream(payload)) await opened(payload)
+      if (isOvertaken()) return await drop()
+      await transaction.commit(policy.keep(request))
+    } catch (error) {
+      dispose(payload)
+      if (isOvertaken()) return await drop()
+      await transaction.rollback()
+      for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)
+      reply.headers(request[kHeaders] ?? {})
+      throw error
+    } finally {
+      if (end.committing === errors) end.committing = -1
+    }
+    if (!isOvertaken()) return payload
+    request.log.error('tasks were queued, but an error overtook the reply meanwhile')
+    dispose(payload)
+    return await drop()
+  }
+
+  app.addHook('onRoute', (route: RouteOptions) => {
+    route.config = { ...route.config, [kLast]: true } as NonNullable<typeof route.config>
+    route.preHandler = atEnd(route.preHandler, noteHeaders)
+    route.onSend = atEnd(route.onSend, commitTasks as onSendHookHandler)
+  })
+
+  // Routes that were declared before the plugin, and the handlers of what is not found.
+  app.addHook('onSend', (request, reply, payload, done) => {
+    if (kLast in (request.routeOptions.config ?? {})) return done()
+    return commitTasks(request, reply, payload, done) as void
+  })
+
+  app.addHook('onError', (request, reply, _error, done) => {
+    if (request[kEnd] !== null) request[kEnd].errors++
+    if (request[kTransaction] === policy.closed) request[kTransaction] = null
+    const transaction = request[kTransaction]
+    if (transaction === null) return done()
+    if (!reply.sent) transaction.reopen()
+    return rollBack(transaction, done)
+  })
+
+  app.addHook('onResponse', (request, _reply, done) => {
+    const transaction = request[kTransaction] ??= policy.closed
+    transaction.close()
+    if (transaction.size > 0) request.log.error({ tasks: transaction.size }, 'reply was sent without committing the tasks of its request; after hijack(), await request.taskqueue.commit()')
+    return rollBack(transaction, done)
+  })
+}
+
+/** Synchronous where there is nothing to roll back. */
+function rollBack (transaction: TaskTransaction, done: HookHandlerDoneFunction): void {
+  if (transaction.size === 0) done()
+  else transaction.rollback().then(() => { done() }, done)
+}
+
+/** The hooks of a route with one more at their end, which those of its HEAD route have got from it already. */
+function atEnd<Hook> (hooks: Hook | Hook[] | undefined, last: Hook): Hook[] {
+  return [...[hooks ?? []].flat().filter(hook => hook !== last) as Hook[], last]
+}
+
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
+const isResponse = (value: unknown): value is Response => Object.prototype.toString.call(value) === '[object Response]'
+const isStream = (value: unknown): value is Readable => isObject(value) && 'pipe' in value && typeof value.pipe === 'function'
+const isWebStream = (value: unknown): value is ReadableStream => isObject(value) && 'getReader' in value && typeof value.getReader === 'function'
+
+/** Throws what Fastify would throw after the last hook, when it is about to send. */
+function assertSendable (reply: FastifyReply, payload: unknown): void {
+  for (const [name, values] of Object.entries(reply.getHeaders())) {
+    for (const value of [values].flat()) validateHeaderValue(name, value as string)
+  }
+  if (payload === undefined || payload === null || typeof payload === 'string' || payload instanceof Uint8Array) return
+  if (isStream(payload)) {
+    if (payload.errored) throw payload.errored
+  } else if (isWebStream(payload)) {
+    if (payload.locked) throw new TypeError('the stream of the reply is locked')
+  } else if (isResponse(payload)) {
+    if (payload.bodyUsed) throw new TypeError('the body of the Response has been used')
+  } else {
+    throw new TypeError(`a payload of type ${typeof payload} cannot be sent`)
+  }
+}
+
+/**
+ * Waits for the first byte of a stream, or its end: one that fails before it (a file that
+ * does not exist) is an error of the request. Fastify listens for errors only after the
+ * hooks, and until then one without a listener would crash the process.
+ */
+async function opened (stream: Readable): Promise<void> {
+  stream.on('error', () => {})
+  if (stream.readableLength > 0 || stream.readableEnded || stream.destroyed || stream.readableFlowing === true || typeof stream.read !== 'function') return
+  await new Promise<void>((resolve, reject) => {
+    const settle = (error?: Error) => {
+      for (const event of ['readable', 'end', 'close']) stream.off(event, settle)
+      stream.off('error', settle)
+      if (error === undefined) resolve()
+      else reject(error)
+    }
+    for (const event of ['readable', 'end', 'close', 'error']) stream.on(event, settle)
+  })
+}
+
+/** Lets go of a payload that will not be sent; Fastify would leave it open. */
+function dispose (payload: unknown): void {
+  if (isStream(payload)) payload.destroy?.()
+  else if (isWebStream(payload)) payload.cancel().catch(() => {})
+  else if (isResponse(payload)) payload.body?.cancel().catch(() => {})
+}

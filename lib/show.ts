@@ -1,0 +1,15 @@
+/** Shows a value in an error: short, on one line, and recognisable by its type. */
+export function show (value: unknown): string {
+  if (typeof value === 'function') return `function ${value.name}`
+  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
+    const name = Object.getPrototypeOf(value)?.constructor?.name
+    if (name !== undefined && name !== 'Object') return `a ${name}`
+  }
+  let text: string
+  try {
+    text = JSON.stringify(value) ?? String(value)
+  } catch {
+    return `an ${typeof value} that has no JSON`
+  }
+  return text.length > 100 ? `${text.slice(0, 100)}…` : text
+}

@@ -1,0 +1,263 @@
+import { randomBytes } from 'node:crypto'
+import { validateHeaderName, validateHeaderValue } from 'node:http'
+import {
+  FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
+  FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
+} from './errors.js'
+import { show } from './show.js'
+
+/** A request to be made later. */
+export interface Task {
+  readonly id: string
+  readonly method: TaskMethod
+  /** A path of this app, in canonical form. */
+  readonly url: string
+  /** By name in lower case. */
+  readonly headers: Readonly<Record<string, string>>
+  readonly payload?: Buffer
+  /** Who queued it. */
+  readonly userId?: string
+  /** Instead of the consumer's. */
+  readonly maxRetries?: number
+  readonly timeoutMs?: number
+}
+
+export type TaskMethod = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+
+type QueryValue = string | number | boolean
+
+export interface AddOptions {
+  /** @default 'POST' when a payload is given, else 'GET' */
+  method?: TaskMethod
+  /** Appended to the url's own query string; an array repeats its name, undefined leaves it out. */
+  query?: Readonly<Record<string, QueryValue | readonly QueryValue[] | undefined>>
+  /** Added to the copied headers and replacing them, without regard to case; null removes one. */
+  headers?: Readonly<Record<string, string | null>>
+  /**
+   * An object is sent as JSON, a string as plain text, a URLSearchParams as a form
+   * and a Buffer as it is, unless `headers` names another content type; null sends none.
+   * @default the body of the current request, where the method is POST, PUT or PATCH
+   */
+  payload?: object | string | Uint8Array | URLSearchParams | null
+  /** @default the alphabetically first queue */
+  queue?: string
+  /**
+   * Adding an id that is still waiting, delayed or running adds nothing.
+   * 1 to 255 printable ASCII characters without spaces.
+   * @default a UUID v7
+   */
+  id?: string
+  /** Milliseconds from the commit until the task may run, at most 30 days. @default 0 */
+  delayMs?: number
+  /** The time at which the task may run, at most 30 days ahead: a Date, an ISO 8601 string or milliseconds since the epoch. */
+  runAt?: Date | string | number
+  /** How often to try again. @default the consumer's */
+  maxRetries?: number
+  /** How long one attempt may take, in milliseconds. @default the consumer's */
+  timeoutMs?: number
+}
+
+/** What a task takes over from the request that adds it, where `add` does not say otherwise. */
+export interface Inheritance {
+  readonly headers: Readonly<Record<string, string>>
+  /** Copies the body; throws when that cannot be done faithfully. */
+  payload (): Payload | undefined
+}
+
+/** Bytes, and the media type under which they are sent. */
+export interface Payload { readonly bytes: Buffer, readonly contentType?: string }
+
+const METHODS: ReadonlySet<unknown> = new Set<TaskMethod>(['GET', 'POST', 'PUT', 'PATCH', 'DELETE'])
+const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
+const OPTIONS: ReadonlySet<string> = new Set<keyof AddOptions>([
+  'method', 'query', 'headers', 'payload', 'queue', 'id', 'delayMs', 'runAt', 'maxRetries', 'timeoutMs'
+])
+const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
+
+/** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
+export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Task {
+  if (typeof options !== 'object' || options === null) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(options))
+  for (const name of Object.keys(options)) {
+    if (!OPTIONS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(name, `one of ${[...OPTIONS].join(', ')}`, 'an option that add does not have')
+  }
+  const method = options.method ?? (options.payload == null ? 'GET' : 'POST')
+  checkMethod(method)
+  const payload = payloadOf(method, options.payload, inheritance)
+  const { maxRetries, timeoutMs } = options
+  checkWhole('maxRetries', maxRetries, 0)
+  checkWhole('timeoutMs', timeoutMs, 1)
+  return {
+    id: idOf(options.id),
+    method,
+    url: canonicalUrl(url, options.query),
+    headers: headersOf(options.headers, payload, inheritance),
+    payload: payload?.bytes,
+    maxRetries,
+    timeoutMs
+  }
+}
+
+/** When a task becomes due, in the words of a store. */
+export function dueOf ({ delayMs, runAt }: AddOptions): { delayMs?: number, runAt?: number } {
+  if (runAt === undefined) {
+    if (delayMs === undefined) return {}
+    if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_DELAY_MS) return { delayMs: Math.ceil(delayMs) }
+    throw new FST_TASKQUEUE_INVALID_DELAY('0 to 2592000000 milliseconds, which is 30 days', show(delayMs))
+  }
+  if (delayMs !== undefined) throw new FST_TASKQUEUE_INVALID_DELAY('delayMs or runAt, not both', 'both')
+  const time = typeof runAt === 'string' && !/^\d{4}-\d\d-\d\d/.test(runAt) ? NaN : new Date(runAt).getTime()
+  if (time - Date.now() <= MAX_DELAY_MS) return { runAt: time }
+  throw new FST_TASKQUEUE_INVALID_DELAY('a time at most 30 days ahead, as a Date or an ISO 8601 string', show(runAt))
+}
+
+export function checkMethod (method: unknown): asserts method is TaskMethod {
+  if (!METHODS.has(method)) throw new FST_TASKQUEUE_INVALID_METHOD(show(method))
+}
+
+/**
+ * Returns a url in the form in which it is routed, its query appended; throws unless it
+ * is a path of this app. A path that a proxy, a router or a check by prefix could take
+ * for another one (`//host`, `/a/../b`, `/a/%2e%2e/b`, `\`) is refused, not repaired.
+ */
+export function canonicalUrl (url: unknown, query?: AddOptions['query']): string {
+  const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(url))
+  if (typeof url !== 'string' || !/^\/(?!\/)/.test(url)) throw refuse("a path of this app, starting with one '/'")
+  // eslint-disable-next-line no-control-regex
+  if (/[\\#\u0000-\u001f\u007f]/.test(url)) throw refuse('free of backslashes, fragments and control characters')
+  const path = url.split('?', 1)[0]!
+  for (const segment of path.split(/\/|%2f|%5c/i)) {
+    if (/^(?:\.|%2e){1,2}$/i.test(segment)) throw refuse("free of '.' and '..' segments")
+  }
+  try {
+    decodeURIComponent(path)
+  } catch {
+    throw refuse('free of malformed percent-encoding')
+  }
+  const { pathname, searchParams, search } = new URL(url, 'http://localhost')
+  if (query === undefined) return pathname + search
+  const extra = new URLSearchParams()
+  if (typeof query !== 'object' || query === null) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', show(query))
+  for (const [name, values] of Object.entries(query)) {
+    for (const value of Array.isArray(values) ? values : [values]) {
+      if (value === undefined) continue
+      if (!['string', 'number', 'boolean'].includes(typeof value)) {
+        throw new FST_TASKQUEUE_INVALID_OPTION(`query.${name}`, 'a string, number or boolean, or an array of these', show(value))
+      }
+      extra.append(name, String(value))
+    }
+  }
+  if (extra.size === 0) return pathname + search
+  return `${pathname}${searchParams.size === 0 ? '?' : `${search}&`}${extra}`
+}
+
+/**
+ * Headers that are between the two ends of one connection (RFC 9110 §7.6.1), that the
+ * bytes of the payload decide, or that the queue sets itself. No task carries one that
+ * its adder chose.
+ */
+export function isReserved (name: string): boolean {
+  return name.startsWith('x-task-') || name.startsWith(':') || RESERVED.has(name)
+}
+
+const RESERVED: ReadonlySet<string> = new Set([
+  'connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer',
+  'transfer-encoding', 'upgrade', 'http2-settings', 'expect', 'content-length', 'user-agent'
+])
+
+/** Throws unless a header may be sent with a task. */
+export function checkHeader (name: string, value: unknown): asserts value is string {
+  try {
+    validateHeaderName(name)
+  } catch {
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'has no valid name')
+  }
+  if (isReserved(name)) throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'cannot be set')
+  if (typeof value !== 'string') throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)
+  try {
+    validateHeaderValue(name, value)
+  } catch {
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'has characters in its value that a header cannot carry')
+  }
+}
+
+function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance): Record<string, string> {
+  const headers = new Map(Object.entries(inheritance?.headers ?? {}))
+  if (payload?.contentType !== undefined) headers.set('content-type', payload.contentType)
+  if (given !== undefined && (typeof given !== 'object' || given === null)) throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
+  for (const [key, value] of Object.entries(given ?? {})) {
+    const name = key.toLowerCase()
+    if (value === null) {
+      headers.delete(name)
+    } else {
+      checkHeader(name, value)
+      headers.set(name, value)
+    }
+  }
+  return Object.fromEntries(headers)
+}
+
+function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritance?: Inheritance): Payload | undefined {
+  if (given === undefined) return BODY_IS_COPIED.has(method) ? inheritance?.payload() : undefined
+  if (given === null) return undefined
+  if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', show(given))
+  if (typeof given === 'string') return { bytes: Buffer.from(given), contentType: 'text/plain; charset=utf-8' }
+  if (given instanceof Uint8Array) return { bytes: Buffer.from(given), contentType: 'application/octet-stream' }
+  if (given instanceof URLSearchParams) {
+    return { bytes: Buffer.from(String(given)), contentType: 'application/x-www-form-urlencoded' }
+  }
+  return jsonOf(given)
+}
+
+/** Objects that JSON.stringify silently turns into `{}`. */
+const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream]
+
+export function jsonOf (value: unknown): Payload {
+  const refuse = (cause?: unknown) => Object.assign(
+    new FST_TASKQUEUE_INVALID_PAYLOAD('an object that has JSON, a string, a Buffer, a URLSearchParams or null', show(value)),
+    cause !== undefined && { cause })
+  if (typeof value !== 'object' || NO_JSON.some(type => value instanceof type)) throw refuse()
+  if (typeof (value as { pipe?: unknown }).pipe === 'function') throw refuse()
+  let json: string | undefined
+  try {
+    json = JSON.stringify(value)
+  } catch (cause) {
+    throw refuse(cause)
+  }
+  if (json === undefined) throw refuse()
+  return { bytes: Buffer.from(json), contentType: 'application/json' }
+}
+
+function idOf (id: unknown): string {
+  if (id === undefined) return uuidv7()
+  if (typeof id === 'string' && /^[\x21-\x7e]{1,255}$/.test(id)) return id
+  throw new FST_TASKQUEUE_INVALID_ID(show(id))
+}
+
+export function checkWhole (name: string, value: number | undefined, min: number): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= min)) return
+  throw new FST_TASKQUEUE_INVALID_OPTION(name, `a whole number, ${min} or more`, show(value))
+}
+
+let lastMs = 0
+let sequence = 0
+
+/**
+ * Returns a UUID v7 (RFC 9562 §5.7) that sorts behind all those made before it in this
+ * process: `rand_a` is a counter (§6.2, method 1) that carries over into the time, so
+ * that neither a burst nor a clock set back breaks the order.
+ */
+export function uuidv7 (now = Date.now()): string {
+  if (now > lastMs) {
+    lastMs = now
+    sequence = 0
+  } else if (++sequence === 0x1000) {
+    lastMs++
+    sequence = 0
+  }
+  const bytes = randomBytes(16)
+  bytes.writeUIntBE(lastMs, 0, 6)
+  bytes.writeUInt16BE(0x7000 | sequence, 6)
+  bytes[8] = 0x80 | (bytes[8]! & 0x3f)
+  const hex = bytes.toString('hex')
+  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+}

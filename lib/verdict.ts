@@ -1,0 +1,59 @@
+import type { Lease, Verdict } from './store.js'
+
+/** How an attempt ended: with an answer, without one, or before the app had seen the request. */
+export type Outcome =
+  | { readonly kind: 'answered', readonly status: number, readonly retryAfter?: string, readonly location?: string }
+  | { readonly kind: 'failed', readonly reason: string }
+  | { readonly kind: 'unseen' }
+
+export interface RetryPolicy {
+  readonly maxRetries: number
+  readonly backoff: Backoff
+}
+
+/** Returns how many milliseconds to wait before the given retry, counted from 1. */
+export type Backoff = (retry: number) => number
+
+/** How often a task may take its consumer down with it. */
+const MAX_DEATHS = 3
+
+/** Answers that say "not now"; any other in the range of client errors will be the same however often one asks. */
+const TRANSIENT: ReadonlySet<number> = new Set([408, 409, 425, 429])
+
+const MAX_RETRY_AFTER_MS = 30 * 24 * 60 * 60 * 1000
+
+/** Decides what becomes of a task whose attempt has ended. */
+export function judge (outcome: Outcome, { retries }: Pick<Lease, 'retries'>, policy: RetryPolicy): Verdict {
+  if (outcome.kind === 'unseen') return { kind: 'release' }
+  const { status = 500 } = outcome as { status?: number }
+  if (status < 400) return { kind: 'done' }
+  const reason = outcome.kind === 'failed' ? outcome.reason : `status ${status}`
+  if (status < 500 && !TRANSIENT.has(status)) return { kind: 'dead', reason }
+  if (retries >= policy.maxRetries) return { kind: 'dead', reason: `${reason}, after ${retries} retries` }
+  const retryAfterMs = outcome.kind === 'answered' ? parseRetryAfter(outcome.retryAfter) : undefined
+  return { kind: 'retry', delayMs: retryAfterMs ?? backOff(policy.backoff, retries + 1), reason }
+}
+
+/** Decides about a task before it is attempted once more. */
+export function prejudge ({ deaths }: Pick<Lease, 'deaths'>): Verdict | undefined {
+  if (deaths < MAX_DEATHS) return undefined
+  return { kind: 'dead', reason: `its consumer died ${deaths} times while running it` }
+}
+
+/** Doubles from one second to one hour, each time spread over the upper half so that what failed together comes back apart. */
+export function exponential (retry: number, random = Math.random): number {
+  const ceiling = Math.min(1000 * 2 ** (retry - 1), 3_600_000)
+  return Math.round(ceiling * (1 + random()) / 2)
+}
+
+function backOff (backoff: Backoff, retry: number): number {
+  const delayMs = backoff(retry)
+  return delayMs >= 0 && delayMs <= MAX_RETRY_AFTER_MS ? delayMs : exponential(retry)
+}
+
+/** Reads a number of seconds or a date (RFC 9110 §10.2.3); returns undefined for anything else. */
+export function parseRetryAfter (value: string | undefined, now = Date.now()): number | undefined {
+  if (value === undefined) return undefined
+  const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - now
+  return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_RETRY_AFTER_MS)
+}
