@@ -1,43 +1,107 @@
-import { setTimeout as sleep } from 'node:timers/promises'
-import Fastify from 'fastify'
-import t from 'tap'
+import { join } from 'node:path'
+import auth from '@fastify/auth'
+import jwt from '@fastify/jwt'
+import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import sqlite from 'node-sqlite3-wasm'
+import t, { type Test } from 'tap'
+import { SqliteStore } from '../example/sqlite-store.js'
 import taskqueue, { type TaskqueueOptions } from '../lib/index.js'
 import { startRedis } from './redis-server.js'
+import { until } from './until.js'
 
-for (const type of ['local', 'redis']) {
-  t.test(type, async t => {
-    const options: TaskqueueOptions = type === 'redis' ? { redis: { path: (await startRedis(t)).path } } : {}
-    const app = Fastify({ logger: { level: process.env.LOG ?? 'silent' } })
-    t.teardown(() => app.close())
-    await app.register(taskqueue, { ...options, consumer: { concurrency: 10, backoff: () => 10 } })
-    const seen: unknown[] = []
-    let fail = 2
-    app.post('/mail', { constraints: { taskOnly: true } }, async (request, reply) => {
-      if (fail-- > 0) return reply.code(503).send()
-      seen.push([request.task?.attempt, request.headers['x-task-id'], request.body])
-      request.taskqueue.add('/child')
-      return {}
-    })
-    app.get('/child', async (request) => { seen.push(request.task?.queue); return {} })
-    app.post('/signup', async (request) => ({ id: request.taskqueue.add('/mail', { payload: request.body as object }) }))
-    app.post('/bad', async (request) => { request.taskqueue.add('/mail'); throw new Error('no') })
-    const address = await app.listen({ port: 0, host: '127.0.0.1' })
-    t.equal((await fetch(address + '/mail', { method: 'POST' })).status, 404)
-    t.equal((await fetch(address + '/bad', { method: 'POST' })).status, 500)
-    const r = await fetch(address + '/signup', { method: 'POST', body: '{"a":1}', headers: { 'content-type': 'application/json' } })
-    const { id } = await r.json() as { id: string }
-    for (let i = 0; i < 100 && seen.length < 2; i++) await sleep(20)
-    t.strictSame(seen, [[3, id, { a: 1 }], 'default'])
-    await sleep(20)
-    t.same(await app.taskqueue.queue('default').counts(), { waiting: 0, delayed: 0, running: 0, dead: 0 })
-    const n = 5000
-    let ran = 0
-    const start = Date.now()
-    app.taskqueue.queues.map(q => q.name)
-    await app.taskqueue.transaction(tx => { for (let i = 0; i < n; i++) tx.add('/child') })
-    for (let i = 0; i < 1000 && seen.length < n + 2; i++) await sleep(5)
-    ran = seen.length
-    t.equal(ran, n + 2)
-    t.comment(`${Math.round(n / (Date.now() - start) * 1000)} tasks/s`)
+const types: Record<string, (t: Test) => Promise<TaskqueueOptions>> = {
+  local: async () => ({}),
+  redis: async t => ({ redis: { path: (await startRedis(t)).path } }),
+  custom: async t => {
+    const database = new sqlite.Database(join(t.testdir(), 'tasks.db'))
+    t.teardown(() => { database.close() })
+    const store = new SqliteStore(database)
+    return { queues: { default: { type: () => store } } }
+  }
+}
+
+for (const [type, makeOptions] of Object.entries(types)) {
+  t.test(`${type} queue: a request is answered at once, and its task runs as the user who made it`, async t => {
+    const { url, token, runs, app } = await start(t, await makeOptions(t))
+    const response = await post(`${url}/orders`, { item: 'tea' }, token('ada'))
+    t.equal(response.status, 202)
+    const { id } = await response.json() as { id: string }
+    await until(() => runs.length === 1)
+    t.strictSame(runs, [{ id, user: 'ada', item: 'tea', attempt: 1, header: id, userHeader: 'ada' }])
+    await isDone(app)
   })
+
+  t.test(`${type} queue: 1,000 requests add 1,000 tasks, each of which runs once, as its user`, async t => {
+    const { url, token, runs, app } = await start(t, await makeOptions(t))
+    const expected = new Map<string, string>()
+    const orders = Array.from({ length: 1000 }, (_, index) => ({ item: `item ${index}`, user: `user${index % 7}` }))
+    const order = async () => {
+      for (let next = orders.pop(); next !== undefined; next = orders.pop()) {
+        const response = await post(`${url}/orders`, { item: next.item }, token(next.user))
+        const { id } = await response.json() as { id: string }
+        expected.set(id, `${next.item} of ${next.user}`)
+      }
+    }
+    await Promise.all(Array.from({ length: 20 }, order))
+    t.equal(expected.size, 1000)
+    await until(() => runs.length >= 1000)
+    await isDone(app)
+    t.equal(runs.length, 1000)
+    t.strictSame(runs.map(({ id, item, user }) => `${id}: ${item} of ${user}`).sort(), [...expected].map(([id, order]) => `${id}: ${order}`).sort())
+  })
+
+  t.test(`${type} queue: nothing is queued by a request that fails, and no outsider reaches what a task does`, async t => {
+    const { url, token, runs, app } = await start(t, await makeOptions(t))
+    t.equal((await post(`${url}/orders?fail=1`, { item: 'tea' }, token('ada'))).status, 500)
+    t.equal((await post(`${url}/orders`, { item: 7 }, token('ada'))).status, 400)
+    t.equal((await post(`${url}/orders`, { item: 'tea' })).status, 401)
+    t.equal((await post(`${url}/tasks/pack`, { item: 'tea' }, token('ada'))).status, 404)
+    await isDone(app)
+    t.strictSame(runs, [])
+  })
+}
+
+interface Run { id: string, user: string, item: string, attempt: number, header: unknown, userHeader: unknown }
+
+async function start (t: Test, options: TaskqueueOptions) {
+  const runs: Run[] = []
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(jwt, { secret: 'a secret of this test' })
+  await app.register(auth)
+  await app.register(taskqueue, { consumer: { concurrency: 10 }, copyHeaders: false, ...options })
+  const verifyJwt = async (request: FastifyRequest) => { await request.jwtVerify() }
+  const body = { type: 'object', properties: { item: { type: 'string', pattern: '^[a-z]' } } }
+
+  app.post<{ Body: { item: string }, Querystring: { fail?: string } }>('/orders', {
+    schema: { body }, preHandler: app.auth([verifyJwt])
+  }, async (request, reply) => {
+    const id = request.taskqueue.add('/tasks/pack', { payload: request.body })
+    if (request.query.fail !== undefined) throw new Error('out of stock')
+    reply.code(202)
+    return { id }
+  })
+  app.post<{ Body: { item: string } }>('/tasks/pack', {
+    schema: { body }, constraints: { taskOnly: true }, preHandler: app.auth([app.verifyTask])
+  }, async ({ task, user, body: { item }, headers }) => {
+    const { id } = user as { id: string }
+    runs.push({ id: task!.id, user: id, item, attempt: task!.attempt, header: headers['x-task-id'], userHeader: headers['x-task-user-id'] })
+    return 'packed'
+  })
+
+  const url = await app.listen({ port: 0, host: '127.0.0.1' })
+  return { app, url, runs, token: (sub: string) => app.jwt.sign({ sub }) }
+}
+
+async function post (url: string, body: object, token?: string): Promise<Response> {
+  return await fetch(url, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json', ...token !== undefined && { authorization: `Bearer ${token}` } },
+    body: JSON.stringify(body)
+  })
+}
+
+async function isDone (app: FastifyInstance): Promise<void> {
+  const nothing = JSON.stringify({ waiting: 0, delayed: 0, running: 0, dead: 0 })
+  await until(async () => JSON.stringify(await app.taskqueue.queue('default').counts()) === nothing, 'empty queue')
 }
