@@ -1,6 +1,8 @@
 import type { Database } from 'node-sqlite3-wasm'
-import { DEAD_LIMIT } from '../lib/store.js'
-import type { Counts, Holding, Lease, NewTask, Pulse, Settlement, Store, Turn, TurnResult } from '../lib/store.js'
+import {
+  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn,
+  type TurnResult
+} from 'fastify-taskqueue'
 
 /**
  * `position` gives the order in which tasks are claimed, and died. `due` is 0 while a task
@@ -14,6 +16,7 @@ const schema = `
     state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead')),
     due INTEGER,
     attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+    suspect INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     UNIQUE (queue, id)
   );
@@ -27,7 +30,7 @@ const carryOut = {
   done: 'DELETE FROM task',
   // It still has the position of a task that was first in line.
   release: "UPDATE task SET state = 'waiting', due = 0",
-  retry: `UPDATE task SET state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, reason = :reason`,
+  retry: `UPDATE task SET state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
   dead: `UPDATE task SET state = 'dead', due = NULL, position = ${last}, reason = :reason`
 }
 
@@ -52,27 +55,30 @@ export class SqliteStore implements Store {
     this.#db.exec(schema)
   }
 
-  async vote (): Promise<void> {
+  /** This process keeps what is prepared; that the database can be written to is vote enough. */
+  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     this.#run('DELETE FROM task WHERE false')
+    return {
+      commit: async () => { this.#atomically(() => { this.#add(tasks) }) },
+      rollback () {}
+    }
   }
 
-  async add (tasks: readonly NewTask[]): Promise<void> {
-    this.#atomically(() => { this.#add(tasks) })
-  }
-
-  async turn (queue: string, { settlements, limit, leaseMs }: Turn): Promise<TurnResult> {
+  async turn (queue: string, { settlements, limit, alone, leaseMs }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
       const settled = settlements.map(settlement => this.#settle(queue, settlement))
       this.#sweep(queue)
-      const leases = this.#all<Lease>(`
-        SELECT id, message, attempt + 1 AS attempt, retries, deaths
-        FROM task WHERE queue = :queue AND due = 0 ORDER BY position LIMIT :limit`, { queue, limit })
+      const rows = this.#all<Omit<Lease, 'suspect'> & { suspect: number }>(`
+        SELECT id, message, attempt + 1 AS attempt, retries, deaths, suspect
+        FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
+      { queue, suspect: Number(alone), limit: alone ? Math.min(limit, 1) : limit })
+      const leases = rows.map(row => ({ ...row, suspect: row.suspect === 1 }))
       for (const { id } of leases) {
         this.#run(`
           UPDATE task SET state = 'running', due = ${now} + :leaseMs, attempt = attempt + 1
           WHERE queue = :queue AND id = :id`, { queue, id, leaseMs })
       }
-      return { settled, leases, wakeInMs: this.#wakeInMs(queue) }
+      return { settled, leases, outlook: this.#outlook(queue) }
     })
   }
 
@@ -81,7 +87,7 @@ export class SqliteStore implements Store {
       lost: leases.map(({ id, attempt }) => ({ queue, id, attempt, leaseMs }))
         .filter(lease => this.#run(`UPDATE task SET due = max(due, ${now} + :leaseMs) WHERE ${held}`, lease) === 0)
         .map(({ id }) => id),
-      wakeInMs: this.#wakeInMs(queue)
+      outlook: this.#outlook(queue)
     })))
   }
 
@@ -108,8 +114,9 @@ export class SqliteStore implements Store {
   }
 
   #add (tasks: readonly NewTask[]): void {
-    for (const { queue, id, message, delayMs = 0, runAt = Date.now() + delayMs } of tasks) {
-      const [state, due] = runAt > Date.now() ? ['delayed', runAt] : ['waiting', 0]
+    const time = Date.now()
+    for (const { queue, id, message, delayMs = 0, runAt = time + delayMs } of tasks) {
+      const [state, due] = runAt > time ? ['delayed', runAt] : ['waiting', 0]
       this.#run("DELETE FROM task WHERE queue = :queue AND id = :id AND state = 'dead'", { queue, id })
       this.#run(`
         INSERT INTO task (queue, id, message, state, due) VALUES (:queue, :id, :message, :state, :due)
@@ -128,7 +135,7 @@ export class SqliteStore implements Store {
   /** Does what time demands: leases expire, delayed tasks become due, old dead letters go. */
   #sweep (queue: string): void {
     this.#run(`
-      UPDATE task SET state = 'waiting', due = 0, deaths = deaths + 1
+      UPDATE task SET state = 'waiting', due = 0, deaths = deaths + suspect, suspect = 1
       WHERE queue = :queue AND state = 'running' AND due <= ${now}`, { queue })
     const due = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state = 'delayed' AND due <= ${now} ORDER BY due, position`, { queue })
@@ -140,9 +147,11 @@ export class SqliteStore implements Store {
         SELECT position FROM task WHERE queue = :queue AND state = 'dead' ORDER BY position DESC LIMIT 1 OFFSET ${DEAD_LIMIT})`, { queue })
   }
 
-  #wakeInMs (queue: string): number {
-    const sql = `SELECT max(0, min(due) - ${now}) AS ms FROM task WHERE queue = :queue`
-    return this.#all<{ ms: number | null }>(sql, { queue })[0]?.ms ?? Infinity
+  #outlook (queue: string): Outlook {
+    const [row] = this.#all<{ ms: number | null, suspects: number }>(`
+      SELECT max(0, min(due) - ${now}) AS ms, count(*) FILTER (WHERE suspect = 1 AND due = 0) AS suspects
+      FROM task WHERE queue = :queue`, { queue })
+    return { wakeInMs: row?.ms ?? Infinity, suspects: row !== undefined && row.suspects > 0 }
   }
 
   /** Wakes them later, when the transaction has ended. */

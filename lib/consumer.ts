@@ -1,5 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Lease, Pulse, Settlement, Store } from './store.js'
+import type { Isolation } from './isolation.js'
+import type { Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
@@ -29,6 +30,7 @@ export class Consumer {
   readonly queue: string
   readonly #store: Store
   readonly #attempt: Attempt
+  readonly #isolation: Isolation
   readonly #log: FastifyBaseLogger
   readonly #limits: ConsumerLimits
   readonly #running = new Map<string, Running>()
@@ -37,16 +39,19 @@ export class Consumer {
   #state: 'new' | 'consuming' | 'stopping' = 'new'
   #turning = false
   #woken = false
+  #suspects = false
   #failures = 0
   #alarm?: NodeJS.Timeout
   #idle?: () => void
 
-  constructor (queue: string, store: Store, attempt: Attempt, log: FastifyBaseLogger, limits: ConsumerLimits) {
+  constructor (queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits) {
     this.queue = queue
     this.#store = store
     this.#attempt = attempt
+    this.#isolation = isolation
     this.#log = log.child({ queue, consumer: limits.name })
     this.#limits = limits
+    isolation.onChange(() => { this.wake() })
   }
 
   /** Has the store wake this consumer, which takes no task before it is started. */
@@ -87,52 +92,67 @@ export class Consumer {
   get leaseMs (): number { return this.#limits.leaseMs }
 
   /** Takes in what the heartbeat has learned of the queue. */
-  feel ({ lost, wakeInMs }: Pulse): void {
+  feel ({ lost, outlook }: Pulse): void {
     this.#lose(lost)
-    this.#wakeIn(wakeInMs)
-  }
-
-  #lose (ids: readonly string[]): void {
-    for (const id of ids) {
-      this.#log.warn({ taskId: id }, 'task lost its lease; it may run twice')
-      this.#running.get(id)?.abort.abort(new Error('the lease is lost'))
-    }
+    this.#look(outlook)
   }
 
   async #turn (): Promise<void> {
     this.#turning = true
     while (this.#woken) {
       this.#woken = false
-      const limit = this.#state === 'consuming' ? this.#limits.concurrency - this.#running.size : 0
       const settlements = this.#ended.slice()
-      if (limit <= 0 && settlements.length === 0) continue
-      try {
-        const { settled, leases, wakeInMs } = await this.#store.turn(this.queue, { settlements, limit, leaseMs: this.#limits.leaseMs })
-        this.#ended.splice(0, settlements.length)
-        if (this.#failures > 0) this.#log.info('store answers the consumer again')
-        this.#failures = 0
-        settlements.forEach(({ lease: { id } }, index) => { if (settled[index] === false) this.#lose([id]) })
-        for (const lease of leases) this.#start(lease)
-        this.#wakeIn(wakeInMs)
-      } catch (err) {
-        this.#fail(err)
-      }
+      const claim = this.#plan()
+      if (claim.limit > 0 || settlements.length > 0) await this.#exchange(settlements, claim)
     }
     this.#turning = false
     if (this.#isIdle()) this.#idle?.()
   }
 
-  #start (lease: Lease): void {
-    if (this.#state === 'stopping') {
+  /** Decides what to claim. Where there are suspects nothing else is, until nothing else runs and one of them can be. */
+  #plan (): { limit: number, alone: boolean } {
+    if (this.#state !== 'consuming') return { limit: 0, alone: false }
+    if (this.#suspects) return this.#isolation.enter() ? { limit: 1, alone: true } : { limit: 0, alone: false }
+    return { limit: this.#isolation.isOpen ? this.#limits.concurrency - this.#running.size : 0, alone: false }
+  }
+
+  /** Tells the store what has ended, and starts what it hands out. */
+  async #exchange (settlements: readonly Settlement[], { limit, alone }: { limit: number, alone: boolean }): Promise<void> {
+    const { leaseMs } = this.#limits
+    let started: readonly Lease[] = []
+    this.#isolation.begin()
+    try {
+      const { settled, leases, outlook } = await this.#store.turn(this.queue, { settlements, limit, alone, leaseMs })
+      if (this.#failures > 0) this.#log.info('store answers the consumer again')
+      this.#failures = 0
+      const ended = this.#ended.splice(0, settled.length)
+      this.#lose(ended.filter((_, index) => !settled[index]).map(({ lease }) => lease.id))
+      if (this.#ended.length > 0) this.#woken = true
+      started = leases.filter(lease => this.#start(lease, alone))
+      this.#look(outlook)
+    } catch (err) {
+      this.#fail(err)
+    }
+    this.#isolation.end()
+    if (alone && started.length === 0) this.#isolation.leave()
+  }
+
+  /** Starts an attempt, or gives the task back: the answer to a claim may come late, when things have changed. */
+  #start (lease: Lease, alone: boolean): boolean {
+    if (this.#state === 'stopping' || lease.suspect !== alone || (!alone && !this.#isolation.isOpen)) {
       this.#end({ lease, verdict: { kind: 'release' } })
-      return
+      return false
     }
     const abort = new AbortController()
     this.#running.set(lease.id, { lease, abort })
+    this.#isolation.begin()
     this.#attempt(lease, abort).then(settlement => {
+      this.#isolation.end()
+      if (alone) this.#isolation.leave()
       // Otherwise it has been given back meanwhile.
       if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
     })
+    return true
   }
 
   #end (settlement: Settlement): void {
@@ -149,18 +169,30 @@ export class Consumer {
     }
   }
 
+  #lose (ids: readonly string[]): void {
+    for (const id of ids) {
+      this.#log.warn({ taskId: id }, 'task lost its lease; it may run twice')
+      this.#running.get(id)?.abort.abort(new Error('the lease is lost'))
+    }
+  }
+
+  #look ({ wakeInMs, suspects }: Outlook): void {
+    this.#suspects = suspects
+    this.#wakeIn(wakeInMs)
+  }
+
   /** The store did not answer. What has ended is kept, to be settled when it answers again. */
   #fail (err: unknown): void {
     this.#failures++
     if (this.#failures === 1) this.#log.error({ err }, 'store does not answer the consumer')
-    if (this.#state === 'stopping') this.#forget()
+    if (this.#state === 'stopping' && this.#running.size === 0) this.#forget()
     this.#wakeIn(Math.min(50 * 2 ** this.#failures, 2000))
   }
 
   /** The leases of what could not be settled expire, and other consumers take the tasks over. */
   #forget (): void {
-    this.#log.warn({ taskIds: this.#ended.map(({ lease }) => lease.id) }, 'tasks could not be settled before the app closed; they will run again')
-    this.#ended.length = 0
+    const taskIds = this.#ended.splice(0).map(({ lease }) => lease.id)
+    if (taskIds.length > 0) this.#log.warn({ taskIds }, 'tasks could not be settled before the app closed; they will run again')
   }
 
   #wakeIn (ms: number): void {

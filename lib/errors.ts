@@ -48,9 +48,9 @@ export const FST_TASKQUEUE_CLOSED = createError<[]>(
 export const FST_TASKQUEUE_INVALID_SAVEPOINT = createError<[]>(
   'FST_TASKQUEUE_INVALID_SAVEPOINT', 'The savepoint is gone: an earlier one was rolled back, or its tasks were committed', 500
 )
-/** The tasks of this request could not be stored, so the request failed. */
-export const FST_TASKQUEUE_COMMIT_FAILED = createError<[string, { cause?: unknown }]>(
-  'FST_TASKQUEUE_COMMIT_FAILED', 'The tasks of this request could not be queued: %s', 503
+/** The tasks of this request could not be stored, so the request failed. The `cause` says why; whoever made the request need not know. */
+export const FST_TASKQUEUE_COMMIT_FAILED = createError<[]>(
+  'FST_TASKQUEUE_COMMIT_FAILED', 'The tasks of this request could not be queued', 503
 )
 /** The store of a queue cannot be used now. */
 export const FST_TASKQUEUE_UNREACHABLE = createError<[string, string]>(

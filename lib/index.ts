@@ -8,6 +8,7 @@ import {
 } from './errors.js'
 import { startHeartbeat } from './heartbeat.js'
 import { checkUserId, inheritFrom } from './inheritance.js'
+import { Isolation } from './isolation.js'
 import { LocalStore } from './local-store.js'
 import { makeCodec } from './message.js'
 import { readOptions, type QueueSettings, type Settings, type TaskqueueOptions } from './options.js'
@@ -17,7 +18,7 @@ import { bindToReply, kTransaction } from './reply.js'
 import { show } from './show.js'
 import type { Store } from './store.js'
 import { dueOf, makeTask, type AddOptions, type Inheritance } from './task.js'
-import { TaskTransaction, type Keep, type Prepare, type Transaction } from './transaction.js'
+import { TaskTransaction, type Compose, type Prepare, type Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
@@ -57,6 +58,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const codec = makeCodec(settings.prefix, settings.secrets, settings.maxPayloadBytes)
   const queues = makeQueues(settings)
   const stores = new Set([...queues.values()].map(({ store }) => store))
+  const isolation = new Isolation()
   const consumers: Consumer[] = []
   const heartbeats: Array<() => void> = []
 
@@ -66,9 +68,9 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     return queue
   }
 
-  const prepare = (
+  const compose = (
     url: string, options: AddOptions, inheritance?: Inheritance, userId?: string | Promise<string | undefined>
-  ): ReturnType<Prepare> => {
+  ): ReturnType<Compose> => {
     const task = makeTask(url, options, inheritance)
     const { name: queue, store } = queueOf(options.queue ?? settings.queues[0]!.name)
     const encode = (userId?: string) => codec.encode(queue, { ...task, userId })
@@ -80,11 +82,11 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
 
   const transactionOf = (request: FastifyRequest): TaskTransaction => {
     let inheritance: Inheritance | undefined
-    const prepareWithin: Prepare = (url, options) => {
+    const composeWithin: Compose = (url, options) => {
       inheritance ??= inheritFrom(request, settings.copyHeaders)
-      return prepare(url, options, inheritance, userIdOf(request))
+      return compose(url, options, inheritance, userIdOf(request))
     }
-    return new TaskTransaction(prepareWithin, settings.commitTimeoutMs, request.log)
+    return new TaskTransaction(composeWithin, settings.commitTimeoutMs, request.log)
   }
 
   /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
@@ -95,16 +97,16 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   }
 
   /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
-  const keepFor = (request: FastifyRequest): Keep | undefined => {
+  const prepareFor = (request: FastifyRequest): Prepare | undefined => {
     const context = dispatchOf(request.raw)
     if (context === undefined) return undefined
     return async (store, tasks) => {
-      if (store === context.store) context.chain.push(...tasks)
-      else await store.add(tasks)
+      if (store !== context.store) return await store.prepare(tasks)
+      return { commit: async () => { context.chain.push(...tasks) }, rollback () {} }
     }
   }
 
-  const withoutRequest = () => new TaskTransaction(prepare, settings.commitTimeoutMs, app.log)
+  const withoutRequest = () => new TaskTransaction(compose, settings.commitTimeoutMs, app.log)
   const closed = withoutRequest()
   closed.close()
 
@@ -139,14 +141,14 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   } satisfies Taskqueue)
   bindToReply(app, {
     isAborted: request => request.task?.signal.aborted === true,
-    keep: keepFor,
+    prepareFor,
     closed
   })
 
   for (const { name, consumer } of settings.queues) {
     if (consumer === false) continue
     const { store } = queueOf(name)
-    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, consumer), app.log, consumer))
+    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, consumer), isolation, app.log, consumer))
   }
 
   app.addHook('onReady', async () => {
@@ -196,7 +198,7 @@ function makeQueues ({ queues, prefix, commitTimeoutMs }: Settings): Map<string,
   return new Map(queues.map(settings => [settings.name, new Queue(settings.name, storeOf(settings))]))
 }
 
-const STORE_METHODS = ['open', 'vote', 'add', 'turn', 'extend', 'watch', 'counts', 'purge', 'close'] as const satisfies ReadonlyArray<keyof Store>
+const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'purge', 'close'] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {
   const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')
@@ -235,7 +237,7 @@ export type { CopyHeaders } from './inheritance.js'
 export type { RedisLocation } from './redis-store.js'
 export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
 export type {
-  Counts, Holding, Lease, NewTask, Pulse, Settlement, Store, Turn, TurnResult, Verdict
+  Counts, Holding, Lease, NewTask, Outlook, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict
 } from './store.js'
 export type { AddOptions, TaskMethod } from './task.js'
 export type { Participant, Savepoint, Transaction } from './transaction.js'

@@ -1,6 +1,6 @@
 import { heartbeatMs } from './heartbeat.js'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Pulse, type Settlement, type Store, type Turn, type TurnResult, type Verdict
+  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
 /**
@@ -12,28 +12,26 @@ export class LocalStore implements Store {
 
   async open (): Promise<void> {}
 
-  async vote (): Promise<void> {}
-
-  async add (tasks: readonly NewTask[]): Promise<void> {
-    this.#add(tasks)
+  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    return { commit: async () => { this.#add(tasks) }, rollback () {} }
   }
 
-  async turn (name: string, { settlements, limit, leaseMs }: Turn): Promise<TurnResult> {
+  async turn (name: string, { settlements, limit, alone, leaseMs }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
     queue.tick(leaseMs)
     const settled = settlements.map(settlement => queue.settle(settlement))
     const carriedOut = settlements.filter((_, index) => settled[index])
     queue.giveBack(carriedOut.filter(({ verdict }) => verdict.kind === 'release').map(({ lease }) => lease.id))
     this.#add(carriedOut.flatMap(({ chain = [] }) => chain))
-    const leases = limit > 0 ? queue.claim(limit, leaseMs) : []
-    return { settled, leases, wakeInMs: queue.wakeInMs }
+    const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
+    return { settled, leases, outlook: queue.outlook }
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
     return holdings.map(({ queue: name, leases, leaseMs }) => {
       const queue = this.#queue(name)
       queue.tick(leaseMs)
-      return { lost: leases.filter(lease => !queue.extend(lease, leaseMs)).map(({ id }) => id), wakeInMs: queue.wakeInMs }
+      return { lost: leases.filter(lease => !queue.extend(lease, leaseMs)).map(({ id }) => id), outlook: queue.outlook }
     })
   }
 
@@ -71,6 +69,7 @@ interface Entry {
   attempt: number
   retries: number
   deaths: number
+  suspect: boolean
   reason?: string
 }
 
@@ -80,6 +79,7 @@ class LocalQueue {
   readonly #tasks = new Map<string, Entry>()
   readonly #dead = new Map<string, Entry>()
   readonly #waiting = new Line()
+  readonly #suspects = new Line()
   readonly #delayed = new Schedule()
   readonly #running = new Schedule()
   /** The time on which leases run out; it stands still while nobody is in contact, a blocked event loop included. */
@@ -96,22 +96,29 @@ class LocalQueue {
   add ({ id, message, delayMs, runAt }: NewTask): void {
     if (this.#tasks.has(id)) return
     this.#dead.delete(id)
-    this.#tasks.set(id, { id, message, attempt: 0, retries: 0, deaths: 0 })
+    this.#tasks.set(id, { id, message, attempt: 0, retries: 0, deaths: 0, suspect: false })
     const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - Date.now())
     if (dueInMs > 0) this.#delayed.set(id, performance.now() + dueInMs)
     else this.#waiting.push(id)
   }
 
-  claim (limit: number, leaseMs: number): Lease[] {
+  claim (limit: number, alone: boolean, leaseMs: number): Lease[] {
     const abandoned = this.#running.takeUpTo(this.#leaseClock)
-    for (const id of abandoned) this.#tasks.get(id)!.deaths++
+    for (const id of abandoned) {
+      const entry = this.#tasks.get(id)!
+      // Only a death that it died alone is certainly its own.
+      if (entry.suspect) entry.deaths++
+      entry.suspect = true
+    }
     this.giveBack(abandoned)
     for (const id of this.#delayed.takeUpTo(performance.now())) this.#waiting.push(id)
-    return this.#waiting.take(limit).map(id => {
+    const claimed = alone ? this.#suspects.take(1) : this.#waiting.take(limit)
+    return claimed.map(id => {
       const entry = this.#tasks.get(id)!
       entry.attempt++
       this.#running.set(id, this.#leaseClock + leaseMs)
-      return { id, message: entry.message, attempt: entry.attempt, retries: entry.retries, deaths: entry.deaths }
+      const { message, attempt, retries, deaths, suspect } = entry
+      return { id, message, attempt, retries, deaths, suspect }
     })
   }
 
@@ -130,7 +137,7 @@ class LocalQueue {
 
   /** To the front, the first of them foremost. */
   giveBack (ids: readonly string[]): void {
-    for (const id of ids.toReversed()) this.#waiting.unshift(id)
+    for (const id of ids.toReversed()) (this.#tasks.get(id)!.suspect ? this.#suspects : this.#waiting).unshift(id)
     if (ids.length > 0) this.wake()
   }
 
@@ -142,6 +149,7 @@ class LocalQueue {
         break
       case 'retry':
         entry.retries++
+        entry.suspect = false
         entry.reason = verdict.reason
         this.#delayed.set(id, performance.now() + verdict.delayMs)
         break
@@ -161,17 +169,18 @@ class LocalQueue {
     for (const watcher of this.watchers) setImmediate(watcher)
   }
 
-  get wakeInMs (): number {
-    if (this.#waiting.size > 0) return 0
+  get outlook (): Outlook {
+    const suspects = this.#suspects.size > 0
+    if (suspects || this.#waiting.size > 0) return { wakeInMs: 0, suspects }
     const delayedMs = this.#delayed.first - performance.now()
     const leasedMs = this.#running.first - this.#leaseClock
-    return Math.max(0, Math.min(delayedMs, leasedMs))
+    return { wakeInMs: Math.max(0, Math.min(delayedMs, leasedMs)), suspects }
   }
 
   counts (): Counts {
     const due = this.#delayed.countUpTo(performance.now())
     return {
-      waiting: this.#waiting.size + due,
+      waiting: this.#waiting.size + this.#suspects.size + due,
       delayed: this.#delayed.size - due,
       running: this.#running.size,
       dead: this.#dead.size
@@ -179,7 +188,7 @@ class LocalQueue {
   }
 
   purge (): number {
-    const ids = [...this.#waiting.take(Infinity), ...this.#delayed.takeUpTo(Infinity)]
+    const ids = [...this.#waiting.take(Infinity), ...this.#suspects.take(Infinity), ...this.#delayed.takeUpTo(Infinity)]
     for (const id of ids) this.#tasks.delete(id)
     return ids.length
   }

@@ -3,23 +3,32 @@
  * the same names, as in the local store.
  *
  *     waiting   list of ids, the next one first
- *     delayed   sorted set of ids by due time, in milliseconds of Redis's clock
+ *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
  *     running   sorted set of ids by the end of their lease, in milliseconds of the lease clock
  *     dead      sorted set of ids by time of death
  *     message   hash of messages by id
- *     progress  hash by id of "attempt retries deaths reason", from the first claim on
+ *     suspects  list of ids that were running when their consumer died, the next one first
+ *     progress  hash by id of "attempt retries deaths suspect reason", from the first claim on
  *     clock     "time of the last contact, lease clock"
+ *     commits   sorted set of commits by the time at which they were prepared or rolled back
+ *     prepared  hash by commit of its tasks, between the two phases
  *
  * A script is atomic and takes its times from Redis. Whatever it is passed is an argument
  * and never part of its text, so that Redis keeps one copy of it. Its first write is one
  * that Redis allows when its memory is full, which makes it allow the rest; only that of
- * `add` is not, since adding is what is to be refused then.
+ * `prepare` is not, since adding is what is to be refused then.
+ *
+ * A script may be run again when its reply was lost, and late, when its sender has given
+ * up; none does anything a second time. For `turn` that takes one more key of each
+ * consumer's own, with its last turn in it.
  */
-export const KEYS = ['waiting', 'delayed', 'running', 'dead', 'message', 'progress', 'clock'] as const
+export const KEYS = ['waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'commits', 'prepared'] as const
 
 const prelude = /* lua */ `
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
+-- Microseconds tell apart what becomes due in the same millisecond, and so keep it in order.
+local now_us = time[1] * 1000000 + time[2]
 
 -- KEYS holds the keys of one queue after those of another, counted from 0.
 local function keys_of (queue)
@@ -41,30 +50,40 @@ local function wake (k)
 end
 `
 
-/** Tasks are read from ARGV: the number of their queue, id, message, when ('', 'in' or 'at') and milliseconds. */
+/** `add` reads tasks from a list: for each its id, its message and when it is due, 0 for at once. */
 const adding = /* lua */ `
-local function add (first, count)
-  local waiting, touched = {}, {}
-  for i = first, first + count * 5 - 1, 5 do
-    local queue, id, message, when, ms = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
-    local k = touched[queue] or keys_of(queue)
-    touched[queue] = k
+local function add (k, list)
+  local waiting = {}
+  for i = 1, #list, 3 do
+    local id, message, due = list[i], list[i + 1], tonumber(list[i + 2])
     local is_new = redis.call('HSETNX', k.message, id, message) == 1
     if not is_new and redis.call('ZREM', k.dead, id) == 1 then
       redis.call('HDEL', k.progress, id)
       redis.call('HSET', k.message, id, message)
       is_new = true
     end
-    local due = when == 'in' and now + ms or when == 'at' and tonumber(ms) or now
-    if is_new and due > now then
+    if is_new and due > now_us then
       redis.call('ZADD', k.delayed, string.format('%.0f', due), id)
     elseif is_new then
-      waiting[queue] = waiting[queue] or {}
-      table.insert(waiting[queue], id)
+      waiting[#waiting + 1] = id
     end
   end
-  for queue, ids in pairs(waiting) do call_with('RPUSH', touched[queue].waiting, ids) end
-  for _, k in pairs(touched) do wake(k) end
+  call_with('RPUSH', k.waiting, waiting)
+  wake(k)
+end
+
+-- Reads tasks from ARGV: for each the number of its queue, its id, its message, when ('', 'in' or 'at')
+-- and milliseconds. Returns lists for add, by queue.
+local function read_tasks (first, count)
+  local lists = {}
+  for i = first, first + count * 5 - 1, 5 do
+    local queue, id, message, when, ms = tonumber(ARGV[i]), unpack(ARGV, i + 1, i + 4)
+    local list = lists[queue] or {}
+    lists[queue] = list
+    local due = when == 'in' and now_us + ms * 1000 + #list or when == 'at' and ms * 1000 + #list or 0
+    for _, value in ipairs({ id, message, string.format('%.0f', due) }) do list[#list + 1] = value end
+  end
+  return lists
 end
 `
 
@@ -83,52 +102,149 @@ local function look_up (k, ids)
   if #ids == 0 then return {} end
   local known, scores = redis.call('HMGET', k.progress, unpack(ids)), redis.call('ZMSCORE', k.running, unpack(ids))
   for i, text in ipairs(known) do
-    local attempt, retries, deaths = string.match(text or '0 0 0', '(%d+) (%d+) (%d+)')
-    known[i] = { attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), running = scores[i] }
+    local attempt, retries, deaths, suspect = string.match(text or '0 0 0 0', '(%d+) (%d+) (%d+) (%d)')
+    known[i] = {
+      attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), suspect = tonumber(suspect), running = scores[i]
+    }
   end
   return known
 end
 
 local function progress (p, reason)
-  return string.format('%d %d %d %s', p.attempt, p.retries, p.deaths, reason or '')
+  return string.format('%d %d %d %d %s', p.attempt, p.retries, p.deaths, p.suspect, reason or '')
+end
+
+-- Leases of one call end a little apart, in the order in which they were claimed.
+local function lease_end (lease_clock, lease_ms, i)
+  return string.format('%.3f', lease_clock + lease_ms + i / 1000)
+end
+
+local function holds (p, attempt)
+  return p.running and p.attempt == attempt
 end
 
 -- To the front, the first of them foremost.
-local function give_back (k, ids)
-  for i = #ids, 1, -1 do redis.call('LPUSH', k.waiting, ids[i]) end
+local function give_back (list, ids)
+  for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
 end
 
--- Returns the milliseconds until there is something to claim, -1 when nothing is known to come.
-local function wake_in (k, lease_clock)
-  if redis.call('LLEN', k.waiting) > 0 then return 0 end
+local function bury (k, id, p, reason)
+  redis.call('HSET', k.progress, id, progress(p, reason))
+  redis.call('ZADD', k.dead, now, id)
+end
+
+local function keep_newest_dead (k, limit)
+  local surplus = redis.call('ZCARD', k.dead) - limit
+  local oldest = surplus > 0 and redis.call('ZRANGE', k.dead, 0, surplus - 1) or {}
+  call_with('ZREM', k.dead, oldest)
+  call_with('HDEL', k.message, oldest)
+  call_with('HDEL', k.progress, oldest)
+end
+
+-- Returns the milliseconds until there is something to claim, -1 when nothing is known to come,
+-- and how many suspects there are.
+local function outlook (k, lease_clock)
+  local suspects = redis.call('LLEN', k.suspects)
+  if suspects > 0 or redis.call('LLEN', k.waiting) > 0 then return 0, suspects end
   local soonest = -1
-  for _, set in ipairs({ { k.delayed, now }, { k.running, lease_clock } }) do
+  for _, set in ipairs({ { k.delayed, now_us, 1000 }, { k.running, lease_clock, 1 } }) do
     local score = redis.call('ZRANGE', set[1], 0, 0, 'WITHSCORES')[2]
-    local left = score and math.max(0, score - set[2])
+    local left = score and math.max(0, math.ceil((score - set[2]) / set[3]))
     if left and (soonest == -1 or left < soonest) then soonest = left end
   end
-  return soonest
+  return soonest, suspects
 end
-`
-
-/** ARGV: tasks. */
-const add = /* lua */ `${prelude}${adding}
-add(1, #ARGV / 5)
 `
 
 /**
- * ARGV: heartbeat, leaseMs, limit, how many dead to keep, then for each settlement id,
- * attempt, verdict, delayMs, reason, the number of its chained tasks and those tasks.
- * Returns wakeInMs, 0 or 1 for each settlement, and for each lease id, message, attempt,
- * retries and deaths.
+ * ARGV: the commit and its tasks. Returns 1, or 0 when it was rolled back before: what a
+ * rollback leaves in the set keeps out a prepare that arrives after it.
+ */
+const prepare = /* lua */ `${prelude}${adding}
+for queue, list in pairs(read_tasks(2, (#ARGV - 1) / 5)) do
+  local k = keys_of(queue)
+  if redis.call('ZADD', k.commits, 'NX', now, ARGV[1]) == 1 then
+    redis.call('HSET', k.prepared, ARGV[1], cmsgpack.pack(list))
+  elseif redis.call('HEXISTS', k.prepared, ARGV[1]) == 0 then
+    return 0
+  end
+end
+return 1
+`
+
+/**
+ * ARGV: the commit, and 1 if it was sent to be prepared more than once, so that the last
+ * of them may be yet to come. KEYS: those of the queues that it adds to.
+ */
+const commit = /* lua */ `${prelude}${adding}
+for queue = 0, #KEYS / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  local packed = redis.call('HGET', k.prepared, ARGV[1])
+  if packed then
+    redis.call('HDEL', k.prepared, ARGV[1])
+    if ARGV[2] == '1' then redis.call('ZADD', k.commits, now, ARGV[1]) else redis.call('ZREM', k.commits, ARGV[1]) end
+    add(k, cmsgpack.unpack(packed))
+  end
+end
+`
+
+/** ARGV: the commit. KEYS: those of the queues that it would add to. */
+const rollback = /* lua */ `${prelude}
+for queue = 0, #KEYS / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  redis.call('HDEL', k.prepared, ARGV[1])
+  redis.call('ZADD', k.commits, now, ARGV[1])
+end
+`
+
+/**
+ * KEYS: those of the queue, of the queues of chained tasks, and the consumer's own. ARGV:
+ * the number of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many
+ * dead to keep, then for each settlement id, attempt, verdict, delayMs, reason, the number
+ * of its chained tasks and those tasks. Returns wakeInMs and the number of suspects; 0 or 1
+ * for each settlement; and for each lease id, message, attempt, retries, deaths and suspect.
  */
 const turn = /* lua */ `${prelude}${adding}${leasing}
-local k = keys_of(0)
-local heartbeat, lease_ms, limit, dead_limit = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local k, last_turn = keys_of(0), KEYS[#KEYS]
+local number, heartbeat, lease_ms, limit, alone, dead_limit = unpack(ARGV, 1, 6)
+number, heartbeat, limit = tonumber(number), tonumber(heartbeat), tonumber(limit)
+
+local function lend (ids, attempts)
+  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
+  local leases = {}
+  for i, p in ipairs(look_up(k, ids)) do
+    if holds(p, attempts[i]) then
+      for _, value in ipairs({ ids[i], messages[i] or '', p.attempt, p.retries, p.deaths, p.suspect }) do leases[#leases + 1] = value end
+    end
+  end
+  return leases
+end
+
+-- Sets aside what cannot have been added: an id that is not one, or that has no message.
+local function readable (ids)
+  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
+  local fine = {}
+  for i, p in ipairs(look_up(k, ids)) do
+    if messages[i] and string.find(ids[i], '^[\\32-\\126]+$') then
+      fine[#fine + 1] = ids[i]
+    else
+      bury(k, ids[i], p, 'it is not a task')
+      keep_newest_dead(k, dead_limit)
+    end
+  end
+  return fine
+end
+
+local last = redis.call('GET', last_turn)
+last = last and cmsgpack.unpack(last) or { number = 0 }
+if last.number > number then return redis.error_reply('ERR this turn is over') end
 local lease_clock = tick(k, heartbeat)
+if last.number == number then
+  return { { outlook(k, lease_clock) }, last.settled, lend(last.ids, last.attempts) }
+end
 
 local settlements, ids = {}, {}
-local arg = 5
+local arg = 7
 while arg <= #ARGV do
   local id, attempt, verdict, delay, reason, chain = unpack(ARGV, arg, arg + 5)
   settlements[#settlements + 1] = {
@@ -138,134 +254,161 @@ while arg <= #ARGV do
   arg = arg + 6 + chain * 5
 end
 
-local settled, ended, done, released = {}, {}, {}, {}
+local settled, ended, done, released, suspects = {}, {}, {}, {}, {}
+local has_died = false
 local known = look_up(k, ids)
 for i, s in ipairs(settlements) do
   local p = known[i]
   -- Settled twice in one turn, the second time would find what the first one has left.
-  local holds = p.running and p.attempt == s.attempt and not ended[s.id]
-  settled[i] = holds and 1 or 0
-  if holds then
+  local is_held = holds(p, s.attempt) and not ended[s.id]
+  settled[i] = is_held and 1 or 0
+  if is_held then
     ended[s.id] = true
     ended[#ended + 1] = s.id
     if s.verdict == 'done' then
       done[#done + 1] = s.id
     elseif s.verdict == 'release' then
-      released[#released + 1] = s.id
+      local list = p.suspect == 1 and suspects or released
+      list[#list + 1] = s.id
     elseif s.verdict == 'retry' then
-      p.retries = p.retries + 1
+      p.retries, p.suspect = p.retries + 1, 0
       redis.call('HSET', k.progress, s.id, progress(p, s.reason))
-      redis.call('ZADD', k.delayed, string.format('%.0f', now + s.delay), s.id)
+      redis.call('ZADD', k.delayed, string.format('%.0f', now_us + s.delay * 1000 + i - #settlements), s.id)
     else
-      redis.call('HSET', k.progress, s.id, progress(p, s.reason))
-      redis.call('ZADD', k.dead, string.format('%.0f', now), s.id)
+      bury(k, s.id, p, s.reason)
+      has_died = true
     end
   end
 end
 call_with('ZREM', k.running, ended)
 call_with('HDEL', k.message, done)
 call_with('HDEL', k.progress, done)
-give_back(k, released)
-if #released > 0 then wake(k) end
+if has_died then keep_newest_dead(k, dead_limit) end
+give_back(k.waiting, released)
+give_back(k.suspects, suspects)
+if #released + #suspects > 0 then wake(k) end
 for i, s in ipairs(settlements) do
-  if settled[i] == 1 and s.chain > 0 then add(s.chain_at, s.chain) end
+  if settled[i] == 1 and s.chain > 0 then
+    for queue, list in pairs(read_tasks(s.chain_at, s.chain)) do add(keys_of(queue), list) end
+  end
 end
 
-if #ended > #done + #released then
-  local surplus = redis.call('ZCARD', k.dead) - dead_limit
-  local oldest = surplus > 0 and redis.call('ZRANGE', k.dead, 0, surplus - 1) or {}
-  call_with('ZREM', k.dead, oldest)
-  call_with('HDEL', k.message, oldest)
-  call_with('HDEL', k.progress, oldest)
-end
-
-local leases = {}
+local claimed, attempts = {}, {}
 if limit > 0 then
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', lease_clock, 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
-    p.deaths = p.deaths + 1
+    -- Only a death that it died alone is certainly its own.
+    p.deaths, p.suspect = p.deaths + p.suspect, 1
     redis.call('HSET', k.progress, abandoned[i], progress(p))
   end
   call_with('ZREM', k.running, abandoned)
-  give_back(k, abandoned)
+  give_back(k.suspects, abandoned)
 
-  local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now, 'LIMIT', 0, 1000)
+  local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now_us, 'LIMIT', 0, 1000)
   call_with('ZREM', k.delayed, due)
   call_with('RPUSH', k.waiting, due)
 
-  local claimed = redis.call('LPOP', k.waiting, limit) or {}
-  local messages = #claimed > 0 and redis.call('HMGET', k.message, unpack(claimed)) or {}
+  claimed = redis.call('LPOP', alone == '1' and k.suspects or k.waiting, alone == '1' and 1 or limit) or {}
+  claimed = readable(claimed)
   local noted, lent = {}, {}
   for i, p in ipairs(look_up(k, claimed)) do
-    local id = claimed[i]
     p.attempt = p.attempt + 1
-    for _, value in ipairs({ id, progress(p) }) do noted[#noted + 1] = value end
-    for _, value in ipairs({ string.format('%.0f', lease_clock + lease_ms), id }) do lent[#lent + 1] = value end
-    for _, value in ipairs({ id, messages[i] or '', p.attempt, p.retries, p.deaths }) do leases[#leases + 1] = value end
+    attempts[i] = p.attempt
+    for _, value in ipairs({ claimed[i], progress(p) }) do noted[#noted + 1] = value end
+    for _, value in ipairs({ lease_end(lease_clock, lease_ms, i), claimed[i] }) do lent[#lent + 1] = value end
   end
   call_with('HSET', k.progress, noted)
   call_with('ZADD', k.running, lent)
 end
-return { wake_in(k, lease_clock), settled, leases }
+-- For as long as its consumer may ask again.
+redis.call('SET', last_turn, cmsgpack.pack({ number = number, settled = settled, ids = claimed, attempts = attempts }), 'EX', 86400)
+return { { outlook(k, lease_clock) }, settled, lend(claimed, attempts) }
 `
 
 /**
- * ARGV: for each queue heartbeat, leaseMs, the number of its leases, and for each lease id and attempt.
- * Returns for each queue wakeInMs and the ids that are no longer held.
+ * ARGV: how many dead to keep, how old a prepared commit may become, then for each queue heartbeat,
+ * leaseMs, the number of its leases, and for each lease id and attempt. Returns for each queue
+ * wakeInMs, the number of suspects, and the ids that are no longer held.
  */
-const extend = /* lua */ `${prelude}${leasing}
-local reply = {}
-local arg, queue = 1, 0
-while arg <= #ARGV do
-  local k = keys_of(queue)
-  local lease_clock = tick(k, tonumber(ARGV[arg]))
-  local ids, attempts = {}, {}
-  for i = 1, ARGV[arg + 2] do
-    ids[i] = ARGV[arg + 1 + i * 2]
-    attempts[i] = tonumber(ARGV[arg + 2 + i * 2])
+const extend = /* lua */ `${prelude}${adding}${leasing}
+-- A commit whose process has died before it could say what became of the request. Nobody
+-- knows whether its tasks should run, so they do not, and are kept for somebody to look at.
+local function bury_in_doubt (k, commit)
+  local packed = redis.call('HGET', k.prepared, commit)
+  local list = packed and cmsgpack.unpack(packed) or {}
+  for i = 1, #list, 3 do
+    if redis.call('HSETNX', k.message, list[i], list[i + 1]) == 1 then
+      bury(k, list[i], { attempt = 0, retries = 0, deaths = 0, suspect = 0 }, 'its process died while it committed')
+    end
   end
-  local lost, kept = {}, {}
+  redis.call('HDEL', k.prepared, commit)
+  redis.call('ZREM', k.commits, commit)
+end
+
+local function beat (k, arg, count)
+  local lease_clock = tick(k, tonumber(ARGV[arg]))
+  local ids, attempts, lost, kept = {}, {}, {}, {}
+  for i = 1, count do
+    ids[i], attempts[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
+  end
   for i, p in ipairs(look_up(k, ids)) do
-    if p.running and p.attempt == attempts[i] then
-      for _, value in ipairs({ string.format('%.0f', lease_clock + ARGV[arg + 1]), ids[i] }) do kept[#kept + 1] = value end
+    if holds(p, attempts[i]) then
+      for _, value in ipairs({ lease_end(lease_clock, ARGV[arg + 1], i), ids[i] }) do kept[#kept + 1] = value end
     else
       lost[#lost + 1] = ids[i]
     end
   end
   call_with('ZADD', k.running, kept)
-  reply[#reply + 1] = { wake_in(k, lease_clock), lost }
-  arg = arg + 3 + #ids * 2
-  queue = queue + 1
+  local in_doubt = redis.call('ZRANGEBYSCORE', k.commits, '-inf', now - ARGV[2], 'LIMIT', 0, 1000)
+  for _, commit in ipairs(in_doubt) do bury_in_doubt(k, commit) end
+  if #in_doubt > 0 then keep_newest_dead(k, ARGV[1]) end
+  local wake_in, suspects = outlook(k, lease_clock)
+  return { wake_in, suspects, lost }
+end
+
+local reply = {}
+local arg = 3
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 2])
+  -- One queue whose keys have been tampered with does not stop the others.
+  local ok, pulse = pcall(beat, keys_of(#reply), arg, count)
+  reply[#reply + 1] = ok and pulse or { -1, 0, {} }
+  arg = arg + 3 + count * 2
 end
 return reply
 `
 
-/** KEYS: any. Refused like `add` when Redis is full, is a replica, or may not be written to. Leaves nothing behind. */
+/** KEYS: any. Refused where nothing may be written; not by a full memory, since that is to be emptied. */
 const vote = /* lua */ `
-redis.call('SET', KEYS[1], '')
-if type(redis.pcall('GETDEL', KEYS[1])) == 'table' then
-  redis.call('DEL', KEYS[1])
-  return redis.error_reply('ERR it is older than 6.2')
-end
+local reply = redis.pcall('GETDEL', KEYS[1])
+if type(reply) ~= 'table' then return 1 end
+return redis.error_reply(string.find(reply.err, 'nknown') and 'ERR it is older than 6.2' or reply.err)
 `
 
 /** Returns the numbers of waiting, delayed, running and dead tasks. */
 const counts = /* lua */ `${prelude}
 local k = keys_of(0)
-local due = redis.call('ZCOUNT', k.delayed, '-inf', now)
-return { redis.call('LLEN', k.waiting) + due, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead) }
+local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
+local waiting = redis.call('LLEN', k.waiting) + redis.call('LLEN', k.suspects)
+return { waiting + due, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead) }
 `
 
-/** Drops up to 1,000 waiting and 1,000 delayed tasks, and returns how many: 0 once there are none. */
+/** Drops the first waiting and delayed tasks, up to a thousand of each, and returns how many: 0 once there are none. */
 const purge = /* lua */ `${prelude}
 local k = keys_of(0)
-local ids = redis.call('LPOP', k.waiting, 1000) or {}
-local delayed = redis.call('ZRANGE', k.delayed, 0, 999)
-call_with('ZREM', k.delayed, delayed)
-for _, id in ipairs(delayed) do ids[#ids + 1] = id end
+local ids = redis.call('ZRANGE', k.delayed, 0, 999)
+call_with('ZREM', k.delayed, ids)
+for _, list in ipairs({ k.waiting, k.suspects }) do
+  for _, id in ipairs(redis.call('LPOP', list, 1000) or {}) do ids[#ids + 1] = id end
+end
 call_with('HDEL', k.message, ids)
 call_with('HDEL', k.progress, ids)
 return #ids
 `
 
-export const scripts = { add, turn, extend, vote, counts, purge }
+/** Leaves nothing of a consumer that closes. KEYS: its own. */
+const leave = /* lua */ `
+redis.call('DEL', unpack(KEYS))
+`
+
+export const scripts = { prepare, commit, rollback, turn, extend, leave, vote, counts, purge }

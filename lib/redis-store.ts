@@ -1,75 +1,133 @@
-import { createHash } from 'node:crypto'
+import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import { KEYS, scripts } from './redis-scripts.js'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Pulse, type Store, type Turn, type TurnResult
+  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Store, type Turn, type TurnResult
 } from './store.js'
 
 /** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
 export type RedisLocation = string | RedisOptions | Redis | Cluster
 
+/** What has to become of a prepared commit, until Redis has heard it. */
+interface Conclusion {
+  readonly script: 'commit' | 'rollback'
+  readonly keys: readonly string[]
+  readonly id: string
+  /** Whether it may have been prepared twice, and once more after this. */
+  readonly repeated: boolean
+}
+
+/** The arguments of a turn to which there is no answer yet. */
+interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<string | number> }
+
 /**
  * Keeps tasks in Redis, where all processes with the same `prefix` share them. One
  * connection carries the commands of all queues, and a second one the notifications for
  * those that are consumed here.
+ *
+ * A command whose answer is lost may have been carried out, or may still be: so what
+ * matters is sent again until it is answered, and every script knows what it has done.
  */
 export class RedisStore implements Store {
   readonly #client: Redis | Cluster
   readonly #isOurs: boolean
   readonly #prefix: string
+  readonly #timeoutMs: number
   readonly #address: string
-  readonly #watchers = new Map<string, () => void>()
+  /** Of this process among the consumers of a queue. */
+  readonly #id = randomUUID()
+  readonly #watchers = new Map<string, Array<() => void>>()
+  readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
+  readonly #conclusions = new Set<Conclusion>()
   #subscriber: Redis | Cluster | undefined
-  /** Why the connection is down: what fails meanwhile says only that it is. */
+  /** Why and since when the connection is down: what fails meanwhile says only that it is. */
   #lastError: Error | undefined
+  #downSince: number | undefined
+  /** Who waits for it to be up again. */
+  #waiters: Array<() => void> = []
 
   constructor (location: RedisLocation, prefix: string, timeoutMs: number) {
     this.#prefix = prefix
+    this.#timeoutMs = timeoutMs
     this.#isOurs = !isClient(location)
     this.#client = isClient(location) ? location : connect(location, timeoutMs)
     this.#address = addressOf(this.#client)
     this.#noteErrors(this.#client)
+    this.#client.on('close', () => { this.#downSince ??= performance.now() })
+    this.#client.on('ready', () => {
+      this.#downSince = undefined
+      for (const resolve of this.#waiters.splice(0)) resolve()
+      for (const conclusion of this.#conclusions) this.#conclude(conclusion)
+      this.#load().catch(() => {})
+    })
   }
 
   async open (): Promise<void> {
     await this.#connect(this.#client)
-    await this.vote()
-  }
-
-  async vote (): Promise<void> {
+    await this.#load()
     await this.#run('vote', [`${this.#prefix}:vote`], [])
   }
 
-  async add (tasks: readonly NewTask[]): Promise<void> {
-    for (const queues of this.#together(tasks.map(({ queue }) => queue))) {
-      const batch = tasks.filter(({ queue }) => queues.includes(queue))
-      await this.#run('add', this.#keysOf(queues), argsOf(batch, queues))
+  /**
+   * Takes one round trip. An answer that is lost leaves it open whether the tasks are
+   * prepared: so the commit is sent again for as long as there is time, and what remains
+   * open then is rolled back behind itself.
+   */
+  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    if (this.#conclusions.size >= MAX_CONCLUSIONS) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
+    const id = randomUUID()
+    const parts = this.#together(tasks.map(({ queue }) => queue))
+    let repeated = false
+    const conclude = (script: Conclusion['script']) => {
+      for (const queues of parts) this.#conclude({ script, keys: this.#keysOf(queues), id, repeated })
+    }
+    try {
+      for (const queues of parts) {
+        const batch = tasks.filter(({ queue }) => queues.includes(queue))
+        repeated = await this.#insist('prepare', this.#keysOf(queues), [id, ...argsOf(batch, queues)]) || repeated
+      }
+    } catch (error) {
+      conclude('rollback')
+      throw error
+    }
+    return { commit: async () => { conclude('commit') }, rollback () { conclude('rollback') } }
+  }
+
+  async turn (queue: string, turn: Turn): Promise<TurnResult> {
+    let state = this.#turns.get(queue)
+    if (state === undefined) this.#turns.set(queue, state = { number: 0 })
+    state.unanswered ??= await this.#callOf(queue, turn, ++state.number)
+    const { keys, args } = state.unanswered
+    try {
+      const [outlook, settled, flat] = await this.#run('turn', keys, args) as [[number, number], number[], Array<string | number>]
+      state.unanswered = undefined
+      return { outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: leasesOf(flat) }
+    } catch (error) {
+      // An error is an answer as well, unless it is one of the connection.
+      if (isAnswer(error)) state.unanswered = undefined
+      throw error
     }
   }
 
-  async turn (queue: string, { settlements, limit, leaseMs }: Turn): Promise<TurnResult> {
+  async #callOf (queue: string, { settlements, limit, alone, leaseMs }: Turn, number: number): Promise<Call> {
     const chains = settlements.map(({ chain = [] }) => chain)
     const [queues = []] = this.#together([queue, ...chains.flat().map(task => task.queue)])
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
-    if (elsewhere.length > 0) await this.add(elsewhere)
+    if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
     const args = settlements.flatMap(({ lease: { id, attempt }, verdict }, index) => {
       const { kind, delayMs, reason } = { delayMs: 0, reason: '', ...verdict }
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
       return [id, attempt, kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
     })
-    const [wakeInMs, settled, flat] = await this.#run(
-      'turn', this.#keysOf(queues), [Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, DEAD_LIMIT, ...args]
-    ) as [number, number[], Array<string | number>]
-    const leases: Lease[] = []
-    for (let i = 0; i < flat.length; i += 5) {
-      const [id, message, attempt, retries, deaths] = flat.slice(i, i + 5) as [string, string, number, number, number]
-      leases.push({ id, message, attempt, retries, deaths })
+    return {
+      keys: [...this.#keysOf(queues), this.#turnKeyOf(queue)],
+      args: [number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0, DEAD_LIMIT, ...args]
     }
-    return { settled: settled.map(Boolean), leases, wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs }
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
@@ -77,15 +135,15 @@ export class RedisStore implements Store {
     for (const queues of this.#together(holdings.map(({ queue }) => queue))) {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, attempt }) => [id, attempt])])
-      const reply = await this.#run('extend', this.#keysOf(queues), args) as Array<[number, string[]]>
-      pulses.push(...reply.map(([wakeInMs, lost]) => ({ lost, wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs })))
+      const reply = await this.#run('extend', this.#keysOf(queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[]]>
+      pulses.push(...reply.map(([wakeInMs, suspects, lost]) => ({ lost, outlook: outlookOf([wakeInMs, suspects]) })))
     }
     return pulses
   }
 
   async watch (queue: string, wake: () => void): Promise<void> {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
-    this.#watchers.set(channel, wake)
+    this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], wake])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
     await this.#connect(subscriber)
     await subscriber.subscribe(channel)
@@ -110,6 +168,9 @@ export class RedisStore implements Store {
 
   async close (): Promise<void> {
     this.#subscriber?.disconnect()
+    const farewells = [...this.#turns.keys()].map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
+    const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion))
+    await Promise.race([Promise.allSettled([...farewells, ...conclusions]), sleep(this.#timeoutMs, undefined, { ref: false })])
     if (this.#isOurs) this.#client.disconnect()
   }
 
@@ -118,14 +179,28 @@ export class RedisStore implements Store {
     return `${this.#prefix}:{${queue}}`
   }
 
+  #keysOf (queues: readonly string[]): string[] {
+    return queues.flatMap(queue => KEYS.map(key => `${this.#nameOf(queue)}:${key}`))
+  }
+
+  #turnKeyOf (queue: string): string {
+    return `${this.#nameOf(queue)}:turn:${this.#id}`
+  }
+
   /** Queues by what one script can reach: all of them, but in a cluster each alone. */
   #together (queues: readonly string[]): string[][] {
     const distinct = [...new Set(queues)]
     return this.#client.isCluster ? distinct.map(queue => [queue]) : [distinct]
   }
 
-  #keysOf (queues: readonly string[]): string[] {
-    return queues.flatMap(queue => KEYS.map(key => `${this.#nameOf(queue)}:${key}`))
+  /** Has Redis learn the scripts beforehand, so that none has to be sent a second time, and out of order. */
+  async #load (): Promise<void> {
+    const nodes = this.#client.isCluster ? (this.#client as Cluster).nodes('master') : [this.#client as Redis]
+    try {
+      await Promise.all(nodes.flatMap(node => Object.values(scripts).map(script => node.script('LOAD', script))))
+    } catch (error) {
+      throw this.#unreachable(error)
+    }
   }
 
   async #run (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
@@ -140,12 +215,42 @@ export class RedisStore implements Store {
     }
   }
 
+  /** Runs a script again after each loss of the connection while there is time; returns whether it did so. */
+  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<boolean> {
+    const start = performance.now()
+    for (let repeated = false; ; repeated = true) {
+      try {
+        await this.#run(script, keys, args)
+        return repeated
+      } catch (error) {
+        const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
+        if (isAnswer(error) || this.#client.status === 'ready' || leftMs <= 0) throw error
+        const reconnected = new Promise<void>(resolve => { this.#waiters.push(resolve) })
+        await Promise.race([reconnected, sleep(leftMs)])
+      }
+    }
+  }
+
+  /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
+  async #conclude (conclusion: Conclusion): Promise<void> {
+    const { script, keys, id, repeated } = conclusion
+    this.#conclusions.add(conclusion)
+    try {
+      await this.#run(script, keys, [id, repeated ? 1 : 0])
+      this.#conclusions.delete(conclusion)
+    } catch (error) {
+      // Of the connection: its return is when it is sent again.
+      if (!isAnswer(error) && this.#client.status !== 'ready') return
+      setTimeout(() => { if (this.#conclusions.has(conclusion)) this.#conclude(conclusion) }, 1000).unref()
+    }
+  }
+
   #makeSubscriber (): Redis | Cluster {
     const subscriber = (this.#client as Redis).duplicate()
     this.#noteErrors(subscriber)
-    subscriber.on('message', (channel: string) => { this.#watchers.get(channel)?.() })
+    subscriber.on('message', (channel: string) => { for (const wake of this.#watchers.get(channel) ?? []) wake() })
     // Notifications were missed while it was away.
-    subscriber.on('ready', () => { for (const wake of this.#watchers.values()) wake() })
+    subscriber.on('ready', () => { for (const wake of [...this.#watchers.values()].flat()) wake() })
     return subscriber
   }
 
@@ -167,11 +272,24 @@ export class RedisStore implements Store {
 
   /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */
   #unreachable (error: unknown): Error {
-    const { message, code } = (this.#lastError ?? error) as NodeJS.ErrnoException
-    // The error of a name with several addresses, none of which answers, has a code and no message.
-    return new FST_TASKQUEUE_UNREACHABLE(this.#address, message || String(code))
+    const isAnswer = (error as Error).name === 'ReplyError'
+    const { message, code } = (isAnswer ? error : this.#lastError ?? error) as NodeJS.ErrnoException
+    // The error of a host with several addresses, none of which answers, has a code and no message.
+    const unreachable = new FST_TASKQUEUE_UNREACHABLE(this.#address, message || String(code))
+    if (isAnswer) answers.add(unreachable)
+    return unreachable
   }
 }
+
+/** Errors with which Redis has answered, rather than not. */
+const answers = new WeakSet<object>()
+const isAnswer = (error: unknown): boolean => answers.has(error as object)
+
+/** How many commits may be without an answer before there are no more. */
+const MAX_CONCLUSIONS = 1000
+
+/** For how long nobody can know what was to become of a commit. */
+const IN_DOUBT_MS = 60 * 60 * 1000
 
 /** How long to wait for a connection at the start. */
 const CONNECT_TIMEOUT_MS = 5000
@@ -179,6 +297,19 @@ const CONNECT_TIMEOUT_MS = 5000
 const digests = Object.fromEntries(
   Object.entries(scripts).map(([name, body]) => [name, createHash('sha1').update(body).digest('hex')])
 ) as Record<keyof typeof scripts, string>
+
+function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
+  return { wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs, suspects: suspects > 0 }
+}
+
+function leasesOf (flat: ReadonlyArray<string | number>): Lease[] {
+  const leases: Lease[] = []
+  for (let i = 0; i < flat.length; i += 6) {
+    const [id, message, attempt, retries, deaths, suspect] = flat.slice(i, i + 6) as [string, string, number, number, number, number]
+    leases.push({ id, message, attempt, retries, deaths, suspect: suspect === 1 })
+  }
+  return leases
+}
 
 function argsOf (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
   return tasks.flatMap(({ queue, id, message, delayMs, runAt }) => [

@@ -1,7 +1,7 @@
 import { validateHeaderValue } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction, onSendHookHandler, RouteOptions } from 'fastify'
-import type { Keep, TaskTransaction } from './transaction.js'
+import type { Prepare, TaskTransaction } from './transaction.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -33,7 +33,7 @@ export interface Policy {
   /** The attempt at a task that this request is has been given up: what it adds is not wanted. */
   isAborted (request: FastifyRequest): boolean
   /** Where this request's tasks go. */
-  keep (request: FastifyRequest): Keep | undefined
+  prepareFor (request: FastifyRequest): Prepare | undefined
   /** Stands for the transaction of a request that has used none: it takes no task. */
   closed: TaskTransaction
 }
@@ -83,7 +83,7 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
       assertSendable(reply, payload)
       if (isStream(payload)) await opened(payload)
       if (isOvertaken()) return await drop()
-      await transaction.commit(policy.keep(request))
+      await transaction.commit(policy.prepareFor(request))
     } catch (error) {
       dispose(payload)
       if (isOvertaken()) return await drop()

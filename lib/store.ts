@@ -3,19 +3,24 @@
  * Redis, in a file. A store keeps the tasks of one queue or of several; queues
  * that share a store commit together, in one atomic step.
  *
- * A store moves opaque messages between four places. A task is in exactly one of
+ * A store moves opaque messages between a few places. A task is in exactly one of
  * them, or gone:
  *
- *                       ┌─────────────── release: to the front ────┐
- *                       ▼                                          │
- *     add ───────▶   waiting ────── claim, up to a limit ──────▶ running ── done ──▶ (gone)
- *      │                ▲ ▲                                       │ │ │
- *      │            due │ └──────── lease expired: to the front ──┘ │ └──── dead ──▶ dead
- *      └─ later ──▶  delayed ◀───────────── retry ──────────────────┘
+ *                                 ┌───── release: to the front ────┐
+ *                                 ▼                                │
+ *     prepare ── commit ───▶   waiting ───────── claim ───────▶ running ── done ──▶ (gone)
+ *        │          │             ▲                ▲             │ │ │
+ *        │          └─ later ─▶ delayed ◀── retry ─┼─────────────┘ │ └──── dead ──▶ dead
+ *        └─ rollback ▶ (gone)                   suspects ◀─────────┘
+ *                                                     lease expired
  *
  * Nothing moves by itself: what is due and what has expired is found by the next
  * claim, which also says when to come back. So a store needs no timer, no leader
  * and no process that cleans up.
+ *
+ * A lease that expires is a consumer that has died, and one of its tasks may have killed
+ * it. All of them become suspects, which are claimed one at a time and by a consumer that
+ * runs nothing else meanwhile; only a death that a task dies alone is counted as its own.
  *
  * `storeConformance` states all this as tests, for any implementation.
  */
@@ -23,15 +28,12 @@ export interface Store {
   /** Connects. Rejects when tasks cannot be kept: unreachable, refused, too old. */
   open (): Promise<void>
 
-  /** Rejects unless `add` could be expected to succeed now: the store answers and may be written to. */
-  vote (): Promise<void>
-
   /**
-   * Adds all the tasks, in order, or none when it rejects. A task whose id waits,
-   * is delayed or runs in its queue is left as it is, so adding twice is the same
-   * as adding once; one whose id is dead takes the dead one's place.
+   * Takes all the tasks in, or none when it rejects, and is the vote of the store: what
+   * it has taken in can be committed. No task is claimed before that, and no task of a
+   * call that rejects is ever claimed.
    */
-  add (tasks: readonly NewTask[]): Promise<void>
+  prepare (tasks: readonly NewTask[]): Promise<Prepared>
 
   /**
    * Takes one turn of a consumer's loop, in one atomic step: carries out the
@@ -59,6 +61,19 @@ export interface Store {
   close (): Promise<void>
 }
 
+/** Tasks that a store has taken in. One of the two is called, once. */
+export interface Prepared {
+  /**
+   * Adds the tasks, in order. A task whose id waits, is delayed or runs in its queue is
+   * left as it is, so adding twice is the same as adding once; one whose id is dead takes
+   * the dead one's place. Resolves as soon as nothing but the death of this process can
+   * prevent it.
+   */
+  commit (): Promise<void>
+  /** Drops the tasks. What cannot be done at once is done later. */
+  rollback (): void
+}
+
 /** A task on its way into a store. */
 export interface NewTask {
   readonly queue: string
@@ -77,8 +92,10 @@ export interface Lease {
   readonly attempt: number
   /** How often the task was sent back to be tried again. */
   readonly retries: number
-  /** How often its lease expired, presumably because its consumer died. */
+  /** How often its lease expired while it ran alone, presumably because it killed its consumer. */
   readonly deaths: number
+  /** Whether it has to run alone. It has not any more once it is tried again. */
+  readonly suspect: boolean
 }
 
 /** What becomes of a task. A `reason` is kept with it, for whoever looks. */
@@ -100,16 +117,28 @@ export interface Turn {
   readonly settlements: readonly Settlement[]
   /** How many tasks to claim at most; may be 0. */
   readonly limit: number
+  /** Claims one suspect or nothing: the claimer runs nothing else meanwhile. */
+  readonly alone: boolean
   /** How long they are the claimer's unless extended, in milliseconds in which the queue was in contact with anybody. */
   readonly leaseMs: number
 }
 
 export interface TurnResult {
-  /** Whether each settlement was carried out; false where the lease was lost. */
+  /**
+   * Whether each settlement was carried out; false where the lease was lost. Those for
+   * which it says nothing, at the end, are to be handed in again.
+   */
   readonly settled: readonly boolean[]
   readonly leases: readonly Lease[]
+  readonly outlook: Outlook
+}
+
+/** What is left to claim in a queue. */
+export interface Outlook {
   /** Milliseconds until there is something to claim; 0 when there is now, Infinity when nothing is known to come. */
   readonly wakeInMs: number
+  /** Whether there are suspects. */
+  readonly suspects: boolean
 }
 
 /** The running tasks of one queue whose leases to prolong. */
@@ -122,10 +151,10 @@ export interface Holding {
 export interface Pulse {
   /** Ids of the leases that are no longer held. */
   readonly lost: readonly string[]
-  readonly wakeInMs: number
+  readonly outlook: Outlook
 }
 
-/** Tasks by state. A delayed task that has become due counts as waiting. */
+/** Tasks by state. A delayed task that has become due counts as waiting, and so does a suspect. */
 export interface Counts {
   readonly waiting: number
   readonly delayed: number

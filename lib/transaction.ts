@@ -3,7 +3,7 @@ import {
   FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT
 } from './errors.js'
 import { show } from './show.js'
-import type { NewTask, Store } from './store.js'
+import type { NewTask, Prepared, Store } from './store.js'
 import type { AddOptions } from './task.js'
 
 /** A database transaction that stands or falls with the tasks. */
@@ -48,22 +48,22 @@ export interface Added {
 }
 
 /** Makes and checks a task. */
-export type Prepare = (url: string, options: AddOptions) => Added
+export type Compose = (url: string, options: AddOptions) => Added
 
-/** Stores tasks that belong together; resolves once they are stored. */
-export type Keep = (store: Store, tasks: readonly NewTask[]) => Promise<void>
+/** Has a store take in tasks that belong together. */
+export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
 
 /** The one implementation, which `bindToReply` steers through the end of a request. */
 export class TaskTransaction implements Transaction {
-  readonly #prepare: Prepare
+  readonly #compose: Compose
   readonly #timeoutMs: number
   readonly #log: FastifyBaseLogger
   #added: Added[] = []
   #participants: Participant[] = []
   #open = true
 
-  constructor (prepare: Prepare, timeoutMs: number, log: FastifyBaseLogger) {
-    this.#prepare = prepare
+  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger) {
+    this.#compose = compose
     this.#timeoutMs = timeoutMs
     this.#log = log
   }
@@ -73,7 +73,7 @@ export class TaskTransaction implements Transaction {
 
   add (url: string, options: AddOptions = {}): string {
     if (!this.#open) throw new FST_TASKQUEUE_CLOSED()
-    const added = this.#prepare(url, options)
+    const added = this.#compose(url, options)
     this.#added.push(added)
     return added.task.id
   }
@@ -102,30 +102,33 @@ export class TaskTransaction implements Transaction {
   }
 
   /**
-   * Stores vote, participants prepare, participants commit, tasks are stored: so what a
-   * task is about can be seen before it runs. Where one store alone takes part its answer
-   * to `add` is vote enough, and the commit one round trip.
+   * Stores prepare, which is their vote; participants prepare; participants commit; stores
+   * commit. So nothing that fails after the vote can lose a task, and what a task is about
+   * can be seen before it runs. A commit in which only one store takes part waits for one
+   * round trip.
    */
-  async commit (keep: Keep = (store, tasks) => store.add(tasks)): Promise<void> {
+  async commit (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<void> {
     if (this.size === 0) return
     const added = this.#added
     const participants = this.#participants
     this.#added = []
     this.#participants = []
+    const preparing: Array<Promise<Prepared>> = []
     let committed = 0
+    let isDecided = false
     try {
-      const batches = [...await group(added)]
-      let left = this.#timeoutMs
-      if (participants.length > 0 || batches.length > 1) {
-        left = await inTime(left, batches.map(([store]) => store.vote()))
-      }
+      for (const [store, tasks] of await group(added)) preparing.push(prepare(store, tasks))
+      const prepared = await inTime(this.#timeoutMs, preparing)
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
         await participant.commit()
         committed++
       }
-      await inTime(left, batches.map(([store, tasks]) => keep(store, tasks)))
+      isDecided = true
+      await inTime(this.#timeoutMs, prepared.map(tasks => tasks.commit()))
     } catch (error) {
+      // A store that has not answered yet is rolled back when it has.
+      if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
       await this.#rollBack(participants.slice(committed))
       throw error
     }
@@ -166,18 +169,16 @@ async function group (added: readonly Added[]): Promise<Map<Store, NewTask[]>> {
   return batches
 }
 
-/** Waits for stores, at most `ms` milliseconds, and returns how many are left. What they say, or fail to say, is the commit's failure. */
-async function inTime (ms: number, answers: ReadonlyArray<Promise<unknown>>): Promise<number> {
-  const start = performance.now()
+/** Waits for stores, at most `ms` milliseconds. What they say, or fail to say, is the commit's failure. */
+async function inTime<T> (ms: number, answers: ReadonlyArray<Promise<T>>): Promise<T[]> {
   let timer: NodeJS.Timeout | undefined
   const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => { reject(new Error(`no answer within ${Math.round(ms)} ms`)) }, ms)
+    timer = setTimeout(() => { reject(new Error(`no answer within ${ms} ms`)) }, ms)
   })
   try {
-    await Promise.race([Promise.all(answers), timeout])
-    return ms - (performance.now() - start)
+    return await Promise.race([Promise.all(answers), timeout])
   } catch (cause) {
-    throw new FST_TASKQUEUE_COMMIT_FAILED((cause as Error).message, { cause })
+    throw Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
   } finally {
     clearTimeout(timer)
   }
