@@ -81,17 +81,17 @@ export class RedisStore implements Store {
     if (this.#conclusions.size >= MAX_CONCLUSIONS) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
     const id = randomUUID()
     const parts = this.#together(tasks.map(({ queue }) => queue))
-    let repeated = false
+    let sends = 0
     const conclude = (script: Conclusion['script']) => {
-      for (const queues of parts) this.#conclude({ script, keys: this.#keysOf(queues), id, repeated })
+      for (const queues of parts) this.#conclude({ script, keys: this.#keysOf(queues), id, repeated: sends > parts.length })
     }
     try {
       for (const queues of parts) {
         const batch = tasks.filter(({ queue }) => queues.includes(queue))
-        repeated = await this.#insist('prepare', this.#keysOf(queues), [id, ...argsOf(batch, queues)]) || repeated
+        await this.#insist('prepare', this.#keysOf(queues), [id, ...argsOf(batch, queues)], () => { sends++ })
       }
     } catch (error) {
-      conclude('rollback')
+      if (sends > 0) conclude('rollback')
       throw error
     }
     return { commit: async () => { conclude('commit') }, rollback () { conclude('rollback') } }
@@ -215,13 +215,15 @@ export class RedisStore implements Store {
     }
   }
 
-  /** Runs a script again after each loss of the connection while there is time; returns whether it did so. */
-  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<boolean> {
+  /** Runs a script again after each loss of the connection while there is time; calls `sent` each time that Redis may have got it. */
+  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent: () => void): Promise<void> {
     const start = performance.now()
-    for (let repeated = false; ; repeated = true) {
+    while (true) {
+      // A client of the user's may keep it and send it later.
+      if (this.#client.status === 'ready' || !this.#isOurs) sent()
       try {
         await this.#run(script, keys, args)
-        return repeated
+        return
       } catch (error) {
         const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
         if (isAnswer(error) || this.#client.status === 'ready' || leftMs <= 0) throw error
