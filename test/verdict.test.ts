@@ -1,0 +1,124 @@
+import t from 'tap'
+import { exponential, judge, parseRetryAfter, prejudge, type Backoff, type Outcome } from '../lib/verdict.js'
+
+const DAY_MS = 24 * 60 * 60 * 1000
+const policy = { maxRetries: 2, backoff: (retry: number) => retry * 100 }
+const answered = (status: number, retryAfter?: string): Outcome => ({ kind: 'answered', status, retryAfter })
+
+t.test('the status of the response is the verdict', async t => {
+  for (let status = 200; status < 600; status++) {
+    const expected = status < 400
+      ? { kind: 'done' }
+      : status >= 500 || [408, 409, 425, 429].includes(status)
+        ? { kind: 'retry', delayMs: 100, reason: `status ${status}` }
+        : { kind: 'dead', reason: `status ${status}` }
+    t.strictSame(judge(answered(status), { retries: 0 }, policy), expected, String(status))
+  }
+})
+
+t.test('a task without an answer is tried again, and one that the app has not seen is given back', async t => {
+  t.strictSame(judge({ kind: 'failed', reason: 'no answer within 5 ms' }, { retries: 0 }, policy), { kind: 'retry', delayMs: 100, reason: 'no answer within 5 ms' })
+  t.strictSame(judge({ kind: 'unseen' }, { retries: 0 }, policy), { kind: 'release' })
+  t.strictSame(judge({ kind: 'unseen' }, { retries: 99 }, policy), { kind: 'release' }, 'which costs no retry')
+})
+
+t.test('after its last retry a task is dead, and only then', async t => {
+  const failed: Outcome = { kind: 'failed', reason: 'no reply' }
+  for (const [outcome, retries, maxRetries, expected] of [
+    [answered(503), 0, 2, { kind: 'retry', delayMs: 100, reason: 'status 503' }],
+    [answered(503), 1, 2, { kind: 'retry', delayMs: 200, reason: 'status 503' }],
+    [answered(503), 2, 2, { kind: 'dead', reason: 'status 503, after 2 retries' }],
+    [answered(429, '7'), 2, 2, { kind: 'dead', reason: 'status 429, after 2 retries' }],
+    [failed, 2, 2, { kind: 'dead', reason: 'no reply, after 2 retries' }],
+    [answered(500), 3, 2, { kind: 'dead', reason: 'status 500, after 3 retries' }],
+    [answered(500), 0, 0, { kind: 'dead', reason: 'status 500, after 0 retries' }],
+    [answered(204), 2, 2, { kind: 'done' }],
+    [answered(404), 1, 2, { kind: 'dead', reason: 'status 404' }]
+  ] as const) {
+    t.strictSame(judge(outcome, { retries }, { ...policy, maxRetries }), expected)
+  }
+})
+
+t.test('Retry-After is when a task is tried again', async t => {
+  const delayOf = (status: number, retryAfter?: string) => {
+    const verdict = judge(answered(status, retryAfter), { retries: 0 }, policy)
+    return verdict.kind === 'retry' ? verdict.delayMs : verdict.kind
+  }
+  for (const status of [408, 409, 425, 429, 500, 503]) t.equal(delayOf(status, '7'), 7000)
+  t.equal(delayOf(503, '0'), 0)
+  t.equal(delayOf(503, 'soon'), 100, 'one that is none leaves it to the backoff')
+  t.equal(delayOf(200, '7'), 'done')
+  t.equal(delayOf(404, '7'), 'dead')
+})
+
+t.test('Retry-After is a number of seconds or a date, at most 30 days ahead, and nothing else', async t => {
+  const now = Date.UTC(2026, 10, 24, 12)
+  for (const [value, expected] of [
+    ['0', 0],
+    ['120', 120_000],
+    [' 120 ', 120_000],
+    ['2592000', 30 * DAY_MS],
+    ['2592001', 30 * DAY_MS],
+    ['9'.repeat(400), 30 * DAY_MS],
+    ['Tue, 24 Nov 2026 12:00:30 GMT', 30_000],
+    ['Tuesday, 24-Nov-26 12:00:30 GMT', 30_000],
+    ['Tue Nov 24 12:00:30 2026', 30_000],
+    ['Tue, 24 Nov 2026 11:00:00 GMT', 0],
+    ['Thu, 01 Jan 1970 00:00:00 GMT', 0],
+    ['Tue, 24 Nov 2037 12:00:00 GMT', 30 * DAY_MS],
+    [undefined, undefined],
+    ['', undefined],
+    [' ', undefined],
+    ['soon', undefined],
+    ['-1', undefined],
+    ['1.5', undefined],
+    ['1e3', undefined],
+    ['0x10', undefined],
+    ['5 s', undefined],
+    ['120, 60', undefined],
+    ['in 5 minutes', undefined],
+    ['retry 3', undefined],
+    ['Tue, 99 Nov 2026 12:00:30 GMT', undefined],
+    ['NaN', undefined],
+    ['Infinity', undefined]
+  ] as const) {
+    t.equal(parseRetryAfter(value, now), expected, JSON.stringify(value))
+  }
+  const ahead = parseRetryAfter(new Date(Date.now() + 60_000).toUTCString())!
+  t.ok(ahead > 58_000 && ahead <= 60_000, 'counted from now')
+})
+
+t.test('the backoff is asked for the retry that comes, and is taken by its word', async t => {
+  const asked: number[] = []
+  const backoff: Backoff = retry => {
+    asked.push(retry)
+    return 12.5
+  }
+  for (const retries of [0, 1, 7]) t.match(judge(answered(500), { retries }, { maxRetries: 10, backoff }), { kind: 'retry', delayMs: 12.5 })
+  t.strictSame(asked, [1, 2, 8])
+  for (const delayMs of [0, 1, 30 * DAY_MS]) t.match(judge(answered(500), { retries: 0 }, { maxRetries: 1, backoff: () => delayMs }), { delayMs })
+})
+
+t.test('a backoff that returns nonsense, or throws, falls back to the default', async t => {
+  for (const nonsense of [-1, NaN, Infinity, -Infinity, 30 * DAY_MS + 1, undefined, null, '50', 'soon', {}, [], [50], true, Promise.resolve(50)]) {
+    const verdict = judge(answered(500), { retries: 2 }, { maxRetries: 10, backoff: () => nonsense as number })
+    const { delayMs } = verdict as { delayMs: number }
+    t.ok(typeof delayMs === 'number' && delayMs >= 2000 && delayMs <= 4000, `${String(nonsense)}: ${delayMs}`)
+  }
+  const thrower = () => { throw new Error('no backoff') }
+  t.match(judge(answered(500), { retries: 2 }, { maxRetries: 10, backoff: thrower }), { kind: 'retry', delayMs: Number })
+})
+
+t.test('the default backoff doubles from one second to one hour, spread over the upper half', async t => {
+  for (const [retry, ceiling] of [[1, 1000], [2, 2000], [3, 4000], [10, 512_000], [12, 2_048_000], [13, 3_600_000], [100, 3_600_000], [1e6, 3_600_000]] as const) {
+    t.equal(exponential(retry, () => 0), ceiling / 2)
+    t.equal(exponential(retry, () => 0.5), ceiling * 0.75)
+    t.equal(exponential(retry, () => 1), ceiling)
+  }
+  t.ok(new Set(Array.from({ length: 100 }, () => exponential(13))).size > 50, 'what failed together comes back apart')
+})
+
+t.test('a task whose consumer has died three times is dead before it is attempted again', async t => {
+  for (const deaths of [0, 1, 2]) t.equal(prejudge({ deaths }), undefined)
+  for (const deaths of [3, 4]) t.strictSame(prejudge({ deaths }), { kind: 'dead', reason: `its consumer died ${deaths} times while running it` })
+})
