@@ -1,0 +1,189 @@
+import { createHash } from 'node:crypto'
+import t from 'tap'
+import { makeCodec } from '../lib/message.js'
+import type { Task } from '../lib/task.js'
+
+const MAX_BYTES = 4 * 1024 * 1024
+const secret = (byte: number) => Buffer.alloc(32, byte)
+const open = makeCodec('taskqueue', [], MAX_BYTES)
+const sealed = makeCodec('taskqueue', [secret(1)], MAX_BYTES)
+
+const task: Task = {
+  id: 'one',
+  method: 'POST',
+  url: '/mail?to=a%20b',
+  headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' },
+  payload: Buffer.from('hunter2 ünd €'),
+  userId: 'ada',
+  maxRetries: 3,
+  timeoutMs: 500
+}
+
+t.test('a task comes out of its message as it went in', async t => {
+  for (const codec of [open, sealed]) {
+    for (const [title, payload] of [
+      ['none', undefined],
+      ['empty', Buffer.alloc(0)],
+      ['text', Buffer.from('{"a":"ü€😀\\n"}')],
+      ['a byte order mark', Buffer.from('\ufefftext')],
+      ['what looks like an escape', Buffer.from('\\u0000 " \u2028')],
+      ['a zero byte', Buffer.from([0])],
+      ['every byte', Buffer.from(Array.from({ length: 256 }, (_, byte) => byte))],
+      ['invalid UTF-8', Buffer.from([0x61, 0xff, 0xfe])],
+      ['a lone surrogate in UTF-8', Buffer.from([0xed, 0xa0, 0x80])],
+      ['the replacement character', Buffer.from('\ufffd')],
+      ['1 MiB of text', Buffer.alloc(1024 * 1024, 'a')],
+      ['1 MiB of bytes', randomBytes(1024 * 1024, 7)]
+    ] as const) {
+      t.strictSame(same(codec.decode('mail', 'one', codec.encode('mail', { ...task, payload }))), same({ ...task, payload }), title)
+    }
+    const least: Task = { id: 'x', method: 'GET', url: '/', headers: {} }
+    t.match(codec.decode('q', 'x', codec.encode('q', least)), least)
+    t.strictSame(Object.values(codec.decode('q', 'x', codec.encode('q', least))).filter(value => value !== undefined), ['x', 'GET', '/', {}])
+  }
+})
+
+t.test('without secrets an operator can read a message, and with them nobody can', async t => {
+  t.strictSame(JSON.parse(open.encode('mail', task)), {
+    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', maxRetries: 3, timeoutMs: 500, text: 'hunter2 ünd €'
+  })
+  t.match(JSON.parse(open.encode('mail', { ...task, payload: Buffer.from([255]) })), { base64: '/w==' })
+  const message = sealed.encode('mail', task)
+  t.match(message, /^[\w.-]+$/, 'in characters that any store keeps')
+  for (const part of ['hunter2', 'mail', 'ada', 'cookie', secret(1).toString('base64url').slice(0, 20)]) {
+    t.notOk(message.includes(part) || Buffer.from(message.split('.')[2]!, 'base64url').includes(part), part)
+  }
+  t.not(message, sealed.encode('mail', task), 'and the same task has never the same message')
+})
+
+t.test('a message larger than allowed is refused when it is made', async t => {
+  const size = Buffer.byteLength(open.encode('mail', task))
+  for (const secrets of [[], [secret(1)]]) {
+    t.doesNotThrow(() => makeCodec('taskqueue', secrets, size).encode('mail', task))
+    t.throws(() => makeCodec('taskqueue', secrets, size - 1).encode('mail', task), {
+      code: 'FST_TASKQUEUE_PAYLOAD_TOO_LARGE', message: `at most ${size - 1} bytes (maxPayloadBytes), got ${size}`
+    })
+  }
+})
+
+t.test('any of the secrets opens a message, the first one makes it', async t => {
+  const old = makeCodec('taskqueue', [secret(1)], MAX_BYTES)
+  const both = makeCodec('taskqueue', [secret(2), secret(1)], MAX_BYTES)
+  const young = makeCodec('taskqueue', [secret(2)], MAX_BYTES)
+  t.match(both.decode('mail', 'one', old.encode('mail', task)), task)
+  t.match(young.decode('mail', 'one', both.encode('mail', task)), task)
+  unreadable(t, young, old.encode('mail', task), 'by a secret that is no longer there')
+  unreadable(t, old, both.encode('mail', task), 'by a secret that is not there yet')
+})
+
+t.test('a sealed message is worth nothing in another queue, under another id or prefix', async t => {
+  const message = sealed.encode('mail', task)
+  unreadable(t, sealed, message, 'queue', 'other', 'one')
+  unreadable(t, sealed, message, 'id', 'mail', 'two')
+  unreadable(t, makeCodec('other', [secret(1)], MAX_BYTES), message, 'prefix')
+  unreadable(t, sealed, sealed.encode('a', { ...task, id: 'b","c' }), 'a border moved between queue and id', 'a","b', 'c')
+})
+
+t.test('a sealed message that is changed anywhere is unreadable', async t => {
+  const message = sealed.encode('mail', task)
+  for (let at = 0; at < message.length; at++) {
+    // Another character of the same alphabet, which changes a bit that counts even at the end.
+    const changed = ALPHABET[(ALPHABET.indexOf(message[at]!) + 32) % 64]!
+    unreadable(t, sealed, message.slice(0, at) + changed + message.slice(at + 1), `character ${at}`)
+  }
+  for (let length = 0; length < message.length; length++) unreadable(t, sealed, message.slice(0, length), `the first ${length} characters`)
+  for (const [title, other] of [
+    ['one more part', `${message}.x`],
+    ['a longer body', `${message}AAAA`],
+    ['another version', message.replace('s1', 's2')],
+    ['an empty key id', message.replace(/\..*\./, '..')],
+    ['two messages', `${message}${message}`]
+  ] as const) unreadable(t, sealed, other, title)
+})
+
+t.test('with secrets nothing is read that is not sealed, and the other way round', async t => {
+  unreadable(t, sealed, open.encode('mail', task), 'legible where secrets are set')
+  unreadable(t, open, sealed.encode('mail', task), 'sealed where none are')
+})
+
+t.test('a message of a newer release is unreadable and says so', async t => {
+  for (const v of [2, 99, 0, -1, '1', null, true, [1], {}]) {
+    t.match(unreadable(t, open, JSON.stringify({ ...legible(), v }), `version ${JSON.stringify(v)}`), /version/)
+  }
+})
+
+t.test('random bytes are unreadable', async t => {
+  for (let seed = 0; seed < 1000; seed++) {
+    const bytes = randomBytes(seed % 97, seed)
+    const text = bytes.toString(seed % 2 === 0 ? 'latin1' : 'utf8')
+    unreadable(t, open, text, `seed ${seed}`)
+    unreadable(t, sealed, text, `seed ${seed}, sealed`)
+    unreadable(t, sealed, [...sealed.encode('mail', task).split('.').slice(0, 2), bytes.toString('base64url')].join('.'), `seed ${seed}, under a true key`)
+  }
+})
+
+t.test('JSON that is no task is unreadable, and its error quotes nothing of it', async t => {
+  for (const json of ['', 'null', '1', '"hunter2"', '[]', '{}', 'true', '{"v":1}', '{"v":1,"hunter2":', '[{"v":1}]', '{"__proto__":{"v":1}}']) unreadable(t, open, json, json)
+  for (const [field, ...values] of [
+    ['method', 'HEAD', 'OPTIONS', 'TRACE', 'CONNECT', 'post', 'hunter2', '', null, 1, ['GET'], {}],
+    ['url', '//hunter2', 'http://hunter2/', '/hunter2/../x', '/hunter2\\x', '/hunter2\r\nx', 'hunter2', '', null, 1, ['/hunter2'], {}],
+    ['headers', null, undefined, 'hunter2', 1, true, ['hunter2'], [], { hunter2: 1 }, { hunter2: null }, { hunter2: ['x'] }, { 'x\r\nhunter2': 'x' }, { '': 'x' },
+      { x: 'a\r\nhunter2: b' }, { 'x-task-id': 'hunter2' }, { 'X-Task-User-Id': 'hunter2' }, { 'user-agent': 'hunter2' }, { 'content-length': '7' }, { 'transfer-encoding': 'chunked' }, { connection: 'close' }, { ':path': '/hunter2' }],
+    ['text', 1, null, {}, ['hunter2'], true],
+    ['base64', 1, null, {}, ['hunter2'], true],
+    ['userId', '', 'hunter2\n', ' hunter2', 'ü', ['hunter2'], {}, true, 'x'.repeat(256)],
+    ['maxRetries', -1, 1.5, '3', null, {}, 1e300, 'hunter2'],
+    ['timeoutMs', 0, -1, 1.5, '3', null, {}, 2 ** 31, 'hunter2']
+  ] as Array<[string, ...unknown[]]>) {
+    for (const value of values) unreadable(t, open, JSON.stringify({ ...legible(), text: undefined, [field]: value }), `${field} ${JSON.stringify(value)}`)
+  }
+})
+
+t.test('what is read has the types that a task has', async t => {
+  for (const fields of ['"userId":null', '"userId":5', '"base64":""', '"__proto__":{"userId":"root"}', '"constructor":{"prototype":{"polluted":true}}', '"headers":{"__proto__":"x"}']) {
+    const message = `{"v":1,"method":"POST","url":"/","headers":{},${fields}}`
+    let read: Task | undefined
+    try {
+      read = open.decode('mail', 'one', message)
+    } catch (error) {
+      t.match(error, { code: 'FST_TASKQUEUE_UNREADABLE' }, fields)
+      continue
+    }
+    t.match(typeof read.userId, /^(string|undefined)$/, fields)
+    t.ok(read.payload === undefined || Buffer.isBuffer(read.payload), fields)
+    t.ok(Object.values(read.headers).every(value => typeof value === 'string'), fields)
+    t.not(read.userId, 'root')
+  }
+  t.equal(({} as { polluted?: true }).polluted, undefined)
+  t.equal(open.decode('mail', 'one', JSON.stringify({ ...legible(), id: 'two' })).id, 'one', 'the id is the one under which the message is kept')
+})
+
+const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
+
+function legible (): Record<string, unknown> {
+  return JSON.parse(open.encode('mail', task))
+}
+
+/** Expects the error that says that a message is unreadable and nothing of what is in it; returns what it says. */
+function unreadable (t: { fail: Function, ok: Function }, codec: typeof open, message: string, title: string, queue = 'mail', id = 'one'): string {
+  try {
+    codec.decode(queue, id, message)
+  } catch (error) {
+    const { code, message } = error as { code: string, message: string }
+    t.ok(code === 'FST_TASKQUEUE_UNREADABLE' && !/hunter2|session|€/.test(message), `${title}: ${message}`)
+    return message
+  }
+  t.fail(`was read: ${title}`)
+  return ''
+}
+
+/** Bytes in an order that a seed decides. */
+function randomBytes (length: number, seed: number): Buffer {
+  const blocks = Array.from({ length: Math.ceil(length / 32) }, (_, index) => createHash('sha256').update(`${seed} ${index}`).digest())
+  return Buffer.concat(blocks).subarray(0, length)
+}
+
+/** A task that is compared fast, its payload as text. */
+function same ({ payload, ...rest }: Task): object {
+  return { ...rest, payload: payload?.toString('base64') }
+}
