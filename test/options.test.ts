@@ -165,6 +165,7 @@ t.test('no password and no secret is ever in an error', async t => {
     { secrets: { key: 'hunter2' } },
     { queues: { q: { redis: 'user:hunter2@127.0.0.1' } } },
     { queues: { q: { type: url } } },
+    { queues: { q: { type: 'redis://user:a/hunter2@127.0.0.1' } } },
     { queues: { q: url } },
     { queues: url },
     { queues: [{ name: 'q', redis: url }] },
