@@ -128,6 +128,7 @@ t.test('what a custom type returns is refused by the names of the methods it lac
     [() => null, all, 'null'],
     [() => 1, all, '1'],
     [async () => new LocalStore(), all, 'a Promise'],
+    [() => Object.assign(new LocalStore(), { purge: undefined }), 'a function that returns a store with purge', 'a LocalStore'],
     [() => half, 'a function that returns a store with extend, watch, counts, purge, close', '{']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
