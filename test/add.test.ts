@@ -159,7 +159,7 @@ t.test('generated ids sort in the order in which they were made', async t => {
 t.test('adding an id that waits, is delayed or runs adds nothing, and later it may be added again', async t => {
   const { app, request, received, waitFor } = await startEcho(t)
   await request(({ taskqueue }) => {
-    for (const n of ['1', '2']) taskqueue.add('/task', { id: 'same', delayMs: 200, query: { n } })
+    for (const n of ['1', '2']) taskqueue.add('/task', { id: 'same', delayMs: 500, query: { n } })
   })
   await request(({ taskqueue }) => taskqueue.add('/task', { id: 'same', query: { n: '3' } }))
   t.match(await app.taskqueue.queue('default').counts(), { waiting: 0, delayed: 1 })
