@@ -15,7 +15,7 @@ export interface ServeOptions {
 export interface Served {
   app: FastifyInstance
   url: string
-  /** The lines logged so far, from level warn on. */
+  /** What it has logged since it listens, from level warn on. */
   logs: Array<{ level: number, msg: string, err?: { code?: string, message: string }, [key: string]: unknown }>
 }
 
@@ -31,5 +31,6 @@ export async function serve (t: Context, { before, declare, taskqueue: options =
   await app.register(taskqueue, options)
   await declare?.(app)
   const url = await app.listen({ port: 0, host: '127.0.0.1' })
+  logs.length = 0
   return { app, url, logs }
 }
