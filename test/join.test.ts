@@ -3,6 +3,7 @@ import t, { type Test } from 'tap'
 import type { Participant, QueueOptions, Transaction } from '../lib/index.js'
 import { RecordingStore } from './recording-store.js'
 import { serve } from './serve.js'
+import { gate, until } from './until.js'
 
 // The tests write down in one list what stores and participants are asked to do, in order.
 
@@ -119,11 +120,30 @@ t.test('a request that fails', async t => {
       tx.join(join('db'))
       throw new Error('no')
     }, app => app.setErrorHandler(async (_error, request) => {
-      tx.taskqueue.join(join('log'))
+      request.taskqueue.join(join('log'))
       return 'recovered'
     }))
     t.equal((await fetch(url)).status, 200)
     t.same(events, ['db rolls back', 'log prepares', 'log commits'])
+  })
+
+  t.test('may take its time to roll back while its handler goes on', async t => {
+    const ended = gate()
+    const { url, events } = await start(t, oneStore, async tx => {
+      tx.add('/task')
+      tx.join({
+        commit () {},
+        async rollback () {
+          events.push('rolls back')
+          await ended.promise
+        }
+      })
+      // Goes on when the timeout has begun to roll back.
+      await until(() => events.length > 0)
+      setImmediate(() => setImmediate(ended.open))
+    }, undefined, { handlerTimeout: 30 })
+    t.equal((await fetch(url)).status, 503)
+    t.same(events, ['rolls back'])
   })
 
   t.test('logs a rollback that throws, and hides neither its own error nor other rollbacks', async t => {
@@ -253,7 +273,8 @@ async function start (
   t: Test,
   queues: Record<string, string>,
   handler: (tx: Transaction, reply: { code (status: number): unknown }) => unknown,
-  declare?: (app: FastifyInstance) => unknown
+  declare?: (app: FastifyInstance) => unknown,
+  route: { handlerTimeout?: number } = {}
 ) {
   const events: string[] = []
   const stores: Record<string, RecordingStore> = {}
@@ -264,7 +285,7 @@ async function start (
   const served = await serve(t, {
     declare: async app => {
       await declare?.(app)
-      app.get('/', async (request, reply) => {
+      app.get('/', route, async (request, reply) => {
         await handler(request.taskqueue, reply)
         return 'ok'
       })
