@@ -1,8 +1,8 @@
-import type { Database } from 'node-sqlite3-wasm'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn,
-  type TurnResult
+  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement,
+  type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
+import type { Database } from 'node-sqlite3-wasm'
 
 /**
  * `position` gives the order in which tasks are claimed, and died. `due` is 0 while a task

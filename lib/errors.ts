@@ -1,4 +1,4 @@
-import createError from '@fastify/error'
+import { createError } from '@fastify/error'
 
 /** The plugin, or `add`, was given an option that it does not have or a value that the option does not take. */
 export const FST_TASKQUEUE_INVALID_OPTION = createError<[string, string, string]>(

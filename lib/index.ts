@@ -1,24 +1,19 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { attemptWith } from './attempt.js'
+import { Composer } from './composer.js'
 import { Consumer } from './consumer.js'
 import { dispatchOf, guardHeaders, taskOnly, type RequestTask } from './dispatch.js'
-import {
-  FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_USER_GONE
-} from './errors.js'
+import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from './errors.js'
 import { startHeartbeat } from './heartbeat.js'
-import { checkUserId, inheritFrom } from './inheritance.js'
 import { Isolation } from './isolation.js'
 import { LocalStore } from './local-store.js'
-import { makeCodec } from './message.js'
-import { readOptions, type QueueSettings, type Settings, type TaskqueueOptions } from './options.js'
-import { Queue } from './queue.js'
-import { RedisStore, type RedisLocation } from './redis-store.js'
+import { makeCodec, type Codec } from './message.js'
+import { readOptions, type Settings, type TaskqueueOptions } from './options.js'
+import { Queues, type Queue } from './queue.js'
 import { bindToReply, kTransaction } from './reply.js'
-import { show } from './show.js'
-import type { Store } from './store.js'
-import { dueOf, makeTask, type AddOptions, type Inheritance } from './task.js'
-import { TaskTransaction, type Compose, type Prepare, type Transaction } from './transaction.js'
+import type { AddOptions } from './task.js'
+import { TaskTransaction, type Prepare, type Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
@@ -35,8 +30,8 @@ export interface Taskqueue {
 declare module 'fastify' {
   interface FastifyInstance {
     readonly taskqueue: Taskqueue
-    /** Authenticates a task as the user who queued it: a strategy for `@fastify/auth`, or a hook by itself. */
-    verifyTask (request: FastifyRequest): Promise<void>
+    /** Authenticates a task as the user who queued it: a strategy for `@fastify/auth`, or a hook by itself, whatever the server's type. */
+    verifyTask (request: Pick<FastifyRequest, 'task'>): Promise<void>
   }
   interface FastifyRequest {
     /** The tasks that this request adds: queued when it succeeds, and otherwise not. */
@@ -56,58 +51,10 @@ declare module 'fastify/types/route.js' {
 const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
   const settings = readOptions(options)
   const codec = makeCodec(settings.prefix, settings.secrets, settings.maxPayloadBytes)
-  const queues = makeQueues(settings)
-  const stores = new Set([...queues.values()].map(({ store }) => store))
-  const isolation = new Isolation()
-  const consumers: Consumer[] = []
-  const heartbeats: Array<() => void> = []
-
-  const queueOf = (name: unknown): Queue => {
-    const queue = queues.get(name as string)
-    if (queue === undefined) throw new FST_TASKQUEUE_UNKNOWN_QUEUE(show(name), [...queues.keys()].join(', '))
-    return queue
-  }
-
-  const compose = (
-    url: string, options: AddOptions, inheritance?: Inheritance, userId?: string | Promise<string | undefined>
-  ): ReturnType<Compose> => {
-    const task = makeTask(url, options, inheritance)
-    const { name: queue, store } = queueOf(options.queue ?? settings.queues[0]!.name)
-    const encode = (userId?: string) => codec.encode(queue, { ...task, userId })
-    const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
-    // It is awaited at the commit, which may never come.
-    if (message instanceof Promise) message.catch(() => {})
-    return { store, task: { queue, id: task.id, ...dueOf(options) }, message }
-  }
-
-  const transactionOf = (request: FastifyRequest): TaskTransaction => {
-    let inheritance: Inheritance | undefined
-    const composeWithin: Compose = (url, options) => {
-      inheritance ??= inheritFrom(request, settings.copyHeaders)
-      return compose(url, options, inheritance, userIdOf(request))
-    }
-    return new TaskTransaction(composeWithin, settings.commitTimeoutMs, request.log)
-  }
-
-  /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
-  const userIdOf = (request: FastifyRequest): string | undefined | Promise<string | undefined> => {
-    const id = settings.user.id(request)
-    const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
-    return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
-  }
-
-  /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
-  const prepareFor = (request: FastifyRequest): Prepare | undefined => {
-    const context = dispatchOf(request.raw)
-    if (context === undefined) return undefined
-    return async (store, tasks) => {
-      if (store !== context.store) return await store.prepare(tasks)
-      return { commit: async () => { context.chain.push(...tasks) }, rollback () {} }
-    }
-  }
-
-  const withoutRequest = () => new TaskTransaction(compose, settings.commitTimeoutMs, app.log)
-  const closed = withoutRequest()
+  const queues = new Queues(settings)
+  const composer = new Composer(queues, codec, settings)
+  const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log)
+  const closed = outsideOfRequests()
   closed.close()
 
   guardHeaders(app)
@@ -115,13 +62,33 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorateRequest('taskqueue', {
     getter () {
-      this[kTransaction] ??= transactionOf(this)
+      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log)
       return this[kTransaction]
     }
   })
   app.decorate('verifyTask', verifyWith(settings))
+  app.decorate<Taskqueue>('taskqueue', taskqueueOf(queues, outsideOfRequests))
+  bindToReply(app, {
+    isAborted: request => request.task?.signal.aborted === true,
+    prepareFor,
+    closed
+  })
+  consume(app, settings, queues, codec)
+}
+
+/** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
+function prepareFor (request: FastifyRequest): Prepare | undefined {
+  const context = dispatchOf(request.raw)
+  if (context === undefined) return undefined
+  return async (store, tasks) => {
+    if (store !== context.store) return await store.prepare(tasks)
+    return { commit: async () => { context.chain.push(...tasks) }, rollback () {} }
+  }
+}
+
+function taskqueueOf (queues: Queues, begin: () => TaskTransaction): Taskqueue {
   const transaction: Taskqueue['transaction'] = async run => {
-    const transaction = withoutRequest()
+    const transaction = begin()
     try {
       const result = await run(transaction)
       transaction.close()
@@ -133,37 +100,39 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
       throw error
     }
   }
-  app.decorate<Taskqueue>('taskqueue', {
+  return {
     add: (url, options) => transaction(transaction => transaction.add(url, options)),
     transaction,
-    queue: queueOf,
-    queues: [...queues.values()]
-  } satisfies Taskqueue)
-  bindToReply(app, {
-    isAborted: request => request.task?.signal.aborted === true,
-    prepareFor,
-    closed
-  })
+    queue: name => queues.get(name),
+    queues: queues.all
+  }
+}
 
+/** Opens the stores before the app is ready, consumes when it is, and ends both as it closes. */
+function consume (app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec): void {
+  const { stores } = queues
+  const isolation = new Isolation()
+  const consumers: Consumer[] = []
+  const heartbeats: Array<() => void> = []
   for (const { name, consumer } of settings.queues) {
     if (consumer === false) continue
-    const { store } = queueOf(name)
+    const { store } = queues.get(name)
     consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, consumer), isolation, app.log, consumer))
   }
 
   app.addHook('onReady', async () => {
-    await Promise.all([...stores].map(store => store.open()))
+    await Promise.all(stores.map(store => store.open()))
     await Promise.all(consumers.map(consumer => consumer.watch()))
     if (settings.secrets.length === 0 && settings.queues.some(({ type }) => type !== 'local')) {
       app.log.warn('the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and whoever can write to their store can make this app run requests as any user')
     }
     // Later, and not awaited here: the first task is to find every other plugin ready too.
-    app.ready(error => { if (error === null || error === undefined) consume() })
+    app.ready(error => { if (error === null || error === undefined) start() })
   })
 
-  const consume = () => {
+  const start = () => {
     for (const store of stores) {
-      const ofStore = consumers.filter(({ queue }) => queueOf(queue).store === store)
+      const ofStore = consumers.filter(({ queue }) => queues.get(queue).store === store)
       if (ofStore.length > 0) heartbeats.push(startHeartbeat(store, ofStore, app.log))
     }
     for (const consumer of consumers) consumer.start()
@@ -180,30 +149,8 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.addHook('onClose', async () => {
     for (const stop of heartbeats) stop()
     await warnOfLosses(app, queues)
-    await Promise.all([...stores].map(store => store.close()))
+    await Promise.all(stores.map(store => store.close()))
   })
-}
-
-/** Queues that are given the same Redis, or for which a custom type returns the same store, share it. */
-function makeQueues ({ queues, prefix, commitTimeoutMs }: Settings): Map<string, Queue> {
-  const local = new LocalStore()
-  const redis = new Map<RedisLocation | undefined, Store>()
-  const storeOf = ({ name, type, redis: location, options }: QueueSettings): Store => {
-    if (typeof type === 'function') return checkStore(name, type(name, options))
-    if (type === 'local') return local
-    let store = redis.get(location)
-    if (store === undefined) redis.set(location, store = new RedisStore(location!, prefix, commitTimeoutMs))
-    return store
-  }
-  return new Map(queues.map(settings => [settings.name, new Queue(settings.name, storeOf(settings))]))
-}
-
-const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'purge', 'close'] as const satisfies ReadonlyArray<keyof Store>
-
-function checkStore (queue: string, store: Store): Store {
-  const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')
-  if (missing.length === 0) return store
-  throw new FST_TASKQUEUE_INVALID_OPTION(`queues.${queue}.type`, `a function that returns a store with ${missing.join(', ')}`, show(store))
 }
 
 function verifyWith ({ user }: Settings) {
@@ -217,8 +164,8 @@ function verifyWith ({ user }: Settings) {
   }
 }
 
-async function warnOfLosses (app: FastifyInstance, queues: ReadonlyMap<string, Queue>): Promise<void> {
-  for (const { name: queue, store } of queues.values()) {
+async function warnOfLosses (app: FastifyInstance, queues: Queues): Promise<void> {
+  for (const { name: queue, store } of queues.all) {
     if (!(store instanceof LocalStore)) continue
     const { waiting, delayed } = await store.counts(queue)
     if (waiting + delayed > 0) app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')

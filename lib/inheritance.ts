@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
 import { show } from './show.js'
 import { isReserved, jsonOf, type Inheritance, type Payload } from './task.js'
 
@@ -10,6 +10,9 @@ export type CopyHeaders = boolean | readonly string[] | ((request: FastifyReques
 /** What a task inherits from the request that adds it. */
 export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders): Inheritance {
   const which = typeof copyHeaders === 'function' ? copyHeaders(request) : copyHeaders
+  if (typeof which !== 'boolean' && !(Array.isArray(which) && which.every(name => typeof name === 'string'))) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('copyHeaders', 'a function that returns true, false or a list of header names', show(which))
+  }
   return {
     headers: which === false ? {} : pick(request.headers, which === true ? undefined : which),
     payload: () => copyBody(request)
@@ -40,22 +43,31 @@ function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<
  * type: Fastify parses a body and does not keep the bytes.
  */
 function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
-  if (body === undefined || body === null) return undefined
   const contentType = headers['content-type'] ?? ''
+  if (body === undefined || body === null) {
+    // One that came and was not parsed is consumed by something else, like a multipart one, or not here yet.
+    const isThere = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
+    if (body === undefined && isThere) throw refuse(`a body of type ${contentType.split(';', 1)[0]} that is not parsed`)
+    return undefined
+  }
   if (body instanceof Uint8Array) return { bytes: Buffer.from(body), ...contentType !== '' && { contentType } }
   const type = contentType.split(';', 1)[0]!.trim().toLowerCase()
   if (typeof body === 'string' && type !== 'application/json') {
     return { bytes: Buffer.from(body), contentType: `${type === '' ? 'text/plain' : type}; charset=utf-8` }
+  }
+  if (typeof body === 'string' && Buffer.byteLength(body) === Number(headers['content-length'])) {
+    // A parser has left it as it came: JSON of a text is longer than the text.
+    return { bytes: Buffer.from(body), contentType }
   }
   if (type === 'application/json' || type.endsWith('+json')) {
     return typeof body === 'object' ? { ...jsonOf(body), contentType: type } : { bytes: Buffer.from(JSON.stringify(body)), contentType: type }
   }
   const form = type === 'application/x-www-form-urlencoded' ? formOf(body) : undefined
   if (form !== undefined) return { bytes: Buffer.from(String(form)), contentType: type }
-  throw new FST_TASKQUEUE_INVALID_PAYLOAD(
-    'given with this request, whose body cannot be copied faithfully', type === '' ? show(body) : `a body of type ${type}`
-  )
+  throw refuse(type === '' ? show(body) : `a body of type ${type}`)
 }
+
+const refuse = (given: string) => new FST_TASKQUEUE_INVALID_PAYLOAD('given with this request, whose body cannot be copied faithfully', given)
 
 /** The form that was parsed into this object, unless a parser nested its fields. */
 function formOf (body: unknown): URLSearchParams | undefined {
@@ -72,7 +84,7 @@ function formOf (body: unknown): URLSearchParams | undefined {
 /** Reads the id that `user.id` returned; a number becomes a string. */
 export function checkUserId (id: unknown): string | undefined {
   if (id === undefined || id === null) return undefined
-  const text = typeof id === 'number' || typeof id === 'bigint' ? String(id) : id
+  const text = Number.isFinite(id) || typeof id === 'bigint' ? String(id) : id
   if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
   throw new FST_TASKQUEUE_INVALID_USER_ID(show(id))
 }

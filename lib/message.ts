@@ -1,7 +1,7 @@
 import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
 import { checkUserId } from './inheritance.js'
-import { canonicalUrl, checkHeader, checkMethod, checkWhole, type Task } from './task.js'
+import { canonicalUrl, checkHeader, checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type Task } from './task.js'
 
 /** Turns tasks into the messages that stores keep, and back. */
 export interface Codec {
@@ -48,23 +48,28 @@ function toJson ({ id, payload, ...rest }: Task): string {
 }
 
 function fromJson (id: string, json: string): Task {
-  const { v, method, url, headers, text, base64, userId, maxRetries, timeoutMs } = parse(json)
+  const { v, method, url, headers, text, base64, userId, maxRetries, timeoutMs } = parse(json) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
-  checkMethod(method)
-  for (const [name, value] of Object.entries(headers)) checkHeader(name, value)
-  for (const value of [text, base64]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload is no string')
-  checkUserId(userId)
-  checkWhole('maxRetries', maxRetries, 0)
-  checkWhole('timeoutMs', timeoutMs, 1)
-  return {
-    id,
-    method,
-    url: canonicalUrl(url),
-    headers,
-    payload: text === undefined ? base64 && Buffer.from(base64, 'base64') : Buffer.from(text),
-    userId,
-    maxRetries,
-    timeoutMs
+  for (const value of [text, base64, userId]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload or user is no text')
+  if (!isPlain(headers)) throw new Error('its headers are no object')
+  try {
+    checkMethod(method)
+    for (const [name, value] of Object.entries(headers)) checkHeader(name.toLowerCase(), value)
+    checkWhole('maxRetries', maxRetries, 0)
+    checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+    return {
+      id,
+      method,
+      url: canonicalUrl(url),
+      headers,
+      payload: text !== undefined ? Buffer.from(text) : base64 !== undefined ? Buffer.from(base64, 'base64') : undefined,
+      userId: checkUserId(userId),
+      maxRetries,
+      timeoutMs
+    }
+  } catch (error) {
+    // Its message would quote the content.
+    throw new Error(`it is no task (${(error as { code?: string }).code})`)
   }
 }
 

@@ -14,7 +14,7 @@ export interface TaskqueueOptions {
    * ioredis, or a client of ioredis that you have made and will close. Without it queues
    * are local: embedded in this process, and gone with it.
    */
-  redis?: RedisLocation
+  redis?: RedisLocation | undefined
   /** The queues by name, 1 to 64 of `A-Z a-z 0-9 . _ -`. @default { default: {} } */
   queues?: Readonly<Record<string, QueueOptions>>
   /** What the consumer of every queue starts from; false: this process only adds. @default {} */
@@ -30,7 +30,7 @@ export interface TaskqueueOptions {
    * Keys of at least 32 bytes, with which messages are encrypted and signed where they
    * are kept. The first one makes them, any of them opens them. @default none
    */
-  secrets?: Secret | readonly Secret[]
+  secrets?: Secret | readonly Secret[] | undefined
   /** What the names of all keys in Redis begin with. @default 'taskqueue' */
   prefix?: string
   /** The longest that a reply waits for its tasks to be stored, in milliseconds. @default 2000 */
@@ -60,7 +60,7 @@ export interface QueueOptions {
   /** @default 'redis' where the queue or the plugin is given a `redis`, else 'local' */
   type?: 'local' | 'redis' | QueueType
   /** Instead of the plugin's. Queues with the same one share its connections and commit in one step. */
-  redis?: RedisLocation
+  redis?: RedisLocation | undefined
   /** What differs from the plugin's `consumer`; false: this process only adds to this queue. */
   consumer?: ConsumerOptions | false
 }
@@ -169,10 +169,15 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
       timeoutMs: 60_000,
       leaseMs: 10_000,
       closeGraceMs: 10_000,
-      ...defaults.consumer,
-      ...consumer
+      ...defined(defaults.consumer),
+      ...defined(consumer)
     }
   }
+}
+
+/** Without what is undefined, which would hide a default. */
+function defined (consumer: ConsumerOptions): ConsumerOptions {
+  return Object.fromEntries(Object.entries(consumer).filter(([, value]) => value !== undefined))
 }
 
 function checkConsumer (path: string, consumer: ConsumerOptions): void {

@@ -7,9 +7,15 @@ export function show (value: unknown): string {
   }
   let text: string
   try {
-    text = JSON.stringify(value) ?? String(value)
+    text = JSON.stringify(value, conceal) ?? String(value)
   } catch {
     return `an ${typeof value} that has no JSON`
   }
   return text.length > 100 ? `${text.slice(0, 100)}…` : text
+}
+
+/** An option in the wrong place may be the one that holds a password. */
+function conceal (key: string, value: unknown): unknown {
+  if (/password|secret/i.test(key)) return '…'
+  return typeof value === 'string' ? value.replace(/(?:\/\/.*|[^\s/]*)@/, '…@') : value
 }

@@ -72,6 +72,8 @@ const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 
 const OPTIONS: ReadonlySet<string> = new Set<keyof AddOptions>([
   'method', 'query', 'headers', 'payload', 'queue', 'id', 'delayMs', 'runAt', 'maxRetries', 'timeoutMs'
 ])
+/** A longer one would fire at once. */
+export const LONGEST_TIMER_MS = 0x7fffffff
 const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
@@ -85,7 +87,7 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
   const payload = payloadOf(method, options.payload, inheritance)
   const { maxRetries, timeoutMs } = options
   checkWhole('maxRetries', maxRetries, 0)
-  checkWhole('timeoutMs', timeoutMs, 1)
+  checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
   return {
     id: idOf(options.id),
     method,
@@ -105,7 +107,8 @@ export function dueOf ({ delayMs, runAt }: AddOptions): { delayMs?: number, runA
     throw new FST_TASKQUEUE_INVALID_DELAY('0 to 2592000000 milliseconds, which is 30 days', show(delayMs))
   }
   if (delayMs !== undefined) throw new FST_TASKQUEUE_INVALID_DELAY('delayMs or runAt, not both', 'both')
-  const time = typeof runAt === 'string' && !/^\d{4}-\d\d-\d\d/.test(runAt) ? NaN : new Date(runAt).getTime()
+  const isTime = typeof runAt === 'number' || runAt instanceof Date || (typeof runAt === 'string' && /^\d{4}-\d\d-\d\d/.test(runAt))
+  const time = isTime ? new Date(runAt).getTime() : NaN
   if (time - Date.now() <= MAX_DELAY_MS) return { runAt: time }
   throw new FST_TASKQUEUE_INVALID_DELAY('a time at most 30 days ahead, as a Date or an ISO 8601 string', show(runAt))
 }
@@ -133,10 +136,11 @@ export function canonicalUrl (url: unknown, query?: AddOptions['query']): string
   } catch {
     throw refuse('free of malformed percent-encoding')
   }
-  const { pathname, searchParams, search } = new URL(url, 'http://localhost')
+  // A URL's parser would cut spaces off the end.
+  const { pathname, searchParams, search } = new URL(url.replace(/ +$/, spaces => '%20'.repeat(spaces.length)), 'http://localhost')
   if (query === undefined) return pathname + search
   const extra = new URLSearchParams()
-  if (typeof query !== 'object' || query === null) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', show(query))
+  if (!isPlain(query)) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', show(query))
   for (const [name, values] of Object.entries(query)) {
     for (const value of Array.isArray(values) ? values : [values]) {
       if (value === undefined) continue
@@ -183,16 +187,16 @@ export function checkHeader (name: string, value: unknown): asserts value is str
 function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance): Record<string, string> {
   const headers = new Map(Object.entries(inheritance?.headers ?? {}))
   if (payload?.contentType !== undefined) headers.set('content-type', payload.contentType)
-  if (given !== undefined && (typeof given !== 'object' || given === null)) throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
+  if (given !== undefined && !isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
   for (const [key, value] of Object.entries(given ?? {})) {
     const name = key.toLowerCase()
     if (value === null) {
       headers.delete(name)
     } else {
-      checkHeader(name, value)
       headers.set(name, value)
     }
   }
+  for (const [name, value] of headers) checkHeader(name, value)
   return Object.fromEntries(headers)
 }
 
@@ -208,8 +212,13 @@ function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritanc
   return jsonOf(given)
 }
 
+/** An object whose entries are all there is to it: a Headers, a Map or a URLSearchParams has none. */
+export function isPlain (value: unknown): boolean {
+  return Object.prototype.toString.call(value) === '[object Object]'
+}
+
 /** Objects that JSON.stringify silently turns into `{}`. */
-const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream]
+const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise, Request, Response]
 
 export function jsonOf (value: unknown): Payload {
   const refuse = (cause?: unknown) => Object.assign(
@@ -233,9 +242,10 @@ function idOf (id: unknown): string {
   throw new FST_TASKQUEUE_INVALID_ID(show(id))
 }
 
-export function checkWhole (name: string, value: number | undefined, min: number): void {
-  if (value === undefined || (Number.isSafeInteger(value) && value >= min)) return
-  throw new FST_TASKQUEUE_INVALID_OPTION(name, `a whole number, ${min} or more`, show(value))
+export function checkWhole (name: string, value: number | undefined, min: number, max = Number.MAX_SAFE_INTEGER): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value >= min && value <= max)) return
+  const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`
+  throw new FST_TASKQUEUE_INVALID_OPTION(name, `a whole number, ${range}`, show(value))
 }
 
 let lastMs = 0

@@ -20,6 +20,8 @@ const MAX_DEATHS = 3
 /** Answers that say "not now"; any other in the range of client errors will be the same however often one asks. */
 const TRANSIENT: ReadonlySet<number> = new Set([408, 409, 425, 429])
 
+const HTTP_DATE = /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? .*\d\d:\d\d:\d\d/
+
 const MAX_RETRY_AFTER_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Decides what becomes of a task whose attempt has ended. */
@@ -46,14 +48,20 @@ export function exponential (retry: number, random = Math.random): number {
   return Math.round(ceiling * (1 + random()) / 2)
 }
 
+/** A backoff of the user's that fails must not cost the task. */
 function backOff (backoff: Backoff, retry: number): number {
-  const delayMs = backoff(retry)
-  return delayMs >= 0 && delayMs <= MAX_RETRY_AFTER_MS ? delayMs : exponential(retry)
+  try {
+    const delayMs: unknown = backoff(retry)
+    if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_RETRY_AFTER_MS) return delayMs
+  } catch {}
+  return exponential(retry)
 }
 
 /** Reads a number of seconds or a date (RFC 9110 §10.2.3); returns undefined for anything else. */
 export function parseRetryAfter (value: string | undefined, now = Date.now()): number | undefined {
   if (value === undefined) return undefined
-  const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : Date.parse(value) - now
+  // Date.parse alone takes '-1' and '1.5' for days of 2001, and the form without a zone for local time.
+  const date = HTTP_DATE.test(value) ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
+  const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : date - now
   return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_RETRY_AFTER_MS)
 }

@@ -256,6 +256,6 @@ t.test("a task's children keep its user and inherit from the task", async t => {
 
 /** Makes every request one of a user. */
 function as (app: FastifyInstance, user: unknown): void {
-  app.decorateRequest('user', null)
+  app.decorateRequest('user')
   app.addHook('onRequest', async request => { if (request.task === null) Object.assign(request, { user }) })
 }

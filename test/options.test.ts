@@ -121,8 +121,8 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a function that returns a store with open, vote, add, turn, extend, watch, counts, purge, close'
-  const half = { open () {}, vote () {}, add () {}, turn () {}, counts: 1 }
+  const all = 'a function that returns a store with open, prepare, turn, extend, watch, counts, purge, close'
+  const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],

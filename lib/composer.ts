@@ -1,0 +1,52 @@
+import type { FastifyRequest } from 'fastify'
+import { checkUserId, inheritFrom } from './inheritance.js'
+import type { Codec } from './message.js'
+import type { Settings } from './options.js'
+import type { Queues } from './queue.js'
+import { dueOf, makeTask, type AddOptions, type Inheritance } from './task.js'
+import type { Added, Compose } from './transaction.js'
+
+/** Turns what `add` is given into a task that is checked, complete and ready for its store. */
+export class Composer {
+  readonly #queues: Queues
+  readonly #codec: Codec
+  readonly #settings: Settings
+
+  constructor (queues: Queues, codec: Codec, settings: Settings) {
+    this.#queues = queues
+    this.#codec = codec
+    this.#settings = settings
+  }
+
+  /** For tasks that inherit from a request. */
+  within (request: FastifyRequest): Compose {
+    let inheritance: Inheritance | undefined
+    return (url, options) => {
+      inheritance ??= inheritFrom(request, this.#settings.copyHeaders)
+      return this.#compose(url, options, inheritance, request)
+    }
+  }
+
+  /** For tasks that nobody's request adds. */
+  readonly alone: Compose = (url, options) => this.#compose(url, options)
+
+  #compose (url: string, options: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
+    const task = makeTask(url, options, inheritance)
+    const { name: queue, store } = this.#queues.get(options.queue)
+    const due = dueOf(options)
+    const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
+    // Asked last: a promise that nobody waits for, since something else is wrong, would have nobody to reject to.
+    const userId = request === undefined ? undefined : this.#userIdOf(request)
+    const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
+    // It is awaited at the commit, which may never come.
+    if (message instanceof Promise) message.catch(() => {})
+    return { store, task: { queue, id: task.id, ...due }, message }
+  }
+
+  /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
+  #userIdOf (request: FastifyRequest): string | undefined | Promise<string | undefined> {
+    const id = this.#settings.user.id(request)
+    const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
+    return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
+  }
+}
