@@ -31,12 +31,10 @@ export async function build (options: TaskqueueOptions = {}): Promise<FastifyIns
   const app = Fastify()
   await app.register(taskqueue, options)
   app.get('/orders', { preHandler: transaction }, async () => db.all('SELECT * FROM "order"'))
-
   app.post<{ Body: { item: string } }>('/orders', { preHandler: transaction }, async (request, reply) => {
-    const { item } = request.body
-    const { lastInsertRowid: id } = db.run('INSERT INTO "order" (item) VALUES (?)', item)
+    const { lastInsertRowid: id } = db.run('INSERT INTO "order" (item) VALUES (?)', request.body.item)
     request.taskqueue.add('/orders/ship', { payload: { id } })
-    if (item === 'the moon') throw new Error('the moon is not for sale')
+    if (request.body.item === 'the moon') throw new Error('the moon is not for sale')
     return reply.code(202).send({ id })
   })
 
@@ -44,7 +42,6 @@ export async function build (options: TaskqueueOptions = {}): Promise<FastifyIns
     const { changes } = db.run('UPDATE "order" SET shipped = 1 WHERE id = ?', request.body.id)
     return reply.code(changes === 1 ? 204 : 404).send()
   })
-
   return app
 }
 

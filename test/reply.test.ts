@@ -225,6 +225,22 @@ t.test("leaves a failed commit to the app's error handler", async t => {
   t.same({ status, body, stored }, { status: 507, body: 'sorry: FST_TASKQUEUE_COMMIT_FAILED', stored: [] })
 })
 
+t.test('queues what the error handler adds once a commit has failed', async t => {
+  const store = new RecordingStore()
+  store.before.add = fail
+  const { status, stored } = await request(t, {
+    handler: async () => 'ok',
+    declare: (app, handler) => {
+      app.setErrorHandler(async (_error, request) => {
+        store.before = {}
+        return request.taskqueue.add('/task', { id: 'recovered' })
+      })
+      app.get('/', handler)
+    }
+  }, store)
+  t.same({ status, stored }, { status: 200, stored: ['recovered'] })
+})
+
 t.test('drops the task of a handler from which the error handler recovers, and queues those of the error handler', async t => {
   const { status, body, stored } = await request(t, {
     handler: fail,
