@@ -1,5 +1,5 @@
-import { validateHeaderValue } from 'node:http'
-import type { Readable } from 'node:stream'
+import { validateHeaderName, validateHeaderValue } from 'node:http'
+import { Readable } from 'node:stream'
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction, onSendHookHandler, RouteOptions } from 'fastify'
 import type { Prepare, TaskTransaction } from './transaction.js'
 
@@ -26,6 +26,12 @@ interface End {
   errors: number
   /** For which `errors` a commit is under way; -1 for none. */
   committing: number
+  /** Once tasks are on their way to their stores: whether they have arrived. */
+  stored?: Promise<boolean>
+  /** They have: what fails now cannot be answered with an error any more. */
+  isCommitted: boolean
+  /** Once the request has failed. */
+  rolledBack?: Promise<void>
 }
 
 /** What the reply decides on, besides itself. */
@@ -65,39 +71,71 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
   /** Synchronous where there is nothing to wait for; a promise otherwise, since what Fastify throws after `done` in a promise crashes the process. */
   function commitTasks (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: HookHandlerDoneFunction): Promise<unknown> | void {
     const transaction = request[kTransaction] ??= policy.closed
-    const end = request[kEnd] ??= { errors: 0, committing: -1 }
+    const end = request[kEnd] ??= { errors: 0, committing: -1, isCommitted: false }
     // A second send() while the first one's tasks are committed: the first wins.
-    if (end.committing === end.errors) return drop()
+    if (end.committing === end.errors || end.isCommitted) return drop()
+    if (end.stored !== undefined || end.rolledBack !== undefined) return answerLater(transaction, end, request, reply, payload)
+    return decide(transaction, end, request, reply, payload) ?? done()
+  }
+
+  /** An error that came while the tasks were being stored answers only if they cannot be, and any error after the rollback. */
+  async function answerLater (transaction: TaskTransaction, end: End, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+    const { errors } = end
+    end.committing = errors
+    if (await end.stored === true) {
+      await transaction.rollback()
+      return await drop()
+    }
+    await end.rolledBack
+    if (end.errors !== errors) return await drop()
+    end.committing = -1
+    end.rolledBack = undefined
+    return await (decide(transaction, end, request, reply, payload) ?? payload)
+  }
+
+  function decide (transaction: TaskTransaction, end: End, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> | undefined {
     transaction.close()
-    if (transaction.size === 0) return done()
+    if (transaction.size === 0) return undefined
     const { status } = isResponse(payload) ? payload : { status: reply.statusCode }
     if (status < 400 && !policy.isAborted(request)) return commit(transaction, end, request, reply, payload)
     return transaction.rollback().then(() => payload)
   }
 
-  async function commit (transaction: TaskTransaction, end: End, request: FastifyRequest, reply: FastifyReply, payload: unknown): Promise<unknown> {
+  async function commit (transaction: TaskTransaction, end: End, request: FastifyRequest, reply: FastifyReply, given: unknown): Promise<unknown> {
     const { errors } = end
     end.committing = errors
     const isOvertaken = () => end.errors !== errors || reply.sent
+    let payload = given
+    let success: Pick<FastifyReply, 'statusCode'> & { headers: ReturnType<FastifyReply['getHeaders']> }
     try {
-      assertSendable(reply, payload)
+      payload = sendable(reply, given)
       if (isStream(payload)) await opened(payload)
-      if (isOvertaken()) return await drop()
-      await transaction.commit(policy.prepareFor(request))
+      if (isOvertaken()) {
+        dispose(payload)
+        return await drop()
+      }
+      success = { statusCode: reply.statusCode, headers: reply.getHeaders() }
+      const committed = transaction.commit(policy.prepareFor(request))
+      end.stored = committed.then(() => true, () => false)
+      await committed
     } catch (error) {
+      end.stored = undefined
       dispose(payload)
       if (isOvertaken()) return await drop()
       await transaction.rollback()
-      for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)
-      reply.headers(request[kHeaders] ?? {})
+      replaceHeaders(reply, request[kHeaders] ?? {})
       throw error
     } finally {
       if (end.committing === errors) end.committing = -1
     }
-    if (!isOvertaken()) return payload
-    request.log.error('tasks were queued, but an error overtook the reply meanwhile')
-    dispose(payload)
-    return await drop()
+    end.isCommitted = true
+    transaction.close()
+    if (end.errors !== errors) {
+      request.log.error('an error came too late for the reply: its tasks have been queued')
+      reply.code(success.statusCode)
+      replaceHeaders(reply, success.headers)
+    }
+    return payload
   }
 
   app.addHook('onRoute', (route: RouteOptions) => {
@@ -111,14 +149,26 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     if (kLast in (request.routeOptions.config ?? {})) return done()
     return commitTasks(request, reply, payload, done) as void
   })
+  app.addHook('preHandler', (request, reply, done) => {
+    if (kLast in (request.routeOptions.config ?? {})) return done()
+    noteHeaders(request, reply, done)
+  })
 
   app.addHook('onError', (request, reply, _error, done) => {
-    if (request[kEnd] !== null) request[kEnd].errors++
     if (request[kTransaction] === policy.closed) request[kTransaction] = null
     const transaction = request[kTransaction]
-    if (transaction === null) return done()
-    if (!reply.sent) transaction.reopen()
-    return rollBack(transaction, done)
+    if (transaction === null) {
+      request[kEnd] = null
+      return done()
+    }
+    const end = request[kEnd] ??= { errors: 0, committing: -1, isCommitted: false }
+    end.errors++
+    // An error in place of the success would deny what has been queued; a broken reply leaves it open.
+    if (end.isCommitted) reply.raw.destroy()
+    else if (!reply.sent) transaction.reopen()
+    // Not waited for here: until this hook is done, Fastify throws at a handler that goes on and sends.
+    if (transaction.size > 0) end.rolledBack = transaction.rollback()
+    done()
   })
 
   app.addHook('onResponse', (request, _reply, done) => {
@@ -145,21 +195,31 @@ const isResponse = (value: unknown): value is Response => Object.prototype.toStr
 const isStream = (value: unknown): value is Readable => isObject(value) && 'pipe' in value && typeof value.pipe === 'function'
 const isWebStream = (value: unknown): value is ReadableStream => isObject(value) && 'getReader' in value && typeof value.getReader === 'function'
 
-/** Throws what Fastify would throw after the last hook, when it is about to send. */
-function assertSendable (reply: FastifyReply, payload: unknown): void {
+function replaceHeaders (reply: FastifyReply, headers: Partial<ReturnType<FastifyReply['getHeaders']>>): void {
+  for (const name of Object.keys(reply.getHeaders())) reply.removeHeader(name)
+  reply.headers(headers)
+}
+
+/**
+ * Returns the payload as it can be sent, web streams as streams of Node, so that they can
+ * be opened; throws what Fastify would throw after the last hook, when it is about to send.
+ */
+function sendable (reply: FastifyReply, payload: unknown): unknown {
+  if (isResponse(payload)) {
+    reply.code(payload.status)
+    for (const [name, value] of payload.headers) reply.header(name, value)
+    if (payload.bodyUsed) throw new TypeError('the body of the Response has been used')
+    return sendable(reply, payload.body)
+  }
   for (const [name, values] of Object.entries(reply.getHeaders())) {
+    validateHeaderName(name)
     for (const value of [values].flat()) validateHeaderValue(name, value as string)
   }
-  if (payload === undefined || payload === null || typeof payload === 'string' || payload instanceof Uint8Array) return
-  if (isStream(payload)) {
-    if (payload.errored) throw payload.errored
-  } else if (isWebStream(payload)) {
-    if (payload.locked) throw new TypeError('the stream of the reply is locked')
-  } else if (isResponse(payload)) {
-    if (payload.bodyUsed) throw new TypeError('the body of the Response has been used')
-  } else {
-    throw new TypeError(`a payload of type ${typeof payload} cannot be sent`)
-  }
+  if (payload === undefined || payload === null || typeof payload === 'string' || Buffer.isBuffer(payload)) return payload
+  if (isWebStream(payload)) return Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0])
+  if (!isStream(payload)) throw new TypeError(`a payload of type ${typeof payload} cannot be sent`)
+  if (payload.errored) throw payload.errored
+  return payload
 }
 
 /**

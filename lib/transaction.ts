@@ -127,8 +127,9 @@ export class TaskTransaction implements Transaction {
       isDecided = true
       await inTime(this.#timeoutMs, prepared.map(tasks => tasks.commit()))
     } catch (error) {
-      // A store that has not answered yet is rolled back when it has.
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
+      // Stores that have answered have been told by then; others are told when they do.
+      await null
       await this.#rollBack(participants.slice(committed))
       throw error
     }

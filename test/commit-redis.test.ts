@@ -6,16 +6,15 @@ import { until } from './until.js'
 
 const commitTimeoutMs = 300
 
-t.test('tasks for two queues on one Redis are committed by one command', async t => {
+t.test('tasks for two queues on one Redis are prepared by one command, and committed by another', async t => {
   const redis = await startRedis(t)
   const { url, app } = await start(t, redis)
-  // Teaches Redis the script.
   t.equal((await post(url)).status, 200)
   const client = new Redis(redis.path)
   t.teardown(() => client.disconnect())
   await client.config('RESETSTAT')
   t.equal((await post(url)).status, 200)
-  t.match(await client.info('commandstats'), /cmdstat_evalsha:calls=1,/)
+  t.match(await client.info('commandstats'), /cmdstat_evalsha:calls=2,/)
   t.notMatch(await client.info('commandstats'), /cmdstat_(?:eval|multi):/)
   t.same(await Promise.all(app.taskqueue.queues.map(queue => queue.length())), [2, 2])
 })

@@ -20,9 +20,9 @@ t.test('an order whose handler throws leaves neither a row nor a task', async t 
   t.same({ orders: await orders(), tasks: store.ids }, { orders: [], tasks: [] })
 })
 
-t.test('an order for which the store does not vote leaves neither a row nor a task', async t => {
+t.test('an order for which the store does not prepare leaves neither a row nor a task', async t => {
   const { order, orders, store } = await start(t)
-  store.before.vote = async () => { throw new Error('read only') }
+  store.before.prepare = async () => { throw new Error('read only') }
   t.match(await order('a lamp'), { status: 503, body: { code: 'FST_TASKQUEUE_COMMIT_FAILED' } })
   t.same({ orders: await orders(), tasks: store.ids }, { orders: [], tasks: [] })
 })

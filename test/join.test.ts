@@ -10,7 +10,7 @@ import { gate, until } from './until.js'
 const oneStore = { default: 'store' }
 
 t.test('a request that succeeds', async t => {
-  t.test('has stores vote, participants prepare, participants commit, and then stores its tasks', async t => {
+  t.test('has stores prepare, participants prepare, participants commit, and stores commit', async t => {
     const { url, events, join } = await start(t, oneStore, tx => {
       tx.join(join('db'))
       tx.add('/task', { id: 'a' })
@@ -18,7 +18,7 @@ t.test('a request that succeeds', async t => {
       tx.add('/task', { id: 'b' })
     })
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['store votes', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'store stores a, b'])
+    t.same(events, ['store prepares a, b', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'store commits a, b'])
   })
 
   t.test('waits for each step of a participant before the next', async t => {
@@ -31,7 +31,7 @@ t.test('a request that succeeds', async t => {
       tx.add('/task', { id: 'a' })
     })
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['store votes', 'prepared', 'committed', 'store stores a'])
+    t.same(events, ['store prepares a', 'prepared', 'committed', 'store commits a'])
   })
 
   t.test('commits a participant though no task was added, and one that need not prepare', async t => {
@@ -50,12 +50,6 @@ t.test('a request that succeeds', async t => {
     t.equal(db.state, 'committed')
   })
 
-  t.test('asks for no vote where one store alone takes part', async t => {
-    const { url, events } = await start(t, oneStore, tx => { tx.add('/task', { id: 'a' }) })
-    t.equal((await fetch(url)).status, 200)
-    t.same(events, ['store stores a'])
-  })
-
   t.test('stores what it adds to several queues of one store in one call', async t => {
     const { url, events } = await start(t, { mail: 'store', reports: 'store' }, tx => {
       tx.add('/task', { id: 'a', queue: 'mail' })
@@ -63,22 +57,22 @@ t.test('a request that succeeds', async t => {
       tx.add('/task', { id: 'c', queue: 'mail' })
     })
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['store stores a, b, c'])
+    t.same(events, ['store prepares a, b, c', 'store commits a, b, c'])
   })
 
-  t.test('has all of several stores vote before any of them stores', async t => {
+  t.test('has all of several stores prepare before any of them commits', async t => {
     const { url, events } = await start(t, { mail: 'first', reports: 'second' }, tx => {
       tx.add('/task', { id: 'a', queue: 'mail' })
       tx.add('/task', { id: 'b', queue: 'reports' })
     })
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['first votes', 'second votes', 'first stores a', 'second stores b'])
+    t.same(events, ['first prepares a', 'second prepares b', 'first commits a', 'second commits b'])
   })
 
   t.test('asks only the stores that it adds tasks to', async t => {
     const { url, events } = await start(t, { mail: 'first', reports: 'second' }, tx => { tx.add('/task', { id: 'b', queue: 'reports' }) })
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['second stores b'])
+    t.same(events, ['second prepares b', 'second commits b'])
   })
 
   t.test('has committed participants by the time of a commit by hand, and leaves them alone afterwards', async t => {
@@ -89,7 +83,7 @@ t.test('a request that succeeds', async t => {
       throw new Error('no')
     })
     t.equal((await fetch(url)).status, 500)
-    t.same(events, ['store votes', 'db prepares', 'db commits', 'store stores a'])
+    t.same(events, ['store prepares a', 'db prepares', 'db commits', 'store commits a'])
   })
 })
 
@@ -163,41 +157,41 @@ t.test('a commit that fails', async t => {
   const cases: Record<string, {
     before?: RecordingStore['before'], db?: Failing, bank?: Failing, status: number, answer: object, events: string[]
   }> = {
-    'because a store does not vote for it rolls everybody back and answers 503': {
-      before: { vote: async () => { throw new Error('read only') } },
+    'because a store does not prepare rolls everybody back and answers 503': {
+      before: { prepare: async () => { throw new Error('read only') } },
       status: 503,
-      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: /read only/ },
-      events: ['store votes', 'db rolls back', 'bank rolls back']
+      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: 'The tasks of this request could not be queued' },
+      events: ['store prepares a', 'db rolls back', 'bank rolls back']
     },
-    'because a store does not vote in time rolls everybody back and answers 503': {
-      before: { vote: () => new Promise(() => {}) },
+    'because a store does not prepare in time rolls everybody back and answers 503': {
+      before: { prepare: () => new Promise(() => {}) },
       status: 503,
-      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: /100 ms/ },
-      events: ['store votes', 'db rolls back', 'bank rolls back']
+      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED' },
+      events: ['store prepares a', 'db rolls back', 'bank rolls back']
     },
     'because a participant cannot prepare rolls everybody back and answers its error': {
       bank: { prepare: 'no money' },
       status: 500,
       answer: { message: 'no money' },
-      events: ['store votes', 'db prepares', 'bank prepares', 'db rolls back', 'bank rolls back']
+      events: ['store prepares a', 'db prepares', 'bank prepares', 'store rolls back a', 'db rolls back', 'bank rolls back']
     },
     'in the first participant rolls both back': {
       db: { commit: 'constraint' },
       status: 500,
       answer: { message: 'constraint' },
-      events: ['store votes', 'db prepares', 'bank prepares', 'db commits', 'db rolls back', 'bank rolls back']
+      events: ['store prepares a', 'db prepares', 'bank prepares', 'db commits', 'store rolls back a', 'db rolls back', 'bank rolls back']
     },
     'in the second participant rolls that back, and not the first, which has committed': {
       bank: { commit: 'constraint' },
       status: 500,
       answer: { message: 'constraint' },
-      events: ['store votes', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'bank rolls back']
+      events: ['store prepares a', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'store rolls back a', 'bank rolls back']
     },
-    'in the store, after its vote, rolls back nobody, since all have committed': {
-      before: { add: async () => { throw new Error('disk full') } },
+    'in the store, after it has prepared, rolls back nobody, since all have committed': {
+      before: { commit: async () => { throw new Error('disk full') } },
       status: 503,
-      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: /disk full/ },
-      events: ['store votes', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'store stores a']
+      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED' },
+      events: ['store prepares a', 'db prepares', 'bank prepares', 'db commits', 'bank commits', 'store commits a']
     }
   }
   for (const [title, { before = {}, db, bank, status, answer, events: expected }] of Object.entries(cases)) {
@@ -216,14 +210,14 @@ t.test('a commit that fails', async t => {
     })
   }
 
-  t.test('because one of several stores does not vote for it stores nothing in the other', async t => {
+  t.test('because one of several stores does not prepare rolls the other back', async t => {
     const { url, events, stores } = await start(t, { mail: 'first', reports: 'second' }, tx => {
       tx.add('/task', { id: 'a', queue: 'mail' })
       tx.add('/task', { id: 'b', queue: 'reports' })
     })
-    stores.second!.before.vote = async () => { throw new Error('read only') }
+    stores.second!.before.prepare = async () => { throw new Error('read only') }
     t.equal((await fetch(url)).status, 503)
-    t.same(events, ['first votes', 'second votes'])
+    t.same(events, ['first prepares a', 'second prepares b', 'first rolls back a'])
   })
 
   t.test('by hand leaves nothing to be committed later', async t => {
@@ -232,21 +226,21 @@ t.test('a commit that fails', async t => {
       tx.add('/task', { id: 'a' })
       await tx.commit().catch(() => {})
       tx.add('/task', { id: 'b' })
-      delete stores.store!.before.vote
+      delete stores.store!.before.prepare
     })
-    stores.store!.before.vote = async () => { throw new Error('read only') }
+    stores.store!.before.prepare = async () => { throw new Error('read only') }
     t.equal((await fetch(url)).status, 200)
-    t.same(events, ['store votes', 'db rolls back', 'store stores b'])
+    t.same(events, ['store prepares a', 'db rolls back', 'store prepares b', 'store commits b'])
   })
 
   t.test('outside a request rolls everybody back and rejects', async t => {
     const { app, events, join, stores } = await start(t, oneStore, () => {})
-    stores.store!.before.vote = async () => { throw new Error('read only') }
+    stores.store!.before.prepare = async () => { throw new Error('read only') }
     await t.rejects(app.taskqueue.transaction(tx => {
       tx.join(join('db'))
-      tx.add('/task')
+      tx.add('/task', { id: 'a' })
     }), { code: 'FST_TASKQUEUE_COMMIT_FAILED' })
-    t.same(events, ['store votes', 'db rolls back'])
+    t.same(events, ['store prepares a', 'db rolls back'])
   })
 })
 

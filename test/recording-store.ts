@@ -1,14 +1,14 @@
 import { LocalStore } from '../lib/local-store.js'
-import type { NewTask } from '../lib/store.js'
+import type { NewTask, Prepared } from '../lib/store.js'
 
 /** A local store that writes down what it is asked to do, and fails when told to. */
 export class RecordingStore extends LocalStore {
   readonly name: string
   readonly events: string[]
-  /** The tasks of each call of `add` that succeeded. */
+  /** The tasks of each commit that succeeded. */
   readonly batches: Array<readonly NewTask[]> = []
   /** What happens at the beginning of each call. */
-  before: { vote?: () => Promise<void>, add?: () => Promise<void> } = {}
+  before: { prepare?: () => Promise<void>, commit?: () => Promise<void> } = {}
 
   constructor (name = 'store', events: string[] = []) {
     super()
@@ -19,15 +19,22 @@ export class RecordingStore extends LocalStore {
   /** Of all tasks stored so far. */
   get ids (): string[] { return this.batches.flat().map(({ id }) => id) }
 
-  override async vote (): Promise<void> {
-    this.events.push(`${this.name} votes`)
-    await this.before.vote?.()
-  }
-
-  override async add (tasks: readonly NewTask[]): Promise<void> {
-    this.events.push(`${this.name} stores ${tasks.map(({ id }) => id).join(', ')}`)
-    await this.before.add?.()
-    await super.add(tasks)
-    this.batches.push(tasks)
+  override async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    const ids = tasks.map(({ id }) => id).join(', ')
+    this.events.push(`${this.name} prepares ${ids}`)
+    await this.before.prepare?.()
+    const prepared = await super.prepare(tasks)
+    return {
+      commit: async () => {
+        this.events.push(`${this.name} commits ${ids}`)
+        await this.before.commit?.()
+        await prepared.commit()
+        this.batches.push(tasks)
+      },
+      rollback: () => {
+        this.events.push(`${this.name} rolls back ${ids}`)
+        prepared.rollback()
+      }
+    }
   }
 }

@@ -171,7 +171,7 @@ t.test('answers 503 in place of a success that cannot be stored', async t => {
     for (const [title, ending] of Object.entries(successes)) {
       t.test(`a store that ${how}, ${title}`, async t => {
         const store = new RecordingStore()
-        store.before.add = add
+        store.before.prepare = add
         const own = { location: '/made', etag: '"1"', 'x-order': '1', 'set-cookie': 'paid=1' }
         const { status, headers, body, stored, late } = await request(t, {
           ...ending,
@@ -205,7 +205,7 @@ t.test('lets go of what it does not send when the commit fails', async t => {
   for (const [title, { payload, closed }] of Object.entries(endings)) {
     t.test(title, async t => {
       const store = new RecordingStore()
-      store.before.add = fail
+      store.before.prepare = fail
       t.equal((await request(t, { handler: async () => payload }, store)).status, 503)
       await t.resolves(closed)
     })
@@ -214,7 +214,7 @@ t.test('lets go of what it does not send when the commit fails', async t => {
 
 t.test("leaves a failed commit to the app's error handler", async t => {
   const store = new RecordingStore()
-  store.before.add = fail
+  store.before.prepare = fail
   const { status, body, stored } = await request(t, {
     handler: async () => 'ok',
     declare: (app, handler) => {
@@ -227,7 +227,7 @@ t.test("leaves a failed commit to the app's error handler", async t => {
 
 t.test('queues what the error handler adds once a commit has failed', async t => {
   const store = new RecordingStore()
-  store.before.add = fail
+  store.before.prepare = fail
   const { status, stored } = await request(t, {
     handler: async () => 'ok',
     declare: (app, handler) => {
@@ -317,13 +317,13 @@ t.test('answers as its tasks fare when an error comes while they are committed',
   for (const [title, ending] of Object.entries(late)) {
     t.test(`${title}, and the commit succeeds`, async t => {
       const store = new RecordingStore()
-      store.before.add = () => sleep(75)
+      store.before.prepare = () => sleep(75)
       const { status, body, stored } = await request(t, ending, store)
       t.same({ status, body, stored }, { status: 200, body: 'ok', stored: ['task'] })
     })
     t.test(`${title}, and the commit fails`, async t => {
       const store = new RecordingStore()
-      store.before.add = async () => { await sleep(75); throw new Error('disk full') }
+      store.before.prepare = async () => { await sleep(75); throw new Error('disk full') }
       const { status, body, stored } = await request(t, ending, store)
       t.ok(status >= 500, 'an error')
       t.not(body, 'ok')
@@ -334,7 +334,7 @@ t.test('answers as its tasks fare when an error comes while they are committed',
 
 t.test('sends nothing of a success that a handlerTimeout has overtaken', async t => {
   const store = new RecordingStore()
-  store.before.add = () => new Promise(() => {})
+  store.before.prepare = () => new Promise(() => {})
   const { socket, received } = await converse(t, {
     handler: async () => 'the success',
     declare: (app, handler) => {

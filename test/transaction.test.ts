@@ -77,7 +77,7 @@ t.test('a hijacked reply', async t => {
       request.taskqueue.add('/task')
       await request.taskqueue.commit().catch(error => reply.raw.end(`${error.code} ${error.statusCode}`))
     }))
-    store.before.add = async () => { throw new Error('disk full') }
+    store.before.prepare = async () => { throw new Error('disk full') }
     t.equal(await (await fetch(url)).text(), 'FST_TASKQUEUE_COMMIT_FAILED 503')
   })
 
@@ -271,10 +271,10 @@ t.test('outside a request', async t => {
   t.test('app.taskqueue.add() rejects when the task cannot be stored, or is none', async t => {
     const { app, store } = await start(t)
     await t.rejects(app.taskqueue.add('task'), { code: 'FST_TASKQUEUE_INVALID_URL' })
-    store.before.add = async () => { throw new Error('disk full') }
-    await t.rejects(app.taskqueue.add('/task'), { code: 'FST_TASKQUEUE_COMMIT_FAILED', statusCode: 503, message: /disk full/ })
-    store.before.add = () => new Promise(() => {})
-    await t.rejects(app.taskqueue.add('/task'), { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: /100 ms/ })
+    store.before.prepare = async () => { throw new Error('disk full') }
+    await t.rejects(app.taskqueue.add('/task'), { code: 'FST_TASKQUEUE_COMMIT_FAILED', statusCode: 503, cause: { message: 'disk full' } })
+    store.before.prepare = () => new Promise(() => {})
+    await t.rejects(app.taskqueue.add('/task'), { code: 'FST_TASKQUEUE_COMMIT_FAILED', cause: { message: /100 ms/ } })
     t.same(store.ids, [])
   })
 

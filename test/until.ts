@@ -1,10 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 
-/** Waits for a condition that announces itself by nothing else; rejects when it does not come true in time. */
-export async function until (condition: () => unknown, what = 'condition'): Promise<void> {
-  const deadline = Date.now() + 10_000
-  while (!await condition()) {
-    if (Date.now() > deadline) throw new Error(`${what} did not come true within 10 s`)
+/** Waits for a condition that announces itself by nothing else, and returns its value; rejects when it does not come true in time. */
+export async function until<T> (condition: () => T | Promise<T>, what = String(condition)): Promise<T> {
+  const deadline = performance.now() + 20_000
+  for (;;) {
+    const value = await condition()
+    if (value) return value
+    if (performance.now() > deadline) throw new Error(`did not come true within 20 s: ${what}`)
     await sleep(5)
   }
+}
+
+/** A promise that is resolved from outside. */
+export function gate<T = void> (): { promise: Promise<T>, open: (value: T) => void } {
+  let open!: (value: T) => void
+  const promise = new Promise<T>(resolve => { open = resolve })
+  return { promise, open }
 }
