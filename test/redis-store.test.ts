@@ -1,0 +1,210 @@
+import dns from 'node:dns'
+import { randomUUID } from 'node:crypto'
+import { inspect } from 'node:util'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { storeConformance } from '../lib/conformance.js'
+import type { RedisLocation } from '../lib/redis-store.js'
+import { RedisStore } from '../lib/redis-store.js'
+import { DEAD_LIMIT, type Lease, type NewTask, type Settlement } from '../lib/store.js'
+import { loggedApp } from './logged-app.js'
+import { freePort, startRedis } from './redis-server.js'
+
+const PASSWORD = 'hush-hush-4711'
+
+t.test('over a unix socket it', async t => {
+  const { path } = await startRedis(t)
+  for (const { title, run } of storeConformance(() => new RedisStore({ path }, 'prefix', 2000))) await t.test(title, run)
+})
+
+t.test('over TCP, with a password and another database, it', async t => {
+  const { path, port } = await startRedis(t, { tcp: true, args: ['--requirepass', PASSWORD] })
+  const location = `redis://:${PASSWORD}@127.0.0.1:${port}/3`
+  for (const { title, run } of storeConformance(() => new RedisStore(location, 'prefix', 2000))) await t.test(title, run)
+
+  await t.test('keeps its keys in that database and under its prefix', async t => {
+    const admin = adminOf(t, { path, password: PASSWORD })
+    t.equal(await admin.dbsize(), 0)
+    await admin.select(3)
+    const keys = await admin.keys('*')
+    t.ok(keys.length > 0)
+    t.strictSame(keys.filter(key => !key.startsWith('prefix:{')), [])
+  })
+})
+
+t.test('an app that cannot reach Redis does not become ready, and says where it looked, but no password', async t => {
+  const open = await startRedis(t, { tcp: true })
+  const locked = await startRedis(t, { tcp: true, args: ['--requirepass', 'another'] })
+  const replica = await startRedis(t, { tcp: true, args: ['--replicaof', '127.0.0.1', String(await freePort())] })
+  await adminOf(t, open).call('ACL', 'SETUSER', 'reader', 'on', `>${PASSWORD}`, '~*', '+@all', '-@scripting')
+  const refused = await freePort()
+  const { lookup } = dns
+  // A name like localhost on most machines: it has several addresses, and nobody answers at any.
+  Object.assign(dns, {
+    lookup (name: string, options: object, done: (error: null, addresses: object[]) => void) {
+      if (name !== 'several.test') return (lookup as (...args: unknown[]) => void)(name, options, done)
+      done(null, [{ address: '127.0.0.1', family: 4 }, { address: '127.0.0.2', family: 4 }])
+    }
+  })
+  t.teardown(() => { Object.assign(dns, { lookup }) })
+
+  const cases: Array<[title: string, location: RedisLocation, address: string, reason: RegExp]> = [
+    ['a port that refuses', `redis://user:${PASSWORD}@127.0.0.1:${refused}`, `127.0.0.1:${refused}`, /ECONNREFUSED/],
+    ['a socket that does not exist', { path: `${open.path}-not`, password: PASSWORD }, `${open.path}-not`, /ENOENT/],
+    ['a wrong password', `redis://:${PASSWORD}@127.0.0.1:${locked.port}/2`, `127.0.0.1:${locked.port}, database 2`, /WRONGPASS/],
+    ['a wrong user', `redis://user:${PASSWORD}@127.0.0.1:${locked.port}`, `127.0.0.1:${locked.port}`, /WRONGPASS/],
+    ['no password', { port: locked.port, host: '127.0.0.1' }, `127.0.0.1:${locked.port}`, /NOAUTH/],
+    ['a name with several addresses', `redis://:${PASSWORD}@several.test:${refused}`, `several.test:${refused}`, /ECONNREFUSED/],
+    ['a name that does not exist', `redis://:${PASSWORD}@nowhere.invalid`, 'nowhere.invalid:6379', /ENOTFOUND|EAI_AGAIN/],
+    ['a user who may not run scripts', `redis://reader:${PASSWORD}@127.0.0.1:${open.port}`, `127.0.0.1:${open.port}`, /NOPERM/],
+    ['a database that does not exist', `redis://127.0.0.1:${open.port}/99`, `127.0.0.1:${open.port}, database 99`, /out of range/],
+    ['a replica', { host: '127.0.0.1', port: replica.port }, `127.0.0.1:${replica.port}`, /READONLY/],
+    ['a client that is passed in', clientOf(t, `redis://:${PASSWORD}@127.0.0.1:${refused}`), `127.0.0.1:${refused}`, /ECONNREFUSED/]
+  ]
+  for (const [title, redis, address, reason] of cases) {
+    await t.test(title, async t => {
+      const { app, log } = await loggedApp(t, { redis, secrets: 'a secret of at least 32 bytes, which is not logged' })
+      const error: Error = await app.ready().then(() => t.fail('it is ready'), error => error)
+      t.match(error, { code: 'FST_TASKQUEUE_UNREACHABLE', statusCode: 503, message: reason })
+      t.match(error.message, `Redis at ${address} cannot be used as a task queue`)
+      for (const text of [error.stack, inspect(error, { depth: 9, showHidden: true }), JSON.stringify(error), JSON.stringify(log)]) t.notMatch(text, PASSWORD)
+    })
+  }
+})
+
+t.test('an app whose Redis is frozen does not become ready, in bounded time', async t => {
+  const redis = await startRedis(t)
+  redis.freeze()
+  const { app } = await loggedApp(t, { redis: { path: redis.path, password: PASSWORD } })
+  const start = performance.now()
+  const error: Error = await app.ready().then(() => t.fail('it is ready'), error => error)
+  t.match(error, { code: 'FST_TASKQUEUE_UNREACHABLE', message: redis.path })
+  t.ok(performance.now() - start < 9000)
+})
+
+t.test('every script is known again after SCRIPT FLUSH', async t => {
+  const { admin, store } = await openStore(t)
+  const flushed = async <T>(run: () => Promise<T>): Promise<T> => {
+    await admin.script('FLUSH')
+    return await run()
+  }
+  await flushed(() => store.vote())
+  await flushed(() => store.add([task('a'), task('b')]))
+  const { leases: [a] } = await flushed(() => store.turn('q', { settlements: [], limit: 1, leaseMs: 1000 }))
+  t.match(a, { id: 'a', attempt: 1 })
+  t.strictSame(await flushed(() => store.extend([{ queue: 'q', leases: [a!], leaseMs: 1000 }])), [{ lost: [], wakeInMs: 0 }])
+  t.same(await flushed(() => store.counts('q')), { waiting: 1, delayed: 0, running: 1, dead: 0 })
+  t.equal(await flushed(() => store.purge('q')), 1)
+})
+
+t.test('Redis keeps one copy of each script, whatever it is passed', async t => {
+  const { admin, store } = await openStore(t)
+  for (let i = 0; i < 20; i++) {
+    await store.add([task(randomUUID()), task(randomUUID(), `queue${i}`)])
+    await store.turn(`queue${i}`, { settlements: [], limit: i, leaseMs: 1000 + i })
+  }
+  t.match(await admin.info('memory'), /number_of_cached_scripts:3\r/, 'vote, add, turn')
+})
+
+t.test('at maxmemory only adding fails, wholly, and the queue drains', async t => {
+  const { admin, store } = await openStore(t)
+  await store.add(['done', 'retried', 'released', 'dead', 'chaining', 'waiting'].map(id => task(id)))
+  const [done, retried, released, dead, chaining] = await claim(store, 5)
+  await admin.config('SET', 'maxmemory', '1')
+
+  await t.rejects(store.vote(), { code: 'FST_TASKQUEUE_UNREACHABLE', message: /OOM/ })
+  for (const tasks of [[task('new')], [task('new'), task('new', 'another queue')], [task('new', 'q', { delayMs: 1000 })]]) {
+    await t.rejects(store.add(tasks), { code: 'FST_TASKQUEUE_UNREACHABLE', message: /OOM/ })
+  }
+  t.same(await store.counts('q'), { waiting: 1, delayed: 0, running: 5, dead: 0 })
+  t.same(await store.counts('another queue'), { waiting: 0, delayed: 0, running: 0, dead: 0 })
+
+  const leases = [done, retried, released, dead, chaining].map(lease => lease!)
+  t.strictSame(await store.extend([{ queue: 'q', leases, leaseMs: 1000 }]), [{ lost: [], wakeInMs: 0 }])
+  const settlements: Settlement[] = [
+    { lease: done!, verdict: { kind: 'done' } },
+    { lease: retried!, verdict: { kind: 'retry', delayMs: 0, reason: 'status 503' } },
+    { lease: released!, verdict: { kind: 'release' } },
+    { lease: dead!, verdict: { kind: 'dead', reason: 'status 404' } },
+    { lease: chaining!, verdict: { kind: 'done' }, chain: [task('chained')] }
+  ]
+  t.strictSame((await store.turn('q', { settlements, limit: 0, leaseMs: 1000 })).settled, [true, true, true, true, true])
+  for (const id of ['released', 'waiting', 'chained', 'retried']) {
+    const [lease] = await claim(store, 1)
+    t.equal(lease?.id, id)
+    await settle(store, [{ lease: lease!, verdict: { kind: 'done' } }])
+  }
+  t.same(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1 })
+
+  await admin.config('SET', 'maxmemory', '0')
+  await store.vote()
+  await store.add([task('new'), task('new', 'another queue')])
+  t.match(await store.counts('another queue'), { waiting: 1 })
+})
+
+t.test('a dead letter that is dropped leaves nothing behind', async t => {
+  const { admin, store } = await openStore(t)
+  await store.add(Array.from({ length: DEAD_LIMIT + 100 }, (_, index) => task(`${index}`)))
+  for (let i = 0; i < 11; i++) {
+    const leases = await claim(store, 100)
+    await settle(store, leases.map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
+  }
+  t.same(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: DEAD_LIMIT })
+  t.equal(await admin.hlen('prefix:{q}:message'), DEAD_LIMIT)
+  t.equal(await admin.hlen('prefix:{q}:progress'), DEAD_LIMIT)
+  t.equal(await admin.zscore('prefix:{q}:dead', '99'), null)
+  t.not(await admin.zscore('prefix:{q}:dead', '100'), null)
+})
+
+t.test('the times of Redis count, not those of the process', async t => {
+  const { store } = await openStore(t)
+  const { now } = Date
+  t.teardown(() => { Date.now = now })
+  for (const hours of [-1, 1]) {
+    Date.now = () => now() + hours * 3_600_000
+    await store.add([task(`${hours}`, 'q', { delayMs: 1_800_000 })])
+  }
+  t.same(await store.counts('q'), { waiting: 0, delayed: 2, running: 0, dead: 0 })
+  const { wakeInMs } = await store.turn('q', { settlements: [], limit: 1, leaseMs: 1000 })
+  t.ok(wakeInMs > 1_790_000 && wakeInMs <= 1_800_000, `${wakeInMs}`)
+})
+
+t.test('a task whose message is gone is claimed all the same, to be buried', async t => {
+  const { admin, store } = await openStore(t)
+  await admin.rpush('prefix:{q}:waiting', 'stray')
+  const [stray] = await claim(store, 1)
+  t.match(stray, { id: 'stray', message: '', attempt: 1 })
+  await settle(store, [{ lease: stray!, verdict: { kind: 'dead', reason: 'unreadable' } }])
+  t.same(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1 })
+})
+
+function task (id: string, queue = 'q', rest: Partial<NewTask> = {}): NewTask {
+  return { queue, id, message: `message of ${id}`, ...rest }
+}
+
+async function claim (store: RedisStore, limit: number): Promise<readonly Lease[]> {
+  return (await store.turn('q', { settlements: [], limit, leaseMs: 60_000 })).leases
+}
+
+async function settle (store: RedisStore, settlements: Settlement[]): Promise<void> {
+  await store.turn('q', { settlements, limit: 0, leaseMs: 60_000 })
+}
+
+async function openStore (t: Test): Promise<{ admin: Redis, store: RedisStore }> {
+  const { path } = await startRedis(t)
+  const store = new RedisStore({ path }, 'prefix', 2000)
+  t.teardown(() => store.close())
+  await store.open()
+  return { admin: adminOf(t, { path }), store }
+}
+
+function adminOf (t: Test, { path, password }: { path: string, password?: string }): Redis {
+  return clientOf(t, { path, ...password !== undefined && { password } })
+}
+
+function clientOf (t: Test, location: string | object): Redis {
+  const client = new Redis(location as string)
+  client.on('error', () => {})
+  t.teardown(() => { client.disconnect() })
+  return client
+}
