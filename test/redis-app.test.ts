@@ -1,0 +1,215 @@
+import { inspect } from 'node:util'
+import type { FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import type { TaskqueueOptions } from '../lib/index.js'
+import { gate, loggedApp } from './logged-app.js'
+import { startRedis } from './redis-server.js'
+import { until } from './until.js'
+
+const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+
+t.test('adding and consuming go on by themselves after a restart, and nothing runs twice', async t => {
+  const redis = await startRedis(t, { args: ['--appendonly', 'yes', '--appendfsync', 'always'] })
+  const { app, log } = await loggedApp(t, { redis: { path: redis.path } })
+  const runs: string[] = []
+  const { opened, open } = gate()
+  app.get('/held', async request => {
+    runs.push(`held ${request.task!.attempt}`)
+    await opened
+    return {}
+  })
+  app.get('/:name', async request => {
+    runs.push(`${(request.params as { name: string }).name} ${request.task!.attempt}`)
+    return {}
+  })
+  app.post('/', async request => ({ id: request.taskqueue.add('/posted') }))
+  await app.ready()
+  await app.taskqueue.transaction(tx => { for (const url of ['/held', '/first', '/second']) tx.add(url) })
+  await until(() => runs.length === 1)
+
+  await redis.stop()
+  const start = performance.now()
+  t.match(await app.inject({ method: 'POST', url: '/' }), { statusCode: 503, body: /FST_TASKQUEUE_COMMIT_FAILED/ })
+  t.ok(performance.now() - start < 1000, 'the answer does not wait')
+  open()
+  await until(() => log.some(({ msg }) => msg === 'store does not answer the consumer'))
+  t.strictSame(runs, ['held 1'])
+
+  await redis.start()
+  await until(() => runs.length === 3, 'consumption')
+  await until(async () => (await app.inject({ method: 'POST', url: '/' })).statusCode === 200, 'adding')
+  await until(async () => (await app.taskqueue.queue('default').counts()).running === 0 && runs.length === 4)
+  t.strictSame(runs, ['held 1', 'first 1', 'second 1', 'posted 1'])
+  t.same(await app.taskqueue.queue('default').counts(), NOTHING)
+  t.equal(log.filter(({ msg }) => msg === 'store does not answer the consumer').length, 1, 'it is said once')
+})
+
+t.test('a task added while the notifications were cut off is not forgotten', async t => {
+  const { path } = await startRedis(t)
+  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 5000 } })
+  const admin = clientOf(t, { path })
+  for (let i = 1; i <= 5; i++) {
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await app.taskqueue.add('/run')
+    await until(() => runs.length === i)
+  }
+  t.equal(runs.length, 5)
+})
+
+t.test('a client that is passed in is used, its prefix too, and stays open', async t => {
+  const { path } = await startRedis(t)
+  const client = clientOf(t, { path, keyPrefix: 'mine:' })
+  // Its heartbeat is too slow to find a task in time: only notifications do.
+  const { app: consumer, runs } = await countingApp(t, { redis: client, consumer: { leaseMs: 600_000 } })
+  const { app: adder } = await loggedApp(t, { redis: clientOf(t, { path, keyPrefix: 'mine:', lazyConnect: true }), consumer: false })
+  await adder.ready()
+  for (let i = 1; i <= 3; i++) {
+    await adder.taskqueue.add('/run')
+    await until(() => runs.length === i, 'notification')
+  }
+  const admin = clientOf(t, { path })
+  t.strictSame(await admin.keys('*'), ['mine:taskqueue:{default}:clock'])
+
+  await consumer.close()
+  t.equal(client.status, 'ready')
+  t.equal(await client.ping(), 'PONG')
+  t.match(await admin.call('CLIENT', 'LIST', 'TYPE', 'pubsub'), /^$/, 'the subscription has ended')
+})
+
+t.test('a closed app leaves no listener on a client that is passed in', async t => {
+  const { path } = await startRedis(t)
+  const client = clientOf(t, { path })
+  await client.ping()
+  const listeners = () => client.eventNames().map(name => [name, client.listenerCount(name)])
+  const before = listeners()
+  const { app } = await countingApp(t, { redis: client })
+  await app.close()
+  t.strictSame(listeners(), before)
+})
+
+t.test('a process has two connections, and one if it only adds', async t => {
+  const { path } = await startRedis(t)
+  const admin = clientOf(t, { path })
+  const connections = async () => {
+    const list = await admin.call('CLIENT', 'LIST') as string
+    return list.trim().split('\n').length - 1
+  }
+  t.equal(await connections(), 0)
+  const queues = { a: {}, b: {}, c: { consumer: false }, d: { redis: { path } } } as const
+  const { app } = await countingApp(t, { redis: { path }, queues: { a: queues.a, b: queues.b, c: queues.c } })
+  await app.taskqueue.add('/run')
+  t.equal(await connections(), 2)
+  await app.close()
+  await until(async () => await connections() === 0)
+  const adder = await countingApp(t, { redis: { path }, queues: { a: {}, b: {} }, consumer: false })
+  await adder.app.taskqueue.add('/run')
+  t.equal(await connections(), 1)
+})
+
+for (const count of [1, 50]) {
+  t.test(`an idle process with ${count === 1 ? 'one queue' : `${count} queues`} sends one command a heartbeat`, async t => {
+    const { path } = await startRedis(t)
+    const names = Array.from({ length: count }, (_, index) => `queue${index}`)
+    const queues = Object.fromEntries(names.map(name => [name, {}]))
+    const { app, runs } = await countingApp(t, { redis: { path }, queues, consumer: { leaseMs: 500 } })
+    await app.taskqueue.transaction(tx => { for (const queue of names) tx.add('/run', { queue }) })
+    await until(async () => runs.length === count && (await Promise.all(app.taskqueue.queues.map(queue => queue.counts()))).every(({ running }) => running === 0))
+
+    const monitor = await clientOf(t, { path }).monitor()
+    t.teardown(() => { monitor.disconnect() })
+    const commands: Array<{ name: string, at: number }> = []
+    monitor.on('monitor', (_time: string, [name]: string[], source: string) => {
+      if (source !== 'lua') commands.push({ name: name!.toLowerCase(), at: performance.now() })
+    })
+    // What the last tasks have left to be looked at is over by then.
+    await until(() => commands.length > 10 && commands.at(-1)!.at - commands.at(-11)!.at > 900, '10 heartbeats with one command each')
+    t.strictSame([...new Set(commands.slice(-10).map(({ name }) => name))], ['evalsha'])
+  })
+}
+
+t.test('when all is done there is one key for each queue', async t => {
+  const { path } = await startRedis(t)
+  const { app, runs } = await countingApp(t, {
+    redis: { path }, queues: { a: {}, b: {}, c: { consumer: false } }, consumer: { backoff: () => 10 }
+  })
+  await app.taskqueue.transaction(tx => {
+    for (const queue of ['a', 'b']) {
+      for (const url of ['/run', '/run?fail=1', '/run?chain=1']) tx.add(url, { queue, delayMs: url.length })
+    }
+    tx.add('/run', { queue: 'c' })
+    tx.add('/run', { queue: 'c', delayMs: 60_000 })
+  })
+  t.equal(await app.taskqueue.queue('c').purge(), 2)
+  await until(() => runs.length === 10)
+  const admin = clientOf(t, { path })
+  await until(async () => (await admin.keys('*')).sort().join() === 'taskqueue:{a}:clock,taskqueue:{b}:clock')
+  t.strictSame(runs.sort().join(), [
+    ...['/run', '/run', '/run', '/run'], ...['/run?chain=1', '/run?chain=1'], ...['/run?fail=1', '/run?fail=1', '/run?fail=1', '/run?fail=1']
+  ].join())
+})
+
+t.test('neither the log nor an error holds what a task holds, nor a password', async t => {
+  const PASSWORD = 'hush-hush-4711'
+  const PAYLOAD = 'a body that is nobody\'s business'
+  const redis = await startRedis(t, { tcp: true, args: ['--requirepass', PASSWORD] })
+  const { app, log } = await loggedApp(t, {
+    redis: `redis://:${PASSWORD}@127.0.0.1:${redis.port}/1`, commitTimeoutMs: 200, consumer: { leaseMs: 500, maxRetries: 0 }
+  })
+  app.post('/tasks', async (_request, reply) => reply.code(500).send({}))
+  app.post('/add', async request => ({ id: request.taskqueue.add('/tasks') }))
+  await app.ready()
+  const admin = clientOf(t, { path: redis.path, password: PASSWORD, db: 1 })
+  const add = async () => await app.inject({ method: 'POST', url: '/add', payload: { text: PAYLOAD }, headers: { authorization: PAYLOAD } })
+  const texts: string[] = []
+  const refused = async () => {
+    const { statusCode, body } = await add()
+    t.match({ statusCode, body }, { statusCode: 503, body: /FST_TASKQUEUE_COMMIT_FAILED/ })
+    const error: unknown = await app.taskqueue.add('/tasks', { payload: PAYLOAD, headers: { cookie: PAYLOAD } }).catch((error: unknown) => error)
+    t.match(error, { code: 'FST_TASKQUEUE_COMMIT_FAILED' })
+    texts.push(body, inspect(error, { depth: 9, showHidden: true }), JSON.stringify(error))
+  }
+
+  t.equal((await add()).statusCode, 200)
+  await until(() => log.some(({ msg }) => msg === 'task failed for good'))
+  await admin.config('SET', 'maxmemory', '1')
+  await refused()
+  await admin.config('SET', 'maxmemory', '0')
+  await admin.lpush('taskqueue:{default}:delayed', 'of another type')
+  await app.taskqueue.add('/tasks', { payload: PAYLOAD, delayMs: 10 }).then(() => t.fail('it is added'), error => { texts.push(inspect(error, { depth: 9 })) })
+  await until(() => log.some(({ msg }) => msg === 'store does not answer the heartbeat'))
+  await admin.del('taskqueue:{default}:delayed')
+  redis.freeze()
+  await refused()
+  redis.thaw()
+  await redis.stop()
+  await refused()
+  await app.close()
+
+  texts.push(JSON.stringify(log))
+  for (const text of texts) {
+    t.notMatch(text, PASSWORD)
+    t.notMatch(text, PAYLOAD)
+  }
+})
+
+/** An app with a route that notes what is run, and fails or adds a task if it is told to. */
+async function countingApp (t: Test, options: TaskqueueOptions): Promise<{ app: FastifyInstance, runs: string[] }> {
+  const { app } = await loggedApp(t, options)
+  const runs: string[] = []
+  app.get<{ Querystring: { fail?: string, chain?: string } }>('/run', async ({ query, task, taskqueue, url }, reply) => {
+    runs.push(url)
+    if (query.chain !== undefined) taskqueue.add('/run', { queue: task!.queue })
+    if (query.fail !== undefined && task!.attempt === 1) reply.code(500)
+    return {}
+  })
+  await app.ready()
+  return { app, runs }
+}
+
+function clientOf (t: Test, options: object): Redis {
+  const client = new Redis(options)
+  client.on('error', () => {})
+  t.teardown(() => { client.disconnect() })
+  return client
+}
