@@ -1,0 +1,127 @@
+import { Cluster, Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import { RedisStore } from '../lib/redis-store.js'
+import { loggedApp } from './logged-app.js'
+import { freePort, startRedis, type RedisServer } from './redis-server.js'
+import { until } from './until.js'
+
+const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+/** Each in a slot of another node. */
+const QUEUES = ['a', 'b', 'c']
+
+t.test('in a cluster', async t => {
+  const nodes = await startCluster(t)
+  const clusterOf = (t: Test, options = {}) => {
+    const cluster = new Cluster(nodes.map(({ port }) => ({ host: '127.0.0.1', port })), options)
+    cluster.on('error', () => {})
+    t.teardown(() => { cluster.disconnect() })
+    return cluster
+  }
+
+  await t.test('tasks of several queues are added, run and chained from one queue to another', async t => {
+    const redis = clusterOf(t)
+    const { app, log } = await loggedApp(t, { redis, queues: Object.fromEntries(QUEUES.map(name => [name, {}])), consumer: { leaseMs: 600_000 } })
+    const runs: string[] = []
+    app.get('/first', async request => {
+      runs.push(`first in ${request.task!.queue}`)
+      for (const queue of QUEUES) request.taskqueue.add('/second', { queue, headers: { 'x-from': request.task!.queue } })
+      return {}
+    })
+    app.get('/second', async request => {
+      runs.push(`${request.headers['x-from'] as string} to ${request.task!.queue}`)
+      return {}
+    })
+    app.post('/', async request => QUEUES.map(queue => request.taskqueue.add('/first', { method: 'GET', queue })))
+    await app.ready()
+    const slots = await Promise.all(QUEUES.map(async name => await redis.cluster('KEYSLOT', `taskqueue:{${name}}:waiting`) as number))
+    t.equal(new Set(slots.map(slot => Math.floor(slot / SLOTS_OF_NODE))).size, 3, 'the queues lie on three nodes')
+
+    t.equal((await app.inject({ method: 'POST', url: '/' })).statusCode, 200)
+    await until(() => runs.length === 12)
+    t.strictSame(runs.sort(), [
+      ...QUEUES.flatMap(from => QUEUES.map(to => `${from} to ${to}`)), ...QUEUES.map(queue => `first in ${queue}`)
+    ])
+    for (const queue of app.taskqueue.queues) await until(async () => JSON.stringify(await queue.counts()) === JSON.stringify(NOTHING))
+    t.strictSame(log.filter(({ level }) => level > 30).map(({ msg }) => msg), ['the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and whoever can write to their store can make this app run requests as any user'])
+
+    await app.close()
+    t.equal(redis.status, 'ready', 'the cluster client stays open')
+    t.equal(await redis.get('nothing'), null)
+  })
+
+  await t.test('a prefix of the client, and a heartbeat over several nodes', async t => {
+    const store = new RedisStore(clusterOf(t, { keyPrefix: 'mine:' }), 'prefix', 2000)
+    await store.open()
+    await store.add(QUEUES.flatMap(queue => ['1', '2'].map(id => ({ queue, id, message: queue }))))
+    const holdings = []
+    for (const queue of QUEUES) {
+      const { leases } = await store.turn(queue, { settlements: [], limit: 1, leaseMs: 1000 })
+      t.match(leases, [{ id: '1', message: queue }])
+      holdings.push({ queue, leases: queue === 'b' ? [{ id: '1', attempt: 7 }] : leases, leaseMs: 1000 })
+    }
+    await store.turn('c', { settlements: [], limit: 1, leaseMs: 800 })
+    t.match(await store.extend(holdings), [{ lost: [], wakeInMs: 0 }, { lost: ['1'], wakeInMs: 0 }, { lost: [], wakeInMs: Number }])
+    await store.close()
+  })
+
+  await t.test('the rest goes on while a node is down, and all of it afterwards', async t => {
+    const { app } = await loggedApp(t, {
+      redis: clusterOf(t), queues: Object.fromEntries(QUEUES.map(name => [name, {}])), consumer: { leaseMs: 1000 }, prefix: 'another'
+    })
+    const runs: string[] = []
+    app.get('/', async request => {
+      runs.push(request.task!.queue)
+      return {}
+    })
+    await app.ready()
+    const owner = await app.taskqueue.add('/', { queue: 'a' }).then(async () => {
+      await until(() => runs.length === 1)
+      const slot = await adminOf(t, nodes[0]!).cluster('KEYSLOT', 'another:{a}:waiting') as number
+      return nodes[Math.floor(slot / SLOTS_OF_NODE)]!
+    })
+    await owner.stop()
+    await t.rejects(app.taskqueue.add('/', { queue: 'a' }), { code: 'FST_TASKQUEUE_COMMIT_FAILED' })
+    await app.taskqueue.add('/', { queue: 'b' })
+    await app.taskqueue.add('/', { queue: 'c' })
+    await until(() => runs.length === 3, 'the other queues')
+    await owner.start()
+    await until(() => app.taskqueue.add('/', { queue: 'a', id: 'again' }).then(() => true, () => false), 'adding')
+    await until(() => runs.length === 4)
+    t.strictSame(runs, ['a', 'b', 'c', 'a'])
+  })
+})
+
+const SLOTS_OF_NODE = Math.ceil(16384 / 3)
+
+async function startCluster (t: Test): Promise<RedisServer[]> {
+  const nodes: RedisServer[] = []
+  for (let i = 0; i < 3; i++) {
+    let port = await freePort()
+    // The nodes talk to each other on a port that is higher by 10,000.
+    while (port > 55_535) port = await freePort()
+    const node = await startRedis(t, {
+      args: ['--port', String(port), '--cluster-enabled', 'yes', '--cluster-node-timeout', '5000', '--cluster-require-full-coverage', 'no', '--cluster-allow-replica-migration', 'no']
+    })
+    nodes.push(Object.assign(Object.create(node) as RedisServer, { port }))
+  }
+  const admins = nodes.map(node => adminOf(t, node))
+  for (const [index, admin] of admins.entries()) {
+    const first = index * SLOTS_OF_NODE
+    // Not ADDSLOTSRANGE, which is younger than 6.2.
+    const slots = Array.from({ length: Math.min(SLOTS_OF_NODE, 16384 - first) }, (_, offset) => first + offset)
+    await admin.cluster('ADDSLOTS', ...slots)
+    await admin.call('CLUSTER', 'SET-CONFIG-EPOCH', index + 1)
+  }
+  for (const { port } of nodes.slice(1)) await admins[0]!.cluster('MEET', '127.0.0.1', port)
+  for (const admin of admins) {
+    await until(async () => /cluster_state:ok[^]*cluster_known_nodes:3\r[^]*cluster_size:3\r/.test(await admin.cluster('INFO')), 'cluster')
+  }
+  return nodes
+}
+
+function adminOf (t: Test, { path }: RedisServer): Redis {
+  const admin = new Redis({ path })
+  admin.on('error', () => {})
+  t.teardown(() => { admin.disconnect() })
+  return admin
+}
