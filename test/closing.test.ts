@@ -1,0 +1,224 @@
+import { randomUUID } from 'node:crypto'
+import { once } from 'node:events'
+import { get, type IncomingMessage } from 'node:http'
+import t from 'tap'
+import type { Store } from '../lib/index.js'
+import { LocalStore } from '../lib/local-store.js'
+import { RedisStore } from '../lib/redis-store.js'
+import { appOn, gate, loggedApp } from './logged-app.js'
+import { startRedis } from './redis-server.js'
+import { until } from './until.js'
+
+const redis = await startRedis(t)
+
+/** Stores that the test can look into after the app has closed them. */
+class OpenLocalStore extends LocalStore {
+  override async close (): Promise<void> {}
+}
+class OpenRedisStore extends RedisStore {
+  constructor () {
+    super({ path: redis.path }, randomUUID(), 2000)
+    t.teardown(() => super.close())
+  }
+
+  override async close (): Promise<void> {}
+}
+const stores: Record<string, () => Store> = { local: () => new OpenLocalStore(), redis: () => new OpenRedisStore() }
+
+for (const [type, makeStore] of Object.entries(stores)) {
+  t.test(`${type} queue: a closing app waits for the tasks that run, and claims no more`, async t => {
+    const store = makeStore()
+    const { app, add, log, closing } = await appOn(t, store, { concurrency: 2, leaseMs: 500 })
+    const runs: string[] = []
+    const gates = [gate(), gate()]
+    app.get('/:index', async request => {
+      const { index } = request.params as { index: string }
+      runs.push(index)
+      await gates[Number(index)]!.opened
+      return {}
+    })
+    await app.ready()
+    for (const url of ['/0', '/1', '/2', '/3']) await add(url)
+    await until(() => runs.length === 2)
+
+    let isClosed = false
+    const closed = app.close().then(() => { isClosed = true })
+    await closing
+    gates[0]!.open()
+    await until(() => log.some(({ msg, url }) => msg === 'task done' && url === '/0'))
+    await store.add([{ queue: 'default', id: 'late', message: '{"v":1,"method":"GET","url":"/4","headers":{}}' }])
+    await until(async () => (await store.counts('default')).running === 1)
+    t.equal(isClosed, false)
+    gates[1]!.open()
+    await closed
+    t.strictSame(runs, ['0', '1'])
+    t.strictSame(log.filter(({ msg }) => msg === 'task done').map(({ url }) => url), ['/0', '/1'])
+    t.same(await store.counts('default'), { waiting: 3, delayed: 0, running: 0, dead: 0 })
+  })
+
+  t.test(`${type} queue: after the grace a closing app gives its tasks back, at once and first in line, at no cost`, async t => {
+    const store = makeStore()
+    const { app, add, log } = await appOn(t, store, { concurrency: 2, closeGraceMs: 200, leaseMs: 600_000 })
+    const aborted: string[] = []
+    let running = 0
+    app.get('/hang', async request => {
+      running++
+      const { signal } = request.task!
+      signal.addEventListener('abort', () => { aborted.push(signal.reason.message) })
+      await new Promise(() => {})
+    })
+    await app.ready()
+    const ids = [await add('/hang'), await add('/hang'), await add('/other')]
+    await until(() => running === 2)
+    const start = performance.now()
+    await app.close()
+    const tookMs = performance.now() - start
+    t.ok(tookMs >= 198 && tookMs < 2200, `${tookMs} ms`)
+    t.strictSame(aborted, ['the app closes', 'the app closes'])
+    t.same(await store.counts('default'), { waiting: 3, delayed: 0, running: 0, dead: 0 })
+    const { leases } = await store.turn('default', { settlements: [], limit: 3, leaseMs: 1000 })
+    t.match(leases, [
+      { id: ids[0], attempt: 2, retries: 0, deaths: 0 }, { id: ids[1], attempt: 2, retries: 0, deaths: 0 }, { id: ids[2], attempt: 1, retries: 0, deaths: 0 }
+    ])
+    t.match(log.filter(({ msg }) => msg.includes('given back')), ids.slice(0, 2).map(taskId => ({ taskId, queue: 'default' })))
+  })
+
+  t.test(`${type} queue: a closing app gives back what a claim on its way still brings`, async t => {
+    const store = makeStore()
+    const claimed = gate()
+    const answer = gate()
+    const slow = new Proxy(store, {
+      get (store, name: keyof Store) {
+        if (name !== 'turn') return store[name].bind(store)
+        return async (...args: Parameters<Store['turn']>) => {
+          const result = await store.turn(...args)
+          if (result.leases.length > 0) {
+            claimed.open()
+            await answer.opened
+          }
+          return result
+        }
+      }
+    })
+    const { app, add, closing } = await appOn(t, slow)
+    let runs = 0
+    app.get('/', async () => { runs++ })
+    await app.ready()
+    const id = await add('/')
+    await claimed.opened
+    const closed = app.close()
+    await closing
+    answer.open()
+    await closed
+    t.equal(runs, 0)
+    t.match((await store.turn('default', { settlements: [], limit: 1, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
+  })
+
+  t.test(`${type} queue: the grace is shorter than what Fastify allows a plugin to close`, async t => {
+    const store = makeStore()
+    const { app, add } = await appOn(t, store, { closeGraceMs: 60_000 }, 'default', { pluginTimeout: 1500 })
+    let running = false
+    app.get('/', async () => {
+      running = true
+      await new Promise(() => {})
+    })
+    await app.ready()
+    await add('/')
+    await until(() => running)
+    await app.close()
+    t.match(await store.counts('default'), { waiting: 1, running: 0 })
+  })
+
+  t.test(`${type} queue: a request that is under way while the app closes still adds its tasks`, async t => {
+    const store = makeStore()
+    const { app, closing } = await appOn(t, store, { leaseMs: 500 })
+    const arrived = gate()
+    const { opened, open } = gate()
+    app.get('/', async request => {
+      arrived.open()
+      await opened
+      return { id: request.taskqueue.add('/task') }
+    })
+    const address = await app.listen({ port: 0, host: '127.0.0.1' })
+    // On a connection of its own, which would otherwise be kept alive and the server open.
+    const answer = once(get(address, { agent: false }), 'response')
+    await arrived.opened
+    const closed = app.close()
+    await closing
+    open()
+    const [response] = await answer as [IncomingMessage]
+    t.equal(response.statusCode, 200)
+    const { id } = JSON.parse(String(await response.toArray()))
+    await closed
+    t.match((await store.turn('default', { settlements: [], limit: 9, leaseMs: 1000 })).leases, [{ id, attempt: 1 }])
+  })
+}
+
+t.test('tasks of a local queue that are lost with the app are logged', async t => {
+  const { app, log } = await loggedApp(t, { queues: { empty: {}, mail: {} }, consumer: false })
+  await app.ready()
+  await app.taskqueue.transaction(tx => { for (const delayMs of [0, 0, 60_000]) tx.add('/', { queue: 'mail', delayMs }) })
+  await app.close()
+  t.match(log.filter(({ msg }) => msg.includes('lost with its process')), [{ level: 40, queue: 'mail', waiting: 2, delayed: 1 }])
+  t.equal(log.filter(({ queue }) => queue === 'empty').length, 0)
+})
+
+t.test('an app closes before it is ready', async t => {
+  for (const options of [{}, { redis: { path: redis.path } }, { redis: { path: `${redis.path}-not` } }]) {
+    const { app } = await loggedApp(t, options)
+    t.ok(await inTime(() => app.close()) < 1000)
+  }
+})
+
+t.test('an app whose start failed closes, and lets go of its connections', async t => {
+  const { port } = await startRedis(t, { tcp: true, args: ['--requirepass', 'secret'] })
+  const { app } = await loggedApp(t, { redis: `redis://127.0.0.1:${port}` })
+  await t.rejects(async () => { await app.ready() }, { code: 'FST_TASKQUEUE_UNREACHABLE' })
+  t.ok(await inTime(() => app.close()) < 1000)
+})
+
+for (const trouble of ['gone', 'frozen'] as const) {
+  t.test(`an app whose Redis is ${trouble} closes, and says which tasks will run again`, async t => {
+    const redis = await startRedis(t)
+    const { app, log } = await loggedApp(t, { redis: { path: redis.path }, consumer: { concurrency: 2, closeGraceMs: 100 } })
+    let running = 0
+    app.get('/', async () => {
+      running++
+      await new Promise(() => {})
+    })
+    await app.ready()
+    const ids = [await app.taskqueue.add('/'), await app.taskqueue.add('/')]
+    await until(() => running === 2)
+    if (trouble === 'gone') await redis.stop()
+    else redis.freeze()
+    t.ok(await inTime(() => app.close()) < 5000)
+    t.match(log.filter(({ msg }) => msg.includes('could not be settled')), [{ level: 40, taskIds: ids }])
+  })
+}
+
+t.test('SIGTERM of Redis during the grace does not keep the app from closing', async t => {
+  const redis = await startRedis(t)
+  const { app } = await loggedApp(t, { redis: { path: redis.path }, consumer: { closeGraceMs: 300, leaseMs: 500 } })
+  const { opened, open } = gate()
+  const running = gate()
+  app.get('/', async () => {
+    running.open()
+    await opened
+    return {}
+  })
+  await app.ready()
+  await app.taskqueue.add('/')
+  await running.opened
+  const closing = inTime(() => app.close())
+  await redis.stop('SIGTERM')
+  open()
+  t.ok(await closing < 5000)
+})
+
+/** Returns how many milliseconds it took; rejects when it was too many. */
+async function inTime (close: () => PromiseLike<unknown>): Promise<number> {
+  const start = performance.now()
+  const timer = AbortSignal.timeout(15_000)
+  await Promise.race([close(), once(timer, 'abort').then(() => { throw new Error('it did not close within 15 s') })])
+  return performance.now() - start
+}

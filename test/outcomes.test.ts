@@ -1,0 +1,244 @@
+import { randomUUID } from 'node:crypto'
+import { PassThrough, Readable } from 'node:stream'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import t from 'tap'
+import type { AddOptions, ConsumerOptions, Store } from '../lib/index.js'
+import { LocalStore } from '../lib/local-store.js'
+import { RedisStore } from '../lib/redis-store.js'
+import { appOn, gate } from './logged-app.js'
+import { startRedis } from './redis-server.js'
+import { until } from './until.js'
+
+const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+
+interface Case {
+  title: string
+  handler (request: FastifyRequest, reply: FastifyReply): unknown
+  consumer?: ConsumerOptions
+  options?: AddOptions
+  /** What is logged at the end of each attempt. */
+  ends: object[]
+  /** Whether the task is dead in the end, and not done. */
+  dead?: boolean
+}
+
+const hang = () => new Promise(() => {})
+const done = { level: 30, msg: 'task done', status: 200 }
+const fails = (status: number) => ({ level: 40, msg: 'task failed and will be tried again', status })
+const failed = (status: number) => ({ level: 50, msg: 'task failed for good', status })
+const timedOut = { level: 40, msg: 'task failed and will be tried again', reason: 'no answer within 100 ms' }
+
+/** Fails at the first attempt and succeeds at the second. */
+const once = (fail: Case['handler']): Case['handler'] => async (request, reply) => request.task!.attempt === 1 ? await fail(request, reply) : 'well'
+
+const cases: Case[] = [
+  ...[200, 201, 204].map((status): Case => ({
+    title: `${status} is done`,
+    handler: (_request, reply) => reply.code(status).send(),
+    ends: [{ ...done, status }]
+  })),
+  {
+    title: 'a redirection is done, and not followed',
+    handler: (_request, reply) => reply.redirect('/elsewhere', 303),
+    ends: [{ level: 40, msg: 'task done, its redirection not followed', status: 303, location: '/elsewhere' }]
+  },
+  ...[400, 401, 403, 404, 410, 422].map((status): Case => ({
+    title: `${status} is a dead letter at once`,
+    handler: (_request, reply) => reply.code(status).send(),
+    ends: [{ ...failed(status), reason: `status ${status}` }],
+    dead: true
+  })),
+  ...[408, 409, 425, 429, 500, 502, 599].map((status): Case => ({
+    title: `${status} is tried again, after the backoff`,
+    handler: once((_request, reply) => reply.code(status).send()),
+    consumer: { backoff: retry => retry * 7 },
+    ends: [{ ...fails(status), delayMs: 7 }, done]
+  })),
+  {
+    title: 'a handler that throws is tried again, each time after the backoff for it, and is dead after the last retry',
+    handler: () => { throw new Error('broken') },
+    consumer: { backoff: retry => retry * 7, maxRetries: 3 },
+    ends: [{ ...fails(500), delayMs: 7 }, { ...fails(500), delayMs: 14 }, { ...fails(500), delayMs: 21 }, { ...failed(500), reason: 'status 500, after 3 retries' }],
+    dead: true
+  },
+  {
+    title: '503 is tried again when Retry-After says, whatever the backoff',
+    handler: once((_request, reply) => reply.code(503).header('retry-after', '1').send()),
+    consumer: { backoff: () => 3_600_000 },
+    ends: [{ ...fails(503), delayMs: 1000, retryAfter: '1' }, done]
+  },
+  {
+    title: 'a task may have more retries than its consumer gives',
+    handler: (request, reply) => reply.code(request.task!.attempt < 4 ? 500 : 200).send(),
+    consumer: { backoff: () => 0, maxRetries: 0 },
+    options: { maxRetries: 3 },
+    ends: [fails(500), fails(500), fails(500), done]
+  },
+  {
+    title: 'a task may have fewer retries than its consumer gives',
+    handler: (_request, reply) => reply.code(500).send(),
+    options: { maxRetries: 0 },
+    ends: [{ ...failed(500), reason: 'status 500, after 0 retries' }],
+    dead: true
+  },
+  {
+    title: 'a handler that hangs ends by the timeout of its consumer',
+    handler: once(hang),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
+    title: 'a handler that hangs ends by the timeout of its task',
+    handler: hang,
+    consumer: { backoff: () => 0 },
+    options: { timeoutMs: 100, maxRetries: 1 },
+    ends: [timedOut, { level: 50, msg: 'task failed for good', reason: 'no answer within 100 ms, after 1 retries' }],
+    dead: true
+  },
+  {
+    title: 'a handler that hijacks its reply and never answers ends by the timeout',
+    handler: once((_request, reply) => { reply.hijack() }),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
+    title: 'an answer by hand, after hijacking, counts',
+    handler (_request, reply) {
+      reply.hijack()
+      reply.raw.writeHead(410)
+      reply.raw.end('gone')
+    },
+    ends: [failed(410)],
+    dead: true
+  },
+  {
+    title: 'a handler that destroys its reply is tried again',
+    handler: once((_request, reply) => {
+      reply.raw.destroy()
+      return hang()
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 5000 },
+    ends: [{ level: 40, msg: 'task failed and will be tried again', reason: /destroyed|reset|closed/i }, done]
+  },
+  {
+    title: 'an answer that breaks off is tried again',
+    handler: once(() => Readable.from((async function * () {
+      yield 'half an ans'
+      throw new Error('broken')
+    })())),
+    consumer: { backoff: () => 0, timeoutMs: 5000 },
+    ends: [{ level: 40, msg: 'task failed and will be tried again' }, done]
+  },
+  {
+    title: 'an answer that stops half-way ends by the timeout',
+    handler: once(() => {
+      const stream = new PassThrough()
+      stream.write('half an ans')
+      return stream
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
+    title: 'a long answer is done when it has ended',
+    handler: () => Readable.from(Array.from({ length: 100 }, () => Buffer.alloc(100_000))),
+    ends: [done]
+  }
+]
+
+const redis = await startRedis(t)
+const stores: Record<string, () => Store> = {
+  local: () => new LocalStore(),
+  redis: () => new RedisStore({ path: redis.path }, randomUUID(), 2000)
+}
+
+for (const [type, makeStore] of Object.entries(stores)) {
+  t.test(`${type} queue`, async t => {
+    for (const { title, handler, consumer, options, ends, dead = false } of cases) {
+      t.test(title, async t => {
+        const store = makeStore()
+        const { app, add, lines, log } = await appOn(t, store, consumer)
+        const times: number[] = []
+        app.post('/tasks/:name', async (request, reply) => {
+          times.push(performance.now())
+          return await handler(request, reply)
+        })
+        await app.ready()
+        const id = await add('/tasks/it?a=1', { method: 'POST', ...options })
+        const logged = await lines(id, ends.length)
+        t.match(logged, ends.map((end, index) => ({
+          taskId: id, queue: 'default', url: '/tasks/it?a=1', attempt: index + 1, durationMs: Number, ...end
+        })))
+        await until(async () => (await store.counts('default')).running === 0)
+        t.same(await store.counts('default'), { ...NOTHING, dead: dead ? 1 : 0 })
+        t.equal(times.length, ends.length)
+        for (const [index, { delayMs = 0 }] of logged.slice(0, -1).entries()) t.ok(times[index + 1]! - times[index]! >= delayMs - 2, `retry ${index + 1} is not early`)
+        t.equal(log.filter(line => line.taskId === id).length, ends.length, 'one line for each attempt')
+      })
+    }
+  })
+
+  t.test(`${type} queue: the timeout frees the slot and aborts the signal, although the handler goes on`, async t => {
+    const { app, add, lines } = await appOn(t, makeStore(), { timeoutMs: 100, backoff: () => 0 })
+    const events: string[] = []
+    const { opened, open } = gate()
+    app.get('/slow', async request => {
+      const { attempt, signal } = request.task!
+      events.push(`slow ${attempt}`)
+      if (attempt > 1) return 'well'
+      signal.addEventListener('abort', () => { events.push(`aborted: ${signal.reason.message}`) })
+      request.taskqueue.add('/child')
+      await opened
+      t.throws(() => request.taskqueue.add('/child'), { code: 'FST_TASKQUEUE_CLOSED' })
+      return 'late'
+    })
+    app.get('/child', async () => { events.push('child') })
+    app.get('/next', async () => {
+      events.push('next')
+      return {}
+    })
+    await app.ready()
+    const slow = await add('/slow')
+    const next = await add('/next')
+    t.match(await lines(slow, 2), [{ attempt: 1, reason: /no answer within 100 ms/ }, { attempt: 2, status: 200 }])
+    await lines(next, 1)
+    t.strictSame(events, ['slow 1', 'aborted: no answer within 100 ms', 'next', 'slow 2'])
+    open()
+    const last = await add('/next')
+    await lines(last, 1)
+    t.strictSame(events.slice(4), ['next'], 'what it added is not run')
+    t.equal((await lines(slow, 2)).length, 2)
+  })
+}
+
+const MIB = 2 ** 20
+
+for (const [title, provide] of [['at once', (push: () => void) => { push() }], ['bit by bit', setImmediate]] as const) {
+  t.test(`an answer without an end that comes ${title} takes no memory, and ends by the timeout`, async t => {
+    const { app, add, lines } = await appOn(t, new LocalStore(), { timeoutMs: 2000, maxRetries: 0 })
+    let length = 0
+    let most = 0
+    const answer = new Readable({
+      read () {
+        length += MIB
+        if (length % (32 * MIB) === 0) most = Math.max(most, buffered())
+        provide(() => { this.push(Buffer.alloc(MIB, length)) })
+      }
+    })
+    app.get('/', async () => answer)
+    await app.ready()
+    t.match(await lines(await add('/'), 1), [{ reason: /no answer within 2000 ms/ }])
+    t.ok(answer.destroyed)
+    t.ok(length > 64 * MIB, `${length / MIB} MiB of answer`)
+    t.ok(most < 48 * MIB, `${Math.round(most / MIB)} MiB in memory`)
+  })
+}
+
+/** How many bytes of answers are kept, garbage apart. */
+function buffered (): number {
+  setFlagsFromString('--expose-gc')
+  runInNewContext('gc')()
+  return process.memoryUsage().arrayBuffers
+}
