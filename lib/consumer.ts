@@ -95,6 +95,8 @@ export class Consumer {
   feel ({ lost, outlook }: Pulse): void {
     this.#lose(lost)
     this.#look(outlook)
+    // The store answers again, which is no time to go on waiting.
+    if (this.#failures > 0) this.wake()
   }
 
   async #turn (): Promise<void> {
@@ -162,11 +164,15 @@ export class Consumer {
   }
 
   #giveBack (): void {
-    for (const { lease, abort } of this.#running.values()) {
+    const running = [...this.#running.values()]
+    this.#running.clear()
+    for (const { lease } of running) {
       this.#log.warn({ taskId: lease.id }, 'task is given back: the app closes and its grace is over')
-      this.#end({ lease, verdict: { kind: 'release' } })
-      abort.abort(new Error('the app closes'))
+      this.#ended.push({ lease, verdict: { kind: 'release' } })
     }
+    // In one turn, which keeps their order.
+    this.wake()
+    for (const { abort } of running) abort.abort(new Error('the app closes'))
   }
 
   #lose (ids: readonly string[]): void {

@@ -78,14 +78,22 @@ export async function dispatch (app: FastifyInstance, { method, url, headers, pa
     }, (error, response) => {
       if (error !== null && error !== undefined) return fail(error)
       const { statusCode: status, headers: { 'retry-after': retryAfter, location } } = response!
-      response!.stream()
+      const stream = response!.stream()
+      stream
         .on('error', fail)
         .on('end', () => {
           finish(context.seen
             ? { kind: 'answered', status, retryAfter: retryAfter === undefined ? undefined : String(retryAfter), location }
             : { kind: 'unseen' })
         })
-        .resume()
+        .on('data', () => {
+          // light-my-request also writes it to a socket that goes nowhere, but slowly: unless
+          // that is waited for, an answer without an end fills the memory.
+          const { socket } = pair!.response
+          if (socket?.writableNeedDrain !== true) return
+          stream.pause()
+          socket.once('drain', () => { stream.resume() })
+        })
     })
   })
 }

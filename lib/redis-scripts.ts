@@ -5,7 +5,7 @@
  *     waiting   list of ids, the next one first
  *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
  *     running   sorted set of ids by the end of their lease, in milliseconds of the lease clock
- *     dead      sorted set of ids by time of death
+ *     dead      sorted set of ids by time of death, in microseconds
  *     message   hash of messages by id
  *     suspects  list of ids that were running when their consumer died, the next one first
  *     progress  hash by id of "attempt retries deaths suspect reason", from the first claim on
@@ -52,23 +52,34 @@ end
 
 /** `add` reads tasks from a list: for each its id, its message and when it is due, 0 for at once. */
 const adding = /* lua */ `
+-- Puts tasks in line before it keeps their messages, by which they are known: so, if something
+-- is wrong with a key, it can be done again.
 local function add (k, list)
-  local waiting = {}
-  for i = 1, #list, 3 do
-    local id, message, due = list[i], list[i + 1], tonumber(list[i + 2])
-    local is_new = redis.call('HSETNX', k.message, id, message) == 1
-    if not is_new and redis.call('ZREM', k.dead, id) == 1 then
+  local ids, delayed, waiting, messages, seen = {}, {}, {}, {}, {}
+  for i = 1, #list, 3 do ids[#ids + 1] = list[i] end
+  local known = {}
+  for i = 1, #ids, 1000 do
+    for _, message in ipairs(redis.call('HMGET', k.message, unpack(ids, i, math.min(i + 999, #ids)))) do known[#known + 1] = message end
+  end
+  for i, id in ipairs(ids) do
+    local message, due = list[i * 3 - 1], tonumber(list[i * 3])
+    if known[i] and redis.call('ZREM', k.dead, id) == 1 then
       redis.call('HDEL', k.progress, id)
-      redis.call('HSET', k.message, id, message)
-      is_new = true
+      known[i] = false
     end
-    if is_new and due > now_us then
-      redis.call('ZADD', k.delayed, string.format('%.0f', due), id)
-    elseif is_new then
-      waiting[#waiting + 1] = id
+    if not known[i] and not seen[id] then
+      seen[id] = true
+      for _, value in ipairs({ id, message }) do messages[#messages + 1] = value end
+      if due > now_us then
+        for _, value in ipairs({ string.format('%.0f', due), id }) do delayed[#delayed + 1] = value end
+      else
+        waiting[#waiting + 1] = id
+      end
     end
   end
+  call_with('ZADD', k.delayed, delayed)
   call_with('RPUSH', k.waiting, waiting)
+  call_with('HSET', k.message, messages)
   wake(k)
 end
 
@@ -128,9 +139,11 @@ local function give_back (list, ids)
   for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
 end
 
+local buried = 0
 local function bury (k, id, p, reason)
   redis.call('HSET', k.progress, id, progress(p, reason))
-  redis.call('ZADD', k.dead, now, id)
+  redis.call('ZADD', k.dead, string.format('%.0f', now_us + buried), id)
+  buried = buried + 1
 end
 
 local function keep_newest_dead (k, limit)
@@ -181,9 +194,11 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   local packed = redis.call('HGET', k.prepared, ARGV[1])
   if packed then
+    -- Changes nothing, and allows the rest if the memory is full.
+    redis.call('HDEL', k.prepared, '')
+    add(k, cmsgpack.unpack(packed))
     redis.call('HDEL', k.prepared, ARGV[1])
     if ARGV[2] == '1' then redis.call('ZADD', k.commits, now, ARGV[1]) else redis.call('ZREM', k.commits, ARGV[1]) end
-    add(k, cmsgpack.unpack(packed))
   end
 end
 `

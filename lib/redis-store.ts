@@ -43,6 +43,7 @@ export class RedisStore implements Store {
   readonly #watchers = new Map<string, Array<() => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
   readonly #conclusions = new Set<Conclusion>()
+  readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
   #subscriber: Redis | Cluster | undefined
   /** Why and since when the connection is down: what fails meanwhile says only that it is. */
   #lastError: Error | undefined
@@ -56,9 +57,10 @@ export class RedisStore implements Store {
     this.#isOurs = !isClient(location)
     this.#client = isClient(location) ? location : connect(location, timeoutMs)
     this.#address = addressOf(this.#client)
-    this.#noteErrors(this.#client)
-    this.#client.on('close', () => { this.#downSince ??= performance.now() })
-    this.#client.on('ready', () => {
+    this.#listen(this.#client, 'error', error => { this.#lastError = error as Error })
+    this.#listen(this.#client, 'close', () => { this.#downSince ??= performance.now() })
+    this.#listen(this.#client, 'ready', () => {
+      this.#lastError = undefined
       this.#downSince = undefined
       for (const resolve of this.#waiters.splice(0)) resolve()
       for (const conclusion of this.#conclusions) this.#conclude(conclusion)
@@ -68,6 +70,9 @@ export class RedisStore implements Store {
 
   async open (): Promise<void> {
     await this.#connect(this.#client)
+    const { db = 0 } = this.#client.options as RedisOptions
+    // A client that could not select its database when it connected says nothing, and uses another.
+    if (this.#isOurs && db !== 0) await (this.#client as Redis).select(db).catch(error => { throw this.#unreachable(error) })
     await this.#load()
     await this.#run('vote', [`${this.#prefix}:vote`], [])
   }
@@ -171,7 +176,8 @@ export class RedisStore implements Store {
     const farewells = [...this.#turns.keys()].map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
     const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion))
     await Promise.race([Promise.allSettled([...farewells, ...conclusions]), sleep(this.#timeoutMs, undefined, { ref: false })])
-    if (this.#isOurs) this.#client.disconnect()
+    if (this.#isOurs) return this.#client.disconnect()
+    for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
   }
 
   /** The keys of one queue share a hash tag, and with it a slot of a cluster. */
@@ -228,7 +234,7 @@ export class RedisStore implements Store {
         const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
         if (isAnswer(error) || this.#client.status === 'ready' || leftMs <= 0) throw error
         const reconnected = new Promise<void>(resolve => { this.#waiters.push(resolve) })
-        await Promise.race([reconnected, sleep(leftMs)])
+        await Promise.race([reconnected, sleep(leftMs, undefined, { ref: false })])
       }
     }
   }
@@ -249,7 +255,8 @@ export class RedisStore implements Store {
 
   #makeSubscriber (): Redis | Cluster {
     const subscriber = (this.#client as Redis).duplicate()
-    this.#noteErrors(subscriber)
+    // Its errors are those of the client; without a listener they would be printed.
+    subscriber.on('error', error => { this.#lastError ??= error as Error })
     subscriber.on('message', (channel: string) => { for (const wake of this.#watchers.get(channel) ?? []) wake() })
     // Notifications were missed while it was away.
     subscriber.on('ready', () => { for (const wake of [...this.#watchers.values()].flat()) wake() })
@@ -267,9 +274,10 @@ export class RedisStore implements Store {
     }
   }
 
-  #noteErrors (client: Redis | Cluster): void {
-    client.on('error', (error: Error) => { this.#lastError = error })
-    client.on('ready', () => { this.#lastError = undefined })
+  /** Until it is closed: the client may be the user's. */
+  #listen (client: Redis | Cluster, event: string, listener: (value: unknown) => void): void {
+    this.#listeners.push([event, listener])
+    client.on(event, listener)
   }
 
   /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */

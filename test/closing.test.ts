@@ -5,6 +5,7 @@ import t from 'tap'
 import type { Store } from '../lib/index.js'
 import { LocalStore } from '../lib/local-store.js'
 import { RedisStore } from '../lib/redis-store.js'
+import { addTo } from './add-to.js'
 import { appOn, gate, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 import { until } from './until.js'
@@ -46,7 +47,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     await closing
     gates[0]!.open()
     await until(() => log.some(({ msg, url }) => msg === 'task done' && url === '/0'))
-    await store.add([{ queue: 'default', id: 'late', message: '{"v":1,"method":"GET","url":"/4","headers":{}}' }])
+    await addTo(store, [{ queue: 'default', id: 'late', message: '{"v":1,"method":"GET","url":"/4","headers":{}}' }])
     await until(async () => (await store.counts('default')).running === 1)
     t.equal(isClosed, false)
     gates[1]!.open()
@@ -76,7 +77,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     t.ok(tookMs >= 198 && tookMs < 2200, `${tookMs} ms`)
     t.strictSame(aborted, ['the app closes', 'the app closes'])
     t.same(await store.counts('default'), { waiting: 3, delayed: 0, running: 0, dead: 0 })
-    const { leases } = await store.turn('default', { settlements: [], limit: 3, leaseMs: 1000 })
+    const { leases } = await store.turn('default', { settlements: [], limit: 3, alone: false, leaseMs: 1000 })
     t.match(leases, [
       { id: ids[0], attempt: 2, retries: 0, deaths: 0 }, { id: ids[1], attempt: 2, retries: 0, deaths: 0 }, { id: ids[2], attempt: 1, retries: 0, deaths: 0 }
     ])
@@ -111,7 +112,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     answer.open()
     await closed
     t.equal(runs, 0)
-    t.match((await store.turn('default', { settlements: [], limit: 1, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
+    t.match((await store.turn('default', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
   })
 
   t.test(`${type} queue: the grace is shorter than what Fastify allows a plugin to close`, async t => {
@@ -150,7 +151,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     t.equal(response.statusCode, 200)
     const { id } = JSON.parse(String(await response.toArray()))
     await closed
-    t.match((await store.turn('default', { settlements: [], limit: 9, leaseMs: 1000 })).leases, [{ id, attempt: 1 }])
+    t.match((await store.turn('default', { settlements: [], limit: 9, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 1 }])
   })
 }
 

@@ -4,6 +4,7 @@ import t from 'tap'
 import type { Store } from '../lib/index.js'
 import { LocalStore } from '../lib/local-store.js'
 import { RedisStore } from '../lib/redis-store.js'
+import { addTo } from './add-to.js'
 import { appOn, gate, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 import { until } from './until.js'
@@ -58,7 +59,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const store = makeStore()
     await store.open()
     const { app } = await appOn(t, store)
-    await store.add([{ queue: 'default', id: 'early', message: '{"v":1,"method":"GET","url":"/","headers":{}}' }])
+    await addTo(store, [{ queue: 'default', id: 'early', message: '{"v":1,"method":"GET","url":"/","headers":{}}' }])
     const events: string[] = []
     app.register(async app => {
       app.addHook('onReady', async () => {
@@ -145,7 +146,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     await app.ready()
     const url = '"method":"GET","url":"/","headers":{}'
     const messages = ['', 'no JSON', 'null', '[]', '{}', `{"v":2,${url}}`, '{"v":1,"method":"GET","url":"//evil.test/","headers":{}}', `{"v":1,${url},"text":7}`]
-    await store.add(messages.map((message, index) => ({ queue: 'default', id: `bad ${index}`, message })))
+    await addTo(store, messages.map((message, index) => ({ queue: 'default', id: `bad ${index}`, message })))
     t.match(await lines(await add('/'), 1), [{ msg: 'task done' }])
     for (const index of messages.keys()) {
       t.match(await lines(`bad ${index}`, 1), [{ level: 50, msg: 'task is dead before it was attempted', queue: 'default', attempt: 1, reason: /unreadable/ }])
@@ -170,13 +171,13 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const id = await add('/')
     await until(async () => (await store.counts('default')).running === 1)
     // As if it had expired and been taken over.
-    const { leases } = await store.turn('default', { settlements: [{ lease: { id, attempt: 1 }, verdict: { kind: 'release' } }], limit: 1, leaseMs: 60_000 })
+    const { leases } = await store.turn('default', { settlements: [{ lease: { id, attempt: 1 }, verdict: { kind: 'release' } }], limit: 1, alone: false, leaseMs: 60_000 })
     t.match(leases, [{ id, attempt: 2 }])
     await until(() => reasons.length === 1)
     t.match(reasons, ['lease is lost'])
     t.match(log.filter(({ msg }) => msg.includes('lost its lease')), [{ level: 40, taskId: id, queue: 'default' }])
     t.same(await store.counts('default'), { ...NOTHING, running: 1 })
-    t.strictSame((await store.turn('default', { settlements: [{ lease: leases[0]!, verdict: { kind: 'done' } }], limit: 0, leaseMs: 500 })).settled, [true])
+    t.strictSame((await store.turn('default', { settlements: [{ lease: leases[0]!, verdict: { kind: 'done' } }], limit: 0, alone: false, leaseMs: 500 })).settled, [true])
     t.same(await store.counts('default'), NOTHING)
   })
 

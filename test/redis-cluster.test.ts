@@ -1,6 +1,7 @@
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { RedisStore } from '../lib/redis-store.js'
+import { addTo } from './add-to.js'
 import { loggedApp } from './logged-app.js'
 import { freePort, startRedis, type RedisServer } from './redis-server.js'
 import { until } from './until.js'
@@ -52,15 +53,15 @@ t.test('in a cluster', async t => {
   await t.test('a prefix of the client, and a heartbeat over several nodes', async t => {
     const store = new RedisStore(clusterOf(t, { keyPrefix: 'mine:' }), 'prefix', 2000)
     await store.open()
-    await store.add(QUEUES.flatMap(queue => ['1', '2'].map(id => ({ queue, id, message: queue }))))
+    await addTo(store, QUEUES.flatMap(queue => ['1', '2'].map(id => ({ queue, id, message: queue }))))
     const holdings = []
     for (const queue of QUEUES) {
-      const { leases } = await store.turn(queue, { settlements: [], limit: 1, leaseMs: 1000 })
+      const { leases } = await store.turn(queue, { settlements: [], limit: 1, alone: false, leaseMs: 1000 })
       t.match(leases, [{ id: '1', message: queue }])
       holdings.push({ queue, leases: queue === 'b' ? [{ id: '1', attempt: 7 }] : leases, leaseMs: 1000 })
     }
-    await store.turn('c', { settlements: [], limit: 1, leaseMs: 800 })
-    t.match(await store.extend(holdings), [{ lost: [], wakeInMs: 0 }, { lost: ['1'], wakeInMs: 0 }, { lost: [], wakeInMs: Number }])
+    await store.turn('c', { settlements: [], limit: 1, alone: false, leaseMs: 800 })
+    t.match(await store.extend(holdings), [{ lost: [], outlook: { wakeInMs: 0 } }, { lost: ['1'], outlook: { wakeInMs: 0 } }, { lost: [], outlook: { wakeInMs: Number } }])
     await store.close()
   })
 
