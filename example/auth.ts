@@ -1,7 +1,7 @@
 // Log in, add a task, and the task runs as you: `@fastify/auth` takes a task's user as well
 // as a token, on the same route.
 //
-//     npm run build && node dist/example/auth.js
+//     npm run build && node build/example/auth.js
 import { pathToFileURL } from 'node:url'
 import auth from '@fastify/auth'
 import jwt from '@fastify/jwt'

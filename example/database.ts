@@ -1,6 +1,6 @@
 // An order and the task that ships it stand or fall together.
 //
-//     npm run build && node dist/example/database.js
+//     npm run build && node build/example/database.js
 import { setTimeout } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'

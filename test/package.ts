@@ -68,7 +68,7 @@ async function checkPackage (): Promise<void> {
   const sources = readdirSync(join(root, 'lib')).map(file => basename(file, '.ts'))
   assert.deepEqual(files.map(({ path }: { path: string }) => path).sort(), [
     'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md',
-    ...sources.flatMap(source => [`lib/${source}.ts`, ...['js', 'js.map', 'd.ts'].map(type => `dist/lib/${source}.${type}`)])
+    ...sources.flatMap(source => [`lib/${source}.ts`, ...['js', 'js.map', 'd.ts'].map(type => `build/lib/${source}.${type}`)])
   ].sort())
   ok(`${files.length} files are packed: lib, what is built from it, and the documents`)
 
@@ -83,14 +83,14 @@ async function checkPackage (): Promise<void> {
   const installing = Object.keys(packages).filter(path => packages[path].hasInstallScript)
   assert.deepEqual(installing, [], 'no package runs a script when it is installed')
   ok(`it installs in an empty project, with ${Object.keys(packages).length - 1} other packages, none of which runs a script`)
-  checkMaps(join(javascript, 'node_modules', name, 'dist/lib'))
+  checkMaps(join(javascript, 'node_modules', name, 'build/lib'))
 
   writeFileSync(join(javascript, 'run.cjs'), program)
   for (const [file, text] of Object.entries(programs)) writeFileSync(join(javascript, file), text)
   const consumer = readFileSync(join(root, 'test/consumer.ts'))
   for (const file of ['consumer.ts', 'consumer.cts']) writeFileSync(join(typescript, file), consumer)
   // All declarations of the package, also those that the consumer's imports do not lead to.
-  const declarations = sources.map(source => `node_modules/${name}/dist/lib/${source}.d.ts`)
+  const declarations = sources.map(source => `node_modules/${name}/build/lib/${source}.d.ts`)
 
   const checks = [
     async () => {
