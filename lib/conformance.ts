@@ -44,12 +44,8 @@ async function add (store: Store, tasks: readonly NewTask[]): Promise<void> {
   await prepared.commit()
 }
 
-/** Takes turns until all is settled: a turn may leave some for the next one. */
-async function turn (store: Store, queue: string, settlements: readonly Settlement[], limit = 0, rest: Partial<Turn> = {}): Promise<TurnResult> {
-  const first = await store.turn(queue, { settlements, limit, alone: false, leaseMs: LONG_MS, ...rest })
-  if (first.settled.length >= settlements.length) return first
-  const { settled, leases, outlook } = await turn(store, queue, settlements.slice(first.settled.length), limit - first.leases.length, rest)
-  return { settled: [...first.settled, ...settled], leases: [...first.leases, ...leases], outlook }
+function turn (store: Store, queue: string, settlements: readonly Settlement[], limit = 0, rest: Partial<Turn> = {}): Promise<TurnResult> {
+  return store.turn(queue, { settlements, limit, alone: false, leaseMs: LONG_MS, ...rest })
 }
 
 async function claim (store: Store, queue: string, limit = 100, leaseMs = LONG_MS): Promise<readonly Lease[]> {

@@ -17,6 +17,8 @@ interface Running {
   readonly abort: AbortController
 }
 
+const PAUSE_MS = 100
+
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows
  * stores and attempts, and nothing of HTTP.
@@ -38,6 +40,7 @@ export class Consumer {
   readonly #ended: Settlement[] = []
   #state: 'new' | 'consuming' | 'stopping' = 'new'
   #turning = false
+  #paused = false
   #woken = false
   #suspects = false
   #failures = 0
@@ -113,7 +116,7 @@ export class Consumer {
 
   /** Decides what to claim. Where there are suspects nothing else is, until nothing else runs and one of them can be. */
   #plan (): { limit: number, alone: boolean } {
-    if (this.#state !== 'consuming') return { limit: 0, alone: false }
+    if (this.#state !== 'consuming' || this.#paused) return { limit: 0, alone: false }
     if (this.#suspects) return this.#isolation.enter() ? { limit: 1, alone: true } : { limit: 0, alone: false }
     return { limit: this.#isolation.isOpen ? this.#limits.concurrency - this.#running.size : 0, alone: false }
   }
@@ -151,10 +154,21 @@ export class Consumer {
     this.#attempt(lease, abort).then(settlement => {
       this.#isolation.end()
       if (alone) this.#isolation.leave()
+      // The app has turned the task away because it is about to close.
+      if (settlement.verdict.kind === 'release') this.#pause()
       // Otherwise it has been given back meanwhile.
       if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
     })
     return true
+  }
+
+  /** Leaves the tasks to others, who may have more luck. */
+  #pause (): void {
+    this.#paused = true
+    setTimeout(() => {
+      this.#paused = false
+      this.wake()
+    }, PAUSE_MS).unref()
   }
 
   #end (settlement: Settlement): void {
@@ -205,7 +219,7 @@ export class Consumer {
     // Longer than a timer can wait; the heartbeat looks again long before.
     if (ms > 0x7fffffff || this.#state !== 'consuming') return
     clearTimeout(this.#alarm)
-    this.#alarm = setTimeout(() => { this.wake() }, ms)
+    this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms))
   }
 
   #isIdle (): boolean {

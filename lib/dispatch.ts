@@ -29,7 +29,7 @@ export interface Dispatch {
   readonly store: Store
   /** The tasks that it added to its own store, to be stored when it is settled. */
   readonly chain: NewTask[]
-  /** Whether the app has begun to handle the request, rather than turned it away because it closes. */
+  /** Whether the request has come as far as a hook. */
   seen: boolean
 }
 
@@ -77,14 +77,15 @@ export async function dispatch (app: FastifyInstance, { method, url, headers, pa
       payloadAsStream: true
     }, (error, response) => {
       if (error !== null && error !== undefined) return fail(error)
-      const { statusCode: status, headers: { 'retry-after': retryAfter, location } } = response!
+      const { statusCode: status, headers: { 'retry-after': retryAfter, location, connection } } = response!
+      // What the router of a closing app answers, before any hook.
+      const isTurnedAway = !context.seen && status === 503 && connection === 'close'
       const stream = response!.stream()
       stream
         .on('error', fail)
         .on('end', () => {
-          finish(context.seen
-            ? { kind: 'answered', status, retryAfter: retryAfter === undefined ? undefined : String(retryAfter), location }
-            : { kind: 'unseen' })
+          if (isTurnedAway) finish({ kind: 'unseen' })
+          else finish({ kind: 'answered', status, retryAfter: retryAfter === undefined ? undefined : String(retryAfter), location })
         })
         .on('data', () => {
           // light-my-request also writes it to a socket that goes nowhere, but slowly: unless
@@ -133,17 +134,18 @@ export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] =
  */
 export function guardHeaders (app: FastifyInstance): void {
   const guard = (raw: { headers: Record<string, unknown> }) => {
-    const context = dispatches.get(raw)
-    if (context !== undefined) context.seen = true
-    else for (const name in raw.headers) if (name.startsWith('x-task-')) delete raw.headers[name]
+    if (dispatches.has(raw)) return
+    for (const name in raw.headers) if (name.startsWith('x-task-')) delete raw.headers[name]
   }
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
   app.setGenReqId(raw => {
     guard(raw)
     return genReqId(raw)
   })
-  app.addHook('onRequest', (request, _reply, done) => {
-    guard(request.raw)
+  app.addHook('onRequest', ({ raw }, _reply, done) => {
+    const context = dispatches.get(raw)
+    if (context === undefined) guard(raw)
+    else context.seen = true
     done()
   })
 }

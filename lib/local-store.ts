@@ -141,6 +141,7 @@ class LocalQueue {
     if (ids.length > 0) this.wake()
   }
 
+  /** All but a release: what a turn gives back is given back together. */
   #carryOut (entry: Entry, verdict: Verdict): void {
     const { id } = entry
     switch (verdict.kind) {
@@ -152,9 +153,6 @@ class LocalQueue {
         entry.suspect = false
         entry.reason = verdict.reason
         this.#delayed.set(id, performance.now() + verdict.delayMs)
-        break
-      case 'release':
-        // All that this turn gives back is given back together.
         break
       case 'dead':
         entry.reason = verdict.reason

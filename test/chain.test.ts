@@ -86,6 +86,19 @@ for (const type of ['local', 'redis']) {
       t.same(ran, ['of-attempt-2'])
     })
 
+    t.test('queues none when a participant cannot prepare, and each once when it can', async t => {
+      const { app, ran } = await start(t, { redis }, app => app.get('/parent', async request => {
+        const { attempt } = request.task!
+        add(request.taskqueue, `of-attempt-${attempt}`)
+        request.taskqueue.join({ prepare () { if (attempt === 1) throw new Error('no') }, commit () {}, rollback () {} })
+        return {}
+      }))
+      await app.taskqueue.add('/parent')
+      await until(() => ran.length > 0)
+      await idle(app)
+      t.same(ran, ['of-attempt-2'])
+    })
+
     t.test('keeps what it has committed by hand, though it fails', async t => {
       const { app, ran } = await start(t, { redis, consumer: { maxRetries: 0 } }, app => app.get('/parent', async request => {
         add(request.taskqueue, 'by-hand')

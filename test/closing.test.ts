@@ -1,8 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { get, type IncomingMessage } from 'node:http'
+import Fastify from 'fastify'
 import t from 'tap'
-import type { Store } from '../lib/index.js'
+import taskqueue, { type Store } from '../lib/index.js'
 import { LocalStore } from '../lib/local-store.js'
 import { RedisStore } from '../lib/redis-store.js'
 import { addTo } from './add-to.js'
@@ -25,6 +26,33 @@ class OpenRedisStore extends RedisStore {
   override async close (): Promise<void> {}
 }
 const stores: Record<string, () => Store> = { local: () => new OpenLocalStore(), redis: () => new OpenRedisStore() }
+
+t.test('a task that a closing app turns away unseen is given back once, and costs nothing', async t => {
+  const store = new OpenLocalStore()
+  const app = Fastify()
+  t.teardown(() => app.close())
+  const { opened, open } = gate()
+  // Of a plugin that was registered earlier: while it takes its time the app answers nobody any more.
+  app.addHook('preClose', () => opened)
+  await app.register(taskqueue, { queues: { default: { type: () => store } } })
+  const runs: number[] = []
+  app.get('/', async ({ task }) => runs.push(task!.attempt))
+  await app.ready()
+  const verdicts: string[] = []
+  const { turn } = store
+  store.turn = async (queue, given) => {
+    verdicts.push(...given.settlements.map(({ verdict }) => verdict.kind))
+    return await turn.call(store, queue, given)
+  }
+  const closed = app.close()
+  const id = await app.taskqueue.add('/')
+  await until(() => verdicts.length > 0)
+  open()
+  await closed
+  t.strictSame(runs, [])
+  t.strictSame(verdicts, ['release'])
+  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
+})
 
 for (const [type, makeStore] of Object.entries(stores)) {
   t.test(`${type} queue: a closing app waits for the tasks that run, and claims no more`, async t => {

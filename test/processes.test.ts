@@ -88,16 +88,19 @@ t.test('while Redis is frozen for several leases no consumer loses its tasks', a
 t.test('a consumer that was frozen itself loses its task to another, and cannot settle it', async t => {
   const { add, start, counts } = await startAll(t)
   const sleeper = await start({})
-  await add(['/task?ms=3000'])
+  await add(['/task?ms=60000&then=100'])
   await until(() => sleeper.begun.length === 1)
   const heir = await start({})
   sleeper.child.kill('SIGSTOP')
-  await until(() => heir.begun.length === 1)
+  await until(async () => heir.ended.length === 1 && (await counts()).running === 0)
   sleeper.child.kill('SIGCONT')
-  await until(() => heir.ended.length === 1)
+  await until(() => sleeper.reports.some(({ event }) => event === 'aborts'), 'the signal')
+  // What it has to say of its attempt it has said when it takes the next task.
+  heir.child.kill('SIGSTOP')
+  await add(['/task'])
+  await until(() => sleeper.ended.length === 1)
   await until(async () => (await counts()).running === 0)
   t.match(heir.begun, [{ attempt: 2 }])
-  t.same(sleeper.ended, [], 'the signal has ended it')
   t.same(await counts(), NOTHING)
 })
 
@@ -121,8 +124,8 @@ interface Process {
   child: ChildProcess
   reports: Report[]
   /** What it reported of the beginnings and ends of attempts. */
-  readonly begun: Array<Extract<Report, { event: 'begins' | 'ends' | 'added' }>>
-  readonly ended: Array<Extract<Report, { event: 'begins' | 'ends' | 'added' }>>
+  readonly begun: Array<Extract<Report, { id: string }>>
+  readonly ended: Array<Extract<Report, { id: string }>>
   send (command: Command): void
 }
 
@@ -153,7 +156,10 @@ async function startAll (t: Test): Promise<Processes> {
       const reports: Report[] = []
       const of = (event: string) => reports.filter(report => report.event === event) as Process['begun']
       child.on('message', (report: Report) => { reports.push(report) })
-      await until(() => reports.length > 0, 'start')
+      await Promise.race([
+        until(() => reports.length > 0, 'start', 60_000),
+        once(child, 'exit').then(([code, signal]) => { if (reports.length === 0) throw new Error(`it exited with ${code ?? signal}`) })
+      ])
       return {
         child,
         reports,

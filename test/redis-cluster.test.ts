@@ -88,7 +88,7 @@ t.test('in a cluster', async t => {
     await owner.start()
     await until(() => app.taskqueue.add('/', { queue: 'a', id: 'again' }).then(() => true, () => false), 'adding')
     await until(() => runs.length === 4)
-    t.strictSame(runs, ['a', 'b', 'c', 'a'])
+    t.strictSame(runs.sort(), ['a', 'a', 'b', 'c'])
   })
 })
 

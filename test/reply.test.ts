@@ -332,6 +332,18 @@ t.test('answers as its tasks fare when an error comes while they are committed',
   }
 })
 
+t.test('lets go of a stream that has sent nothing when a handlerTimeout answers, and queues nothing', async t => {
+  const stream = new Readable({ read () {} })
+  const { status, stored } = await request(t, {
+    handler: async () => stream,
+    declare: (app, handler) => { app.get('/', { handlerTimeout: 50 }, handler) }
+  })
+  t.equal(status, 503)
+  stream.push('too late')
+  await until(() => stream.destroyed)
+  t.same(stored, [])
+})
+
 t.test('sends nothing of a success that a handlerTimeout has overtaken', async t => {
   const store = new RecordingStore()
   store.before.prepare = () => new Promise(() => {})
