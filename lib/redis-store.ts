@@ -136,14 +136,17 @@ export class RedisStore implements Store {
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    const pulses: Pulse[] = []
-    for (const queues of this.#together(holdings.map(({ queue }) => queue))) {
+    const parts = this.#together(holdings.map(({ queue }) => queue))
+    const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, attempt }) => [id, attempt])])
       const reply = await this.#run('extend', this.#keysOf(queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[]]>
-      pulses.push(...reply.map(([wakeInMs, suspects, lost]) => ({ lost, outlook: outlookOf([wakeInMs, suspects]) })))
-    }
-    return pulses
+      return reply.map(([wakeInMs, suspects, lost]): Pulse => ({ lost, outlook: outlookOf([wakeInMs, suspects]) }))
+    }))
+    // Queues on a node of a cluster that is down have no pulse; the others do.
+    const failed = pulses.find(pulse => pulse.status === 'rejected')
+    if (failed !== undefined && pulses.length === 1) throw failed.reason
+    return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], outlook: outlookOf([-1, 0]) }])
   }
 
   async watch (queue: string, wake: () => void): Promise<void> {

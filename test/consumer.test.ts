@@ -110,7 +110,8 @@ for (const [type, makeStore] of Object.entries(stores)) {
       const lateMs = times[index]! - before - 300
       t.ok(lateMs > -3 && lateMs < 250, `${lateMs} ms late`)
     }
-    t.ok(turns <= 10, `${turns} turns`)
+    // A timer may go off a little early, and then goes on for the rest.
+    t.ok(turns <= 15, `${turns} turns`)
   })
 
   t.test(`${type} queue: length, counts and purge tell what is there and drop what has not begun`, async t => {

@@ -14,6 +14,9 @@ const LEASE_MS = 1000
 const HEARTBEAT_MS = LEASE_MS / 5
 const SLACK_MS = 2000
 
+// Processes take their time to start.
+t.setTimeout(60_000)
+
 t.test('two consumers share a queue fairly, and each task runs once; a process that only adds runs none', async t => {
   const { start, counts } = await startAll(t)
   const [adder, one, other] = await Promise.all([start(false), start({ concurrency: 5 }), start({ concurrency: 5 })])
