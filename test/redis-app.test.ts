@@ -43,9 +43,10 @@ t.test('adding and consuming go on by themselves after a restart, and nothing ru
   t.equal(log.filter(({ msg }) => msg === 'store does not answer the consumer').length, 1, 'it is said once')
 })
 
-t.test('a task added while the notifications were cut off is not forgotten', async t => {
+t.test('a task added while the notifications were cut off is found when they are back', async t => {
   const { path } = await startRedis(t)
-  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 5000 } })
+  // Its heartbeat is too slow to find a task in time.
+  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 600_000 } })
   const admin = clientOf(t, { path })
   for (let i = 1; i <= 5; i++) {
     await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
@@ -53,6 +54,19 @@ t.test('a task added while the notifications were cut off is not forgotten', asy
     await until(() => runs.length === i)
   }
   t.equal(runs.length, 5)
+})
+
+t.test('where notifications are forbidden the next heartbeat finds a task', async t => {
+  const { path } = await startRedis(t)
+  await clientOf(t, { path }).call('ACL', 'SETUSER', 'default', '-publish')
+  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 1000 } })
+  for (let i = 1; i <= 5; i++) {
+    const start = performance.now()
+    await app.taskqueue.add('/run')
+    await until(() => runs.length === i)
+    const lateMs = performance.now() - start
+    t.ok(lateMs < 200 + 500, `${lateMs} ms`)
+  }
 })
 
 t.test('a client that is passed in is used, its prefix too, and stays open', async t => {
