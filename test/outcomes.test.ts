@@ -213,6 +213,28 @@ for (const [type, makeStore] of Object.entries(stores)) {
   })
 }
 
+t.test('what a task adds in an attempt that fails in the end is not run', async t => {
+  const { app, add, lines } = await appOn(t, new LocalStore(), { backoff: () => 0 })
+  const children: string[] = []
+  app.get('/', async request => {
+    const { attempt } = request.task!
+    request.taskqueue.add(`/child/${attempt}`)
+    // The reply is on its way, and the tasks are committed, when it breaks off.
+    return Readable.from((async function * () {
+      yield 'half an ans'
+      if (attempt === 1) throw new Error('broken')
+    })())
+  })
+  app.get('/child/:attempt', async ({ url }) => {
+    children.push(url)
+    return {}
+  })
+  await app.ready()
+  await lines(await add('/'), 2)
+  await lines(await add('/child/0'), 1)
+  t.strictSame(children, ['/child/2', '/child/0'])
+})
+
 const MIB = 2 ** 20
 
 for (const [title, provide] of [['at once', (push: () => void) => { push() }], ['bit by bit', setImmediate]] as const) {

@@ -123,6 +123,10 @@ for (const count of [1, 50]) {
     const { path } = await startRedis(t)
     const names = Array.from({ length: count }, (_, index) => `queue${index}`)
     const queues = Object.fromEntries(names.map(name => [name, {}]))
+    const warnings: Error[] = []
+    const note = (warning: Error) => { warnings.push(warning) }
+    process.on('warning', note)
+    t.teardown(() => { process.off('warning', note) })
     const { app, runs } = await countingApp(t, { redis: { path }, queues, consumer: { leaseMs: 500 } })
     await app.taskqueue.transaction(tx => { for (const queue of names) tx.add('/run', { queue }) })
     await until(async () => runs.length === count && (await Promise.all(app.taskqueue.queues.map(queue => queue.counts()))).every(({ running }) => running === 0))
@@ -135,6 +139,7 @@ for (const count of [1, 50]) {
     })
     // What the last tasks have left to be looked at is over by then.
     await until(() => commands.length > 10 && commands.at(-1)!.at - commands.at(-11)!.at > 900, '10 heartbeats with one command each')
+    t.strictSame(warnings, [])
     t.strictSame([...new Set(commands.slice(-10).map(({ name }) => name))], ['evalsha'])
   })
 }
