@@ -45,6 +45,8 @@ export class RedisStore implements Store {
   readonly #conclusions = new Set<Conclusion>()
   readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
   #subscriber: Redis | Cluster | undefined
+  /** Its connection, for which all queues wait together. */
+  #subscribing: Promise<void> | undefined
   /** Why and since when the connection is down: what fails meanwhile says only that it is. */
   #lastError: Error | undefined
   #downSince: number | undefined
@@ -145,7 +147,7 @@ export class RedisStore implements Store {
     }))
     // Queues on a node of a cluster that is down have no pulse; the others do.
     const failed = pulses.find(pulse => pulse.status === 'rejected')
-    if (failed !== undefined && pulses.length === 1) throw failed.reason
+    if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
     return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], outlook: outlookOf([-1, 0]) }])
   }
 
@@ -153,7 +155,7 @@ export class RedisStore implements Store {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
     this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], wake])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
-    await this.#connect(subscriber)
+    await (this.#subscribing ??= this.#connect(subscriber))
     await subscriber.subscribe(channel)
   }
 
