@@ -37,7 +37,7 @@ t.test('adding and consuming go on by themselves after a restart, and nothing ru
   await redis.start()
   await until(() => runs.length === 3, 'consumption')
   await until(async () => (await app.inject({ method: 'POST', url: '/' })).statusCode === 200, 'adding')
-  await until(async () => (await app.taskqueue.queue('default').counts()).running === 0 && runs.length === 4)
+  await until(async () => runs.length === 4 && (await app.taskqueue.queue('default').counts()).running === 0)
   t.strictSame(runs, ['held 1', 'first 1', 'second 1', 'posted 1'])
   t.same(await app.taskqueue.queue('default').counts(), NOTHING)
   t.equal(log.filter(({ msg }) => msg === 'store does not answer the consumer').length, 1, 'it is said once')
