@@ -50,7 +50,7 @@ export async function build ({ logger = false, taskqueue: options = {}, outbox =
     try {
       return JSON.parse(await readFile(join(outbox, `${request.params.id}.json`), 'utf8'))
     } catch {
-      return reply.code(404).send({ message: 'not sent yet' })
+      return reply.code(202).send({ message: 'not sent yet' })
     }
   })
 
@@ -85,9 +85,9 @@ const page = /* html */ `<!doctype html>
     const { id, message } = await response.json()
     if (!response.ok) { item.textContent = message; return }
     item.textContent = 'Answered after ' + Math.round(performance.now() - start) + ' ms: task ' + id + ' is queued …'
-    for (let mail; !mail?.ok; await sleep(200)) {
+    for (let mail; mail?.status !== 200; await sleep(200)) {
       mail = await fetch('/mails/' + id)
-      if (!mail.ok) continue
+      if (mail.status !== 200) continue
       const { to, sentBy } = await mail.json()
       item.textContent = 'Done: task ' + id + ' has sent the mail to ' + to + ', in process ' + sentBy + '.'
     }

@@ -116,7 +116,7 @@ t.test('examples do what they say', async t => {
   t.match((await form.inject('/')).body, '<form>')
   t.equal((await form.inject({ method: 'POST', url: '/signup', payload: { email: 'nobody' } })).statusCode, 400)
   const { id } = (await form.inject({ method: 'POST', url: '/signup', payload: { email: 'bob@example.com' } })).json()
-  t.equal((await form.inject(`/mails/${id}`)).statusCode, 404, 'not yet')
+  t.equal((await form.inject(`/mails/${id}`)).statusCode, 202, 'not yet')
   await until(async () => (await form.inject(`/mails/${id}`)).statusCode === 200)
   t.match((await form.inject(`/mails/${id}`)).json(), { to: 'bob@example.com', attempt: 1 })
 })

@@ -7,8 +7,10 @@ export interface TcpProxy {
   delayMs: number
   /** Whether nothing passes while connections stay open. */
   blackhole: boolean
-  /** Whether requests pass and answers do not. */
-  loseReplies: boolean
+  /** A text in a request from which on nothing is answered on its connection. */
+  loseRepliesTo: string | undefined
+  /** How many connections have lost answers so. */
+  readonly deaf: number
   /** How many connections are open. */
   readonly connections: number
   /** Closes all connections. */
@@ -21,6 +23,7 @@ export interface TcpProxy {
 export async function startProxy (t: { teardown (run: () => unknown): void }, target: NetConnectOpts): Promise<TcpProxy> {
   const pairs = new Set<Socket[]>()
   let halving = false
+  let deaf = 0
 
   const server = createServer(client => {
     const upstream = connect(target)
@@ -31,8 +34,15 @@ export async function startProxy (t: { teardown (run: () => unknown): void }, ta
       for (const socket of pair) socket.destroy()
     }
     for (const socket of pair) socket.setNoDelay(true).on('error', end).on('close', end)
-    pipe(client, upstream, () => proxy.blackhole)
-    pipe(upstream, client, () => proxy.blackhole || proxy.loseReplies, chunk => {
+    let isDeaf = false
+    pipe(client, upstream, () => proxy.blackhole, chunk => {
+      if (!isDeaf && proxy.loseRepliesTo !== undefined && chunk.includes(proxy.loseRepliesTo)) {
+        isDeaf = true
+        deaf++
+      }
+      return chunk
+    })
+    pipe(upstream, client, () => proxy.blackhole || isDeaf, chunk => {
       if (!halving) return chunk
       halving = false
       setImmediate(end)
@@ -64,7 +74,8 @@ export async function startProxy (t: { teardown (run: () => unknown): void }, ta
     port: (server.address() as AddressInfo).port,
     delayMs: 0,
     blackhole: false,
-    loseReplies: false,
+    loseRepliesTo: undefined,
+    get deaf () { return deaf },
     get connections () { return pairs.size },
     cut () { for (const pair of [...pairs]) for (const socket of pair) socket.destroy() },
     halveReply () { halving = true },
