@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Attempt } from './consumer.js'
+import { Withdrawn, type Attempt } from './consumer.js'
 import { dispatch } from './dispatch.js'
 import type { Codec } from './message.js'
 import type { Settlement, Store, Verdict } from './store.js'
@@ -37,6 +37,7 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
     const timer = setTimeout(() => { abort.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
     const outcome = await dispatch(app, task, context)
     clearTimeout(timer)
+    if (abort.signal.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
     report(app, { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs: performance.now() - start }, outcome, verdict)
     return { lease, verdict, chain: verdict.kind === 'done' ? context.chain : [] }

@@ -1,9 +1,13 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Isolation } from './isolation.js'
 import type { Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
+
+/** Why an attempt is aborted whose end nobody waits for any more. */
+export class Withdrawn extends Error {}
 
 export interface ConsumerLimits {
   readonly name: string
@@ -54,7 +58,8 @@ export class Consumer {
     this.#isolation = isolation
     this.#log = log.child({ queue, consumer: limits.name })
     this.#limits = limits
-    isolation.onChange(() => { this.wake() })
+    // While the store does not answer the alarm is what wakes it.
+    isolation.onChange(() => { if (this.#failures === 0) this.wake() })
   }
 
   /** Has the store wake this consumer, which takes no task before it is started. */
@@ -76,10 +81,15 @@ export class Consumer {
   async stop (longestMs: number): Promise<void> {
     this.#state = 'stopping'
     clearTimeout(this.#alarm)
-    const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs))
+    // What is given back has to reach the store as well.
+    const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs - 1000))
     this.wake()
-    if (!this.#isIdle()) await new Promise<void>(resolve => { this.#idle = resolve })
+    if (!this.#isIdle()) {
+      const idle = new Promise<void>(resolve => { this.#idle = resolve })
+      await Promise.race([idle, sleep(longestMs, undefined, { ref: false })])
+    }
     clearTimeout(grace)
+    this.#forget()
   }
 
   wake (): void {
@@ -94,9 +104,9 @@ export class Consumer {
 
   get leaseMs (): number { return this.#limits.leaseMs }
 
-  /** Takes in what the heartbeat has learned of the queue. */
-  feel ({ lost, outlook }: Pulse): void {
-    this.#lose(lost)
+  /** Takes in what the heartbeat has learned of the queue, which had these leases when it was sent. */
+  feel ({ lost, outlook }: Pulse, leases: ReadonlyArray<Pick<Lease, 'id' | 'attempt'>>): void {
+    for (const { id, attempt } of leases) if (lost.includes(id)) this.#lose(id, attempt)
     this.#look(outlook)
     // The store answers again, which is no time to go on waiting.
     if (this.#failures > 0) this.wake()
@@ -117,7 +127,7 @@ export class Consumer {
   /** Decides what to claim. Where there are suspects nothing else is, until nothing else runs and one of them can be. */
   #plan (): { limit: number, alone: boolean } {
     if (this.#state !== 'consuming' || this.#paused) return { limit: 0, alone: false }
-    if (this.#suspects) return this.#isolation.enter() ? { limit: 1, alone: true } : { limit: 0, alone: false }
+    if (this.#suspects) return this.#isolation.enter(() => { this.wake() }) ? { limit: 1, alone: true } : { limit: 0, alone: false }
     return { limit: this.#isolation.isOpen ? this.#limits.concurrency - this.#running.size : 0, alone: false }
   }
 
@@ -131,7 +141,7 @@ export class Consumer {
       if (this.#failures > 0) this.#log.info('store answers the consumer again')
       this.#failures = 0
       const ended = this.#ended.splice(0, settled.length)
-      this.#lose(ended.filter((_, index) => !settled[index]).map(({ lease }) => lease.id))
+      ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
       if (this.#ended.length > 0) this.#woken = true
       started = leases.filter(lease => this.#start(lease, alone))
       this.#look(outlook)
@@ -144,7 +154,7 @@ export class Consumer {
 
   /** Starts an attempt, or gives the task back: the answer to a claim may come late, when things have changed. */
   #start (lease: Lease, alone: boolean): boolean {
-    if (this.#state === 'stopping' || lease.suspect !== alone || (!alone && !this.#isolation.isOpen)) {
+    if (this.#state === 'stopping' || lease.suspect !== alone || (!alone && this.#isolation.isAlone)) {
       this.#end({ lease, verdict: { kind: 'release' } })
       return false
     }
@@ -155,8 +165,8 @@ export class Consumer {
       this.#isolation.end()
       if (alone) this.#isolation.leave()
       // The app has turned the task away because it is about to close.
-      if (settlement.verdict.kind === 'release') this.#pause()
-      // Otherwise it has been given back meanwhile.
+      if (settlement.verdict.kind === 'release' && !abort.signal.aborted) this.#pause()
+      // Otherwise it has been given back or lost meanwhile.
       if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
     })
     return true
@@ -186,14 +196,22 @@ export class Consumer {
     }
     // In one turn, which keeps their order.
     this.wake()
-    for (const { abort } of running) abort.abort(new Error('the app closes'))
+    for (const { abort } of running) abort.abort(new Withdrawn('the app closes'))
   }
 
-  #lose (ids: readonly string[]): void {
-    for (const id of ids) {
-      this.#log.warn({ taskId: id }, 'task lost its lease; it may run twice')
-      this.#running.get(id)?.abort.abort(new Error('the lease is lost'))
-    }
+  /** Tells a task that others may run it, and leaves it to them. */
+  #lose (id: string, attempt: number): void {
+    const running = this.#running.get(id)
+    // It may have ended, or been claimed again, while the heartbeat was on its way.
+    if (running?.lease.attempt !== attempt) return
+    this.#warn(id)
+    this.#running.delete(id)
+    running.abort.abort(new Withdrawn('the lease is lost'))
+    this.wake()
+  }
+
+  #warn (taskId: string): void {
+    this.#log.warn({ taskId }, 'task lost its lease; it may run twice')
   }
 
   #look ({ wakeInMs, suspects }: Outlook): void {

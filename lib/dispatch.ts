@@ -62,7 +62,11 @@ export async function dispatch (app: FastifyInstance, { method, url, headers, pa
       const request = raw as unknown as IncomingMessage
       pair = { request, response }
       dispatches.set(request, context)
-      app.routing(request, response)
+      try {
+        app.routing(request, response)
+      } catch (error) {
+        fail(error as Error)
+      }
     }, {
       method,
       url,
@@ -118,25 +122,31 @@ export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] =
       set: (_value, given) => { handler = given }
     }
   },
-  deriveConstraint: raw => dispatches.has(raw) ? true : undefined,
+  deriveConstraint (raw) {
+    if (dispatches.has(raw)) return true
+    guard(raw)
+    return undefined
+  },
   validate (value) {
     if (value !== true) throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
   }
 }
 
+/** Takes from an ordinary request the headers that only tasks carry. */
+function guard (raw: { headers: Record<string, unknown> }): void {
+  if (dispatches.has(raw)) return
+  for (const name in raw.headers) if (name.startsWith('x-task-')) delete raw.headers[name]
+}
+
 /**
- * Takes from ordinary requests the headers that only tasks carry, so that a handler may
- * trust them.
+ * Guards every request before any hook sees it, so that a handler may trust the headers of
+ * a task.
  *
- * The id of a request is generated before its first hook runs: that makes the generator
- * the one place before all hooks, those of plugins registered earlier included. The hook
- * is for whoever sets another generator later.
+ * There is no hook before all hooks. But a constraint is derived as a request is routed,
+ * where a route has one, and its id is generated next, unless it brings one along. The
+ * hook is for whoever sets another generator, and has no route for tasks only.
  */
 export function guardHeaders (app: FastifyInstance): void {
-  const guard = (raw: { headers: Record<string, unknown> }) => {
-    if (dispatches.has(raw)) return
-    for (const name in raw.headers) if (name.startsWith('x-task-')) delete raw.headers[name]
-  }
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
   app.setGenReqId(raw => {
     guard(raw)

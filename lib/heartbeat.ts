@@ -17,8 +17,9 @@ export function startHeartbeat (store: Store, consumers: readonly Consumer[], lo
     if (beating) return
     beating = true
     try {
-      const pulses = await store.extend(consumers.map(({ queue, leases, leaseMs }) => ({ queue, leases, leaseMs })))
-      pulses.forEach((pulse, index) => consumers[index]!.feel(pulse))
+      const holdings = consumers.map(({ queue, leases, leaseMs }) => ({ queue, leases, leaseMs }))
+      const pulses = await store.extend(holdings)
+      pulses.forEach((pulse, index) => { consumers[index]!.feel(pulse, holdings[index]!.leases) })
       failing = false
     } catch (err) {
       if (!failing) log.error({ err }, 'store does not answer the heartbeat')

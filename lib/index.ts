@@ -124,7 +124,8 @@ function consume (app: FastifyInstance, settings: Settings, queues: Queues, code
     await Promise.all(stores.map(store => store.open()))
     await Promise.all(consumers.map(consumer => consumer.watch()))
     if (settings.secrets.length === 0 && settings.queues.some(({ type }) => type !== 'local')) {
-      app.log.warn('the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and whoever can write to their store can make this app run requests as any user')
+      const copied = settings.copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
+      app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and whoever can write to their store can make this app run requests as any user`)
     }
     // Later, and not awaited here: the first task is to find every other plugin ready too.
     app.ready(error => { if (error === null || error === undefined) start() })
@@ -149,7 +150,9 @@ function consume (app: FastifyInstance, settings: Settings, queues: Queues, code
   app.addHook('onClose', async () => {
     for (const stop of heartbeats) stop()
     await warnOfLosses(app, queues)
-    await Promise.all(stores.map(store => store.close()))
+    await Promise.all(stores.map(async store => {
+      await store.close().catch(err => { app.log.error({ err }, 'store did not close cleanly') })
+    }))
   })
 }
 

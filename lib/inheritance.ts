@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
-import { show } from './show.js'
+import { kindOf, show } from './show.js'
 import { isReserved, jsonOf, type Inheritance, type Payload } from './task.js'
 
 /** Which headers of the current request a task inherits: all that may be, none, those named, or what a function says of a request. */
@@ -50,6 +50,7 @@ function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
     if (body === undefined && isThere) throw refuse(`a body of type ${contentType.split(';', 1)[0]} that is not parsed`)
     return undefined
   }
+  if (body instanceof Uint8Array && headers['content-encoding'] !== undefined) throw refuse('an encoded body')
   if (body instanceof Uint8Array) return { bytes: Buffer.from(body), ...contentType !== '' && { contentType } }
   const type = contentType.split(';', 1)[0]!.trim().toLowerCase()
   if (typeof body === 'string' && type !== 'application/json') {
@@ -64,7 +65,7 @@ function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
   }
   const form = type === 'application/x-www-form-urlencoded' ? formOf(body) : undefined
   if (form !== undefined) return { bytes: Buffer.from(String(form)), contentType: type }
-  throw refuse(type === '' ? show(body) : `a body of type ${type}`)
+  throw refuse(type === '' ? kindOf(body) : `a body of type ${type}`)
 }
 
 const refuse = (given: string) => new FST_TASKQUEUE_INVALID_PAYLOAD('given with this request, whose body cannot be copied faithfully', given)

@@ -7,18 +7,24 @@ export class Isolation {
   /** Attempts that run and claims that are under way. */
   #active = 0
   #isAlone = false
-  #isAwaited = false
+  /** Wakes the consumer that waits to run alone; while it does nobody begins anything else. */
+  #awaited: (() => void) | undefined
 
   /** Calls `wake` when a consumer that was refused may try again. */
   onChange (wake: () => void): void { this.#wakers.push(wake) }
 
-  /** Whether ordinary tasks may be claimed and run. */
-  get isOpen (): boolean { return !this.#isAlone }
+  /** Whether a suspect runs, beside which nothing else may. */
+  get isAlone (): boolean { return this.#isAlone }
 
-  /** Begins to run alone, unless something runs; returns whether it has. */
-  enter (): boolean {
-    this.#isAwaited = this.#active > 0 || this.#isAlone
-    if (this.#isAwaited) return false
+  /** Whether ordinary tasks may be claimed. */
+  get isOpen (): boolean { return !this.#isAlone && this.#awaited === undefined }
+
+  /** Begins to run alone, unless something runs, and returns whether it has; calls `wake` when nothing runs any more. */
+  enter (wake: () => void): boolean {
+    if (this.#active > 0 || this.#isAlone) {
+      this.#awaited ??= wake
+      return false
+    }
     this.#isAlone = true
     return true
   }
@@ -32,11 +38,14 @@ export class Isolation {
 
   end (): void {
     this.#active--
-    if (this.#active === 0 && this.#isAwaited) this.#wake()
+    if (this.#active === 0 && this.#awaited !== undefined) this.#wake()
   }
 
+  /** First the one that waits to run alone: the others would not let it. */
   #wake (): void {
-    this.#isAwaited = false
+    const awaited = this.#awaited
+    this.#awaited = undefined
+    awaited?.()
     for (const wake of this.#wakers) wake()
   }
 }

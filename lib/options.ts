@@ -6,6 +6,7 @@ import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './redis-store.js'
 import { show } from './show.js'
 import type { Store } from './store.js'
+import { checkWhole, LONGEST_TIMER_MS } from './task.js'
 import { exponential, type Backoff } from './verdict.js'
 
 export interface TaskqueueOptions {
@@ -59,7 +60,7 @@ type MaybePromise<T> = T | PromiseLike<T>
 export interface QueueOptions {
   /** @default 'redis' where the queue or the plugin is given a `redis`, else 'local' */
   type?: 'local' | 'redis' | QueueType
-  /** Instead of the plugin's. Queues with the same one share its connections and commit in one step. */
+  /** Instead of the plugin's. Queues with the same URL or the same object share its connections and commit in one step. */
   redis?: RedisLocation | undefined
   /** What differs from the plugin's `consumer`; false: this process only adds to this queue. */
   consumer?: ConsumerOptions | false
@@ -75,7 +76,7 @@ export interface ConsumerOptions {
   concurrency?: number
   /** How often a task is tried again before it is dead. @default 10 */
   maxRetries?: number
-  /** Returns the milliseconds before a retry, counted from 1. @default doubles from 1 s to 1 h, with jitter */
+  /** Returns the milliseconds before a retry, counted from 1; anything but 0 to 30 days counts as the default. @default doubles from 1 s to 1 h, with jitter */
   backoff?: Backoff
   /** How long one attempt may take, in milliseconds. @default 60000 */
   timeoutMs?: number
@@ -86,7 +87,7 @@ export interface ConsumerOptions {
   leaseMs?: number
   /**
    * How long a closing app waits for its running tasks, in milliseconds; what is left then
-   * is given back. Fastify's `pluginTimeout` less a second limits it. @default 10000
+   * is given back. Fastify's `pluginTimeout` less two seconds limits it. @default 10000
    */
   closeGraceMs?: number
 }
@@ -115,7 +116,6 @@ export interface Settings {
 }
 
 const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
-const LONGEST_TIMER_MS = 0x7fffffff
 
 /** Checks the options and completes them. Throws `FST_TASKQUEUE_INVALID_OPTION`, which names the option. */
 export function readOptions (options: TaskqueueOptions): Settings {
@@ -230,11 +230,6 @@ function refuse (unknown: object, path: string, known: string[] = []): void {
     if (known.includes(name)) continue
     throw new FST_TASKQUEUE_INVALID_OPTION(path === '' ? name : `${path}.${name}`, 'left out', 'an option that does not exist')
   }
-}
-
-function checkWhole (path: string, value: unknown, min: number, max = Number.MAX_SAFE_INTEGER): void {
-  const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`
-  expect(path, value, `a whole number, ${range}`, Number.isSafeInteger(value) && value as number >= min && value as number <= max)
 }
 
 function expect (path: string, value: unknown, expected: string, isMet: boolean): void {

@@ -181,8 +181,9 @@ export class RedisStore implements Store {
     const farewells = [...this.#turns.keys()].map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
     const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion))
     await Promise.race([Promise.allSettled([...farewells, ...conclusions]), sleep(this.#timeoutMs, undefined, { ref: false })])
-    if (this.#isOurs) return this.#client.disconnect()
-    for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
+    if (this.#isOurs) this.#client.disconnect()
+    else for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
+    if (this.#conclusions.size > 0) throw this.#unreachable(new Error(`it has not heard what becomes of ${this.#conclusions.size} commits`))
   }
 
   /** The keys of one queue share a hash tag, and with it a slot of a cluster. */

@@ -109,7 +109,7 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     let success: Pick<FastifyReply, 'statusCode'> & { headers: ReturnType<FastifyReply['getHeaders']> }
     try {
       payload = sendable(reply, given)
-      if (isStream(payload)) await opened(payload)
+      if (isStream(payload)) await opened(payload, reply.raw)
       if (isOvertaken()) {
         dispose(payload)
         return await drop()
@@ -227,17 +227,19 @@ function sendable (reply: FastifyReply, payload: unknown): unknown {
  * does not exist) is an error of the request. Fastify listens for errors only after the
  * hooks, and until then one without a listener would crash the process.
  */
-async function opened (stream: Readable): Promise<void> {
+async function opened (stream: Readable, client: FastifyReply['raw']): Promise<void> {
   stream.on('error', () => {})
   if (stream.readableLength > 0 || stream.readableEnded || stream.destroyed || stream.readableFlowing === true || typeof stream.read !== 'function') return
   await new Promise<void>((resolve, reject) => {
     const settle = (error?: Error) => {
-      for (const event of ['readable', 'end', 'close']) stream.off(event, settle)
-      stream.off('error', settle)
+      for (const event of ['readable', 'end', 'close', 'error']) stream.off(event, settle)
+      client.off('close', leave)
       if (error === undefined) resolve()
       else reject(error)
     }
+    const leave = () => { settle(new Error('the client has left before the answer began')) }
     for (const event of ['readable', 'end', 'close', 'error']) stream.on(event, settle)
+    client.on('close', leave)
   })
 }
 

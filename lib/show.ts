@@ -19,3 +19,10 @@ function conceal (key: string, value: unknown): unknown {
   if (/password|secret/i.test(key)) return '…'
   return typeof value === 'string' ? value.replace(/(?:\/\/.*|[^\s/]*)@/, '…@') : value
 }
+
+/** Says what kind of thing a value is, and nothing of what is in it. */
+export function kindOf (value: unknown): string {
+  if (typeof value !== 'object' || value === null) return value === null ? 'null' : `a value of type ${typeof value}`
+  const name = Object.getPrototypeOf(value)?.constructor?.name
+  return name === undefined || name === 'Object' ? 'an object' : `a value of type ${name}`
+}

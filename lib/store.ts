@@ -57,7 +57,7 @@ export interface Store {
   /** Drops the tasks of a queue that wait or are delayed, and returns how many those were. */
   purge (queue: string): Promise<number>
 
-  /** Lets go of connections and memory. Nothing else is called afterwards. */
+  /** Lets go of connections and memory; rejects, having done so, when something is left undone. Nothing else is called afterwards. */
   close (): Promise<void>
 }
 

@@ -4,7 +4,7 @@ import {
   FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
 } from './errors.js'
-import { show } from './show.js'
+import { kindOf, show } from './show.js'
 
 /** A request to be made later. */
 export interface Task {
@@ -74,7 +74,8 @@ const OPTIONS: ReadonlySet<string> = new Set<keyof AddOptions>([
 ])
 /** A longer one would fire at once. */
 export const LONGEST_TIMER_MS = 0x7fffffff
-const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
+/** 30 days. */
+export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
 export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Task {
@@ -123,7 +124,8 @@ export function checkMethod (method: unknown): asserts method is TaskMethod {
  * for another one (`//host`, `/a/../b`, `/a/%2e%2e/b`, `\`) is refused, not repaired.
  */
 export function canonicalUrl (url: unknown, query?: AddOptions['query']): string {
-  const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(url))
+  // Without its query, which may hold what is nobody's business.
+  const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(typeof url === 'string' ? url.split('?', 1)[0] : url))
   if (typeof url !== 'string' || !/^\/(?!\/)/.test(url)) throw refuse("a path of this app, starting with one '/'")
   // eslint-disable-next-line no-control-regex
   if (/[\\#\u0000-\u001f\u007f]/.test(url)) throw refuse('free of backslashes, fragments and control characters')
@@ -203,7 +205,7 @@ function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance
 function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritance?: Inheritance): Payload | undefined {
   if (given === undefined) return BODY_IS_COPIED.has(method) ? inheritance?.payload() : undefined
   if (given === null) return undefined
-  if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', show(given))
+  if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', kindOf(given))
   if (typeof given === 'string') return { bytes: Buffer.from(given), contentType: 'text/plain; charset=utf-8' }
   if (given instanceof Uint8Array) return { bytes: Buffer.from(given), contentType: 'application/octet-stream' }
   if (given instanceof URLSearchParams) {
@@ -222,7 +224,7 @@ const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise,
 
 export function jsonOf (value: unknown): Payload {
   const refuse = (cause?: unknown) => Object.assign(
-    new FST_TASKQUEUE_INVALID_PAYLOAD('an object that has JSON, a string, a Buffer, a URLSearchParams or null', show(value)),
+    new FST_TASKQUEUE_INVALID_PAYLOAD('an object that has JSON, a string, a Buffer, a URLSearchParams or null', kindOf(value)),
     cause !== undefined && { cause })
   if (typeof value !== 'object' || NO_JSON.some(type => value instanceof type)) throw refuse()
   if (typeof (value as { pipe?: unknown }).pipe === 'function') throw refuse()

@@ -117,15 +117,15 @@ export class TaskTransaction implements Transaction {
     let committed = 0
     let isDecided = false
     try {
-      for (const [store, tasks] of await group(added)) preparing.push(prepare(store, tasks))
-      const prepared = await inTime(this.#timeoutMs, preparing)
+      for (const [store, tasks] of await inTime(this.#timeoutMs, group(added))) preparing.push(prepare(store, tasks))
+      const prepared = await inTime(this.#timeoutMs, Promise.all(preparing).catch(failCommit))
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
         await participant.commit()
         committed++
       }
       isDecided = true
-      await inTime(this.#timeoutMs, prepared.map(tasks => tasks.commit()))
+      await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())).catch(failCommit))
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
       // Stores that have answered have been told by then; others are told when they do.
@@ -170,17 +170,20 @@ async function group (added: readonly Added[]): Promise<Map<Store, NewTask[]>> {
   return batches
 }
 
-/** Waits for stores, at most `ms` milliseconds. What they say, or fail to say, is the commit's failure. */
-async function inTime<T> (ms: number, answers: ReadonlyArray<Promise<T>>): Promise<T[]> {
+/** Waits at most `ms` milliseconds. */
+async function inTime<T> (ms: number, answer: Promise<T>): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const timeout = new Promise<never>((_resolve, reject) => {
     timer = setTimeout(() => { reject(new Error(`no answer within ${ms} ms`)) }, ms)
   })
   try {
-    return await Promise.race([Promise.all(answers), timeout])
-  } catch (cause) {
-    throw Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
+    return await Promise.race([answer, timeout.catch(failCommit)])
   } finally {
     clearTimeout(timer)
   }
+}
+
+/** What a store says, or fails to say in time, is the commit's failure. */
+function failCommit (cause: unknown): never {
+  throw Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
 }

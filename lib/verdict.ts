@@ -1,4 +1,5 @@
 import type { Lease, Verdict } from './store.js'
+import { MAX_DELAY_MS } from './task.js'
 
 /** How an attempt ended: with an answer, without one, or before the app had seen the request. */
 export type Outcome =
@@ -21,8 +22,6 @@ const MAX_DEATHS = 3
 const TRANSIENT: ReadonlySet<number> = new Set([408, 409, 425, 429])
 
 const HTTP_DATE = /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? .*\d\d:\d\d:\d\d/
-
-const MAX_RETRY_AFTER_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Decides what becomes of a task whose attempt has ended. */
 export function judge (outcome: Outcome, { retries }: Pick<Lease, 'retries'>, policy: RetryPolicy): Verdict {
@@ -52,7 +51,7 @@ export function exponential (retry: number, random = Math.random): number {
 function backOff (backoff: Backoff, retry: number): number {
   try {
     const delayMs: unknown = backoff(retry)
-    if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_RETRY_AFTER_MS) return delayMs
+    if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_DELAY_MS) return delayMs
   } catch {}
   return exponential(retry)
 }
@@ -63,5 +62,5 @@ export function parseRetryAfter (value: string | undefined, now = Date.now()): n
   // Date.parse alone takes '-1' and '1.5' for days of 2001, and the form without a zone for local time.
   const date = HTTP_DATE.test(value) ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
   const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : date - now
-  return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_RETRY_AFTER_MS)
+  return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_DELAY_MS)
 }

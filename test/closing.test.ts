@@ -54,6 +54,36 @@ t.test('a task that a closing app turns away unseen is given back once, and cost
   t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
 })
 
+t.test('a task that is given back is not said to have failed', async t => {
+  const store = new OpenLocalStore()
+  const { app, add, log } = await appOn(t, store, { closeGraceMs: 20 })
+  let begun = false
+  app.get('/', async ({ task }) => {
+    begun = true
+    await once(task!.signal, 'abort')
+    throw new Error('aborted')
+  })
+  await app.ready()
+  await add('/')
+  await until(() => begun)
+  await app.close()
+  t.match(await store.counts('default'), { waiting: 1 })
+  t.same(log.filter(({ msg }) => /failed/.test(msg)), [])
+})
+
+t.test('an app closes though a store never answers', async t => {
+  const store = new OpenLocalStore()
+  const { app, add, log } = await appOn(t, store, {}, 'default', { pluginTimeout: 3000 })
+  app.get('/', async () => 'done')
+  await app.ready()
+  const { turn } = store
+  store.turn = async (queue, given) => given.settlements.length > 0 ? await new Promise(() => {}) : await turn.call(store, queue, given)
+  await add('/')
+  await until(() => log.some(({ msg }) => msg === 'task done'))
+  await app.close()
+  t.match(log.find(({ msg }) => msg.includes('could not be settled')), { level: 40 })
+})
+
 for (const [type, makeStore] of Object.entries(stores)) {
   t.test(`${type} queue: a closing app waits for the tasks that run, and claims no more`, async t => {
     const store = makeStore()

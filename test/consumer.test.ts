@@ -215,6 +215,53 @@ t.test('what cannot be asked because Redis is down is an error, and not an empty
   t.throws(() => app.taskqueue.queue('another'), { code: 'FST_TASKQUEUE_UNKNOWN_QUEUE', message: /another.*default/ })
 })
 
+t.test('a heartbeat that comes back late takes no lease from the next attempt at its task', async t => {
+  const store = new LocalStore()
+  const { app, add, log } = await appOn(t, store, { leaseMs: 500, backoff: () => 0 })
+  const aborted: number[] = []
+  const runs: number[] = []
+  app.get('/', async ({ task }, reply) => {
+    runs.push(task!.attempt)
+    task!.signal.addEventListener('abort', () => { aborted.push(task!.attempt) })
+    // The first attempt lasts until a heartbeat is under way, the second until that has come back.
+    await until(() => task!.attempt === 1 ? beats === 1 : isBack)
+    return reply.code(task!.attempt === 1 ? 500 : 200).send()
+  })
+  let beats = 0
+  let isBack = false
+  const { extend } = store
+  store.extend = async holdings => {
+    if (holdings[0]!.leases.length === 0 || beats > 0) return await extend.call(store, holdings)
+    beats = 1
+    await until(() => runs.length === 2)
+    const pulses = await extend.call(store, holdings)
+    setTimeout(() => { isBack = true }, 20)
+    return pulses
+  }
+  await app.ready()
+  await add('/')
+  await until(async () => (await store.counts('default')).running === 0 && isBack)
+  t.strictSame([runs, aborted], [[1, 2], []])
+  t.same(log.filter(({ msg }) => msg.includes('lost its lease')), [])
+})
+
+t.test('an app that cannot even route a task has failed it, and lives on', async t => {
+  const store = new LocalStore()
+  let isBroken = true
+  const { app, add, lines } = await appOn(t, store, { backoff: () => 1 }, 'default', {
+    genReqId () {
+      if (isBroken) throw new Error('no id')
+      return 'id'
+    }
+  })
+  app.get('/', async () => 'done')
+  await app.ready()
+  const id = await add('/')
+  t.match(await lines(id, 1), [{ msg: 'task failed and will be tried again', reason: 'no id' }])
+  isBroken = false
+  await until(async () => (await store.counts('default')).running + (await store.counts('default')).delayed === 0)
+})
+
 /** A store that tells of each turn before it is taken. */
 function counted (store: Store, tell: (turn: Parameters<Store['turn']>[1]) => void): Store {
   return new Proxy(store, {

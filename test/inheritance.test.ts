@@ -223,6 +223,13 @@ t.test('where user.id fails the request fails, and nothing is queued', async t =
   }
 })
 
+t.test('a user.id that takes longer than a commit may is a 503, and nothing is queued', async t => {
+  const { request, queued } = await startEcho(t, { taskqueue: { consumer: false, commitTimeoutMs: 50, user: { id: () => new Promise<string>(() => {}) } } })
+  const { statusCode, json } = await request(({ taskqueue }) => taskqueue.add('/task'))
+  t.match([statusCode, json().code], [503, 'FST_TASKQUEUE_COMMIT_FAILED'])
+  t.equal(await queued(), 0)
+})
+
 t.test('where user.id fails for a task that is refused or dropped, nobody is left to hear of it', async t => {
   const unhandled: unknown[] = []
   const listen = (reason: unknown) => { unhandled.push(reason) }

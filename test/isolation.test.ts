@@ -70,6 +70,42 @@ t.test('a suspect is given back by an app that closes, and is one still', async 
   t.match(leases, [{ id: 'suspect', attempt: 3, retries: 0, deaths: 0, suspect: true }])
 })
 
+t.test('a suspect is not kept waiting by a queue that is always busy', async t => {
+  const store = new LocalStore()
+  const { app, runs } = await start(t, store)
+  let over = false
+  app.get('/busy', async ({ taskqueue, task }) => {
+    await new Promise(resolve => setTimeout(resolve, 2))
+    if (!over) taskqueue.add('/busy', { queue: task!.queue })
+    return 'more'
+  })
+  await abandon(store, 'a', ['suspect'])
+  await app.taskqueue.transaction(tx => { for (let i = 0; i < 4; i++) tx.add('/busy', { queue: 'b' }) })
+  await app.ready()
+  await until(() => runs.includes('suspect'))
+  over = true
+})
+
+t.test('a store that fails while there are suspects leaves the event loop alone', async t => {
+  const store = new LocalStore()
+  const { app, runs, open } = await start(t, store)
+  await abandon(store, 'a', ['suspect'])
+  const { turn } = store
+  let ticks = 0
+  const timer = setInterval(() => { ticks++ }, 1)
+  t.teardown(() => { clearInterval(timer) })
+  const failures: number[] = []
+  store.turn = async (queue, given) => {
+    if (!given.alone || failures.length === 3) return await turn.call(store, queue, given)
+    failures.push(ticks)
+    throw new Error('gone')
+  }
+  await app.ready()
+  await until(() => runs.length === 1)
+  open('suspect')
+  t.equal(new Set(failures).size, 3, 'timers have run between them')
+})
+
 const message = (queue: string, id: string) => ({ queue, id, message: JSON.stringify({ v: 1, method: 'GET', url: '/', headers: {} }) })
 
 /** Claims tasks and lets their leases expire. */

@@ -1,3 +1,4 @@
+import { Readable } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { Participant, QueueOptions, Transaction } from '../lib/index.js'
@@ -119,6 +120,23 @@ t.test('a request that fails', async t => {
     }))
     t.equal((await fetch(url)).status, 200)
     t.same(events, ['db rolls back', 'log prepares', 'log commits'])
+  })
+
+  t.test('rolls participants back when its client leaves before a stream has begun to answer', async t => {
+    const begun = gate()
+    const { url, events, join } = await start(t, oneStore, tx => {
+      tx.join(join('db'))
+      tx.add('/task')
+      begun.open()
+      return new Readable({ read () {} })
+    })
+    const controller = new AbortController()
+    const response = fetch(url, { signal: controller.signal })
+    await begun.promise
+    setImmediate(() => setImmediate(() => { controller.abort() }))
+    await t.rejects(response)
+    await until(() => events.length > 0)
+    t.same(events, ['db rolls back'])
   })
 
   t.test('may take its time to roll back while its handler goes on', async t => {
@@ -280,8 +298,7 @@ async function start (
     declare: async app => {
       await declare?.(app)
       app.get('/', route, async (request, reply) => {
-        await handler(request.taskqueue, reply)
-        return 'ok'
+        return await handler(request.taskqueue, reply) ?? 'ok'
       })
     },
     taskqueue: {

@@ -92,6 +92,18 @@ t.test('a handler may trust x-task-* headers: outside requests have none, before
   t.strictSame((await app.inject({ url: '/child', headers: forged })).json(), { task: null, headers: [] }, 'with another generator of request ids, before the handler')
 })
 
+t.test('a request that brings its own id along is guarded as well', async t => {
+  const seen: unknown[] = []
+  const app = Fastify({ requestIdHeader: 'x-request-id' })
+  t.teardown(() => app.close())
+  app.addHook('onRequest', async ({ headers }) => { seen.push(headers['x-task-user-id']) })
+  await app.register(taskqueue)
+  app.get('/secret', { constraints: { taskOnly: true } }, async () => 'secret')
+  app.get('/x', async () => 'x')
+  t.equal((await app.inject({ url: '/x', headers: { 'x-request-id': '1', 'x-task-user-id': 'root' } })).body, 'x')
+  t.strictSame(seen, [undefined])
+})
+
 t.test('what a task adds is queued by its user, unless it runs as somebody else', async t => {
   const { app, results } = await start(t, {})
   await app.inject({ method: 'POST', url: '/add', payload: { url: '/chain', user: 'ada' } })
