@@ -1,0 +1,58 @@
+import { validateHeaderName, validateHeaderValue } from 'node:http'
+import { Readable } from 'node:stream'
+import type { FastifyReply } from 'fastify'
+
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
+export const isResponse = (value: unknown): value is Response => Object.prototype.toString.call(value) === '[object Response]'
+export const isStream = (value: unknown): value is Readable => isObject(value) && 'pipe' in value && typeof value.pipe === 'function'
+const isWebStream = (value: unknown): value is ReadableStream => isObject(value) && 'getReader' in value && typeof value.getReader === 'function'
+
+/**
+ * Returns the payload as it can be sent, web streams as streams of Node, so that they can
+ * be opened; throws what Fastify would throw after the last hook, when it is about to send.
+ */
+export function sendable (reply: FastifyReply, payload: unknown): unknown {
+  if (isResponse(payload)) {
+    reply.code(payload.status)
+    for (const [name, value] of payload.headers) reply.header(name, value)
+    if (payload.bodyUsed) throw new TypeError('the body of the Response has been used')
+    return sendable(reply, payload.body)
+  }
+  for (const [name, values] of Object.entries(reply.getHeaders())) {
+    validateHeaderName(name)
+    for (const value of [values].flat()) validateHeaderValue(name, value as string)
+  }
+  if (payload === undefined || payload === null || typeof payload === 'string' || Buffer.isBuffer(payload)) return payload
+  if (isWebStream(payload)) return Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0])
+  if (!isStream(payload)) throw new TypeError(`a payload of type ${typeof payload} cannot be sent`)
+  if (payload.errored) throw payload.errored
+  return payload
+}
+
+/**
+ * Waits for the first byte of a stream, or its end: one that fails before it (a file that
+ * does not exist) is an error of the request. Fastify listens for errors only after the
+ * hooks, and until then one without a listener would crash the process.
+ */
+export async function opened (stream: Readable, client: FastifyReply['raw']): Promise<void> {
+  stream.on('error', () => {})
+  if (stream.readableLength > 0 || stream.readableEnded || stream.destroyed || stream.readableFlowing === true || typeof stream.read !== 'function') return
+  await new Promise<void>((resolve, reject) => {
+    const settle = (error?: Error) => {
+      for (const event of ['readable', 'end', 'close', 'error']) stream.off(event, settle)
+      client.off('close', leave)
+      if (error === undefined) resolve()
+      else reject(error)
+    }
+    const leave = () => { settle(new Error('the client has left before the answer began')) }
+    for (const event of ['readable', 'end', 'close', 'error']) stream.on(event, settle)
+    client.on('close', leave)
+  })
+}
+
+/** Lets go of a payload that will not be sent; Fastify would leave it open. */
+export function dispose (payload: unknown): void {
+  if (isStream(payload)) payload.destroy?.()
+  else if (isWebStream(payload)) payload.cancel().catch(() => {})
+  else if (isResponse(payload)) payload.body?.cancel().catch(() => {})
+}
