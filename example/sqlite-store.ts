@@ -1,8 +1,12 @@
+// A custom queue type, and the suite that shows that it is one.
+//
+//     npm run build && node build/example/sqlite-store.js
+import { pathToFileURL } from 'node:url'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement,
+  DEAD_LIMIT, storeConformance, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement,
   type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
-import type { Database } from 'node-sqlite3-wasm'
+import sqlite, { type Database } from 'node-sqlite3-wasm'
 
 /**
  * `position` gives the order in which tasks are claimed, and died. `due` is 0 while a task
@@ -185,3 +189,10 @@ export class SqliteStore implements Store {
 type Values = Record<string, string | number>
 
 const named = (values: Values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [`:${name}`, value]))
+
+if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  for (const { title, run } of storeConformance(() => new SqliteStore(new sqlite.Database()))) {
+    await run()
+    console.log(`ok – ${title}`)
+  }
+}
