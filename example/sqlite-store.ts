@@ -77,11 +77,10 @@ export class SqliteStore implements Store {
         FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
       { queue, suspect: Number(alone), limit: alone ? Math.min(limit, 1) : limit })
       const leases = rows.map(row => ({ ...row, suspect: row.suspect === 1 }))
-      for (const { id } of leases) {
-        this.#run(`
-          UPDATE task SET state = 'running', due = ${now} + :leaseMs, attempt = attempt + 1
-          WHERE queue = :queue AND id = :id`, { queue, id, leaseMs })
-      }
+      // In one statement, so that they expire together.
+      this.#run(`
+        UPDATE task SET state = 'running', due = ${now} + :leaseMs, attempt = attempt + 1
+        WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`, { queue, leaseMs, ids: JSON.stringify(leases.map(({ id }) => id)) })
       return { settled, leases, outlook: this.#outlook(queue) }
     })
   }

@@ -119,7 +119,10 @@ export interface Turn {
   readonly limit: number
   /** Claims one suspect or nothing: the claimer runs nothing else meanwhile. */
   readonly alone: boolean
-  /** How long they are the claimer's unless extended, in milliseconds in which the queue was in contact with anybody. */
+  /**
+   * How long they are the claimer's unless extended, in milliseconds in which the queue was in
+   * contact with anybody. What one turn claims expires together.
+   */
   readonly leaseMs: number
 }
 
