@@ -29,6 +29,7 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
     }
     const context = {
       task: { id: task.id, queue, attempt: lease.attempt, userId: task.userId, signal: abort.signal },
+      depth: task.depth,
       store,
       chain: [],
       seen: false

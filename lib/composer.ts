@@ -1,4 +1,6 @@
 import type { FastifyRequest } from 'fastify'
+import { dispatchOf } from './dispatch.js'
+import { FST_TASKQUEUE_TOO_DEEP } from './errors.js'
 import { checkUserId, inheritFrom } from './inheritance.js'
 import type { Codec } from './message.js'
 import type { Settings } from './options.js'
@@ -31,7 +33,9 @@ export class Composer {
   readonly alone: Compose = (url, options) => this.#compose(url, options)
 
   #compose (url: string, options: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
-    const task = makeTask(url, options, inheritance)
+    const depth = depthOf(request) + 1
+    if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
+    const task = { ...makeTask(url, options, inheritance), depth }
     const { name: queue, store } = this.#queues.get(options.queue)
     const due = dueOf(options)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
@@ -49,4 +53,9 @@ export class Composer {
     const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
     return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
   }
+}
+
+/** How many tasks lead to what this request adds. */
+function depthOf (request?: FastifyRequest): number {
+  return (request && dispatchOf(request.raw)?.depth) ?? 0
 }

@@ -25,6 +25,8 @@ export interface RequestTask {
 /** A task while it is dispatched. */
 export interface Dispatch {
   readonly task: RequestTask
+  /** Its place in a chain of tasks. */
+  readonly depth: number
   /** Where the task is kept. */
   readonly store: Store
   /** The tasks that it added to its own store, to be stored when it is settled. */

@@ -40,6 +40,14 @@ export const FST_TASKQUEUE_INVALID_ID = createError<[string]>(
 export const FST_TASKQUEUE_INVALID_USER_ID = createError<[string]>(
   'FST_TASKQUEUE_INVALID_USER_ID', "Option 'user.id' must return 1 to 255 printable ASCII characters, or nothing, got %s", 500, TypeError
 )
+/** The request, or its transaction, has added as many tasks as one may. */
+export const FST_TASKQUEUE_TOO_MANY = createError<[number]>(
+  'FST_TASKQUEUE_TOO_MANY', 'A request may add %s tasks (maxTasksPerRequest), and has', 500, RangeError
+)
+/** The task was added by a task that was added by a task, and so on, too often: as the answer of a task it is final. */
+export const FST_TASKQUEUE_TOO_DEEP = createError<[number]>(
+  'FST_TASKQUEUE_TOO_DEEP', 'Tasks may add tasks in chains of %s (maxDepth), and this one is the last', 422, RangeError
+)
 /** The response of this request is decided: a task added now could not be queued with it. */
 export const FST_TASKQUEUE_CLOSED = createError<[]>(
   'FST_TASKQUEUE_CLOSED', 'Nothing can be added once the transaction has ended, which is when the response is on its way', 500

@@ -50,7 +50,7 @@ declare module 'fastify/types/route.js' {
 
 const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
   const settings = readOptions(options)
-  const codec = makeCodec(settings.prefix, settings.secrets, settings.maxPayloadBytes)
+  const codec = makeCodec(settings)
   const queues = new Queues(settings)
   const composer = new Composer(queues, codec, settings)
   const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log)
@@ -62,7 +62,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorateRequest('taskqueue', {
     getter () {
-      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log)
+      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log, settings.maxTasksPerRequest)
       return this[kTransaction]
     }
   })

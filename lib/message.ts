@@ -1,7 +1,10 @@
-import { createCipheriv, createDecipheriv, createHash, hkdfSync, randomBytes } from 'node:crypto'
+import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
 import { checkUserId } from './inheritance.js'
+import type { Settings } from './options.js'
 import { canonicalUrl, checkHeader, checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type Task } from './task.js'
+
+type CodecSettings = Pick<Settings, 'prefix' | 'secrets' | 'encrypt' | 'maxPayloadBytes'>
 
 /** Turns tasks into the messages that stores keep, and back. */
 export interface Codec {
@@ -13,17 +16,19 @@ export interface Codec {
 
 /**
  * Without secrets a message is JSON that an operator can read. With secrets it is that
- * JSON under AES-256-GCM, which binds it to the prefix, the queue and the id under which
- * it is kept: a message that was made up, changed or moved elsewhere cannot be opened.
+ * JSON under AES-256-GCM, or if it need not be encrypted with an HMAC of SHA-256, either of
+ * which binds it to the prefix, the queue and the id under which it is kept: a message that
+ * was made up, changed or moved elsewhere is unreadable.
  */
-export function makeCodec (prefix: string, secrets: readonly Buffer[], maxBytes: number): Codec {
+export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes }: CodecSettings): Codec {
   const keys = secrets.map(makeKey)
   const context = (queue: string, id: string) => Buffer.from(JSON.stringify([prefix, queue, id]))
   return {
     encode (queue, task) {
       const json = Buffer.from(toJson(task))
       if (json.length > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, json.length)
-      return keys.length === 0 ? json.toString() : seal(keys[0]!, json, context(queue, task.id))
+      if (keys.length === 0) return json.toString()
+      return (encrypt ? seal : sign)(keys[0]!, json, context(queue, task.id))
     },
     decode (queue, id, message) {
       try {
@@ -37,24 +42,26 @@ export function makeCodec (prefix: string, secrets: readonly Buffer[], maxBytes:
 
 const VERSION = 1
 
-function toJson ({ id, payload, ...rest }: Task): string {
+function toJson ({ id, payload, depth, ...rest }: Task): string {
   // Most payloads are text, and text is shorter and legible.
   const text = payload?.toString()
   return JSON.stringify({
     v: VERSION,
     ...rest,
+    ...depth > 1 && { depth },
     ...payload !== undefined && (Buffer.from(text!).equals(payload) ? { text } : { base64: payload.toString('base64') })
   })
 }
 
 function fromJson (id: string, json: string): Task {
-  const { v, method, url, headers, text, base64, userId, maxRetries, timeoutMs } = parse(json) ?? {}
+  const { v, method, url, headers, text, base64, userId, depth = 1, maxRetries, timeoutMs } = parse(json) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   for (const value of [text, base64, userId]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload or user is no text')
   if (!isPlain(headers)) throw new Error('its headers are no object')
   try {
     checkMethod(method)
     for (const [name, value] of Object.entries(headers)) checkHeader(name.toLowerCase(), value)
+    checkWhole('depth', depth, 1)
     checkWhole('maxRetries', maxRetries, 0)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
     return {
@@ -64,6 +71,7 @@ function fromJson (id: string, json: string): Task {
       headers,
       payload: text !== undefined ? Buffer.from(text) : base64 !== undefined ? Buffer.from(base64, 'base64') : undefined,
       userId: checkUserId(userId),
+      depth,
       maxRetries,
       timeoutMs
     }
@@ -83,28 +91,55 @@ function parse (json: string) {
 }
 
 /** `id` tells which of several secrets made a message, and nothing about the secret. */
-interface Key { readonly id: string, readonly bytes: Buffer }
+interface Key { readonly id: string, readonly sealing: Buffer, readonly signing: Buffer }
 
 function makeKey (secret: Buffer): Key {
   const derive = (use: string) => Buffer.from(hkdfSync('sha256', secret, '', `fastify-taskqueue ${use}`, 32))
-  return { id: createHash('sha256').update(derive('key id')).digest('base64url').slice(0, 8), bytes: derive('aes-256-gcm') }
+  return {
+    id: createHash('sha256').update(derive('key id')).digest('base64url').slice(0, 8),
+    sealing: derive('aes-256-gcm'),
+    signing: derive('hmac-sha256')
+  }
 }
 
-/** `s1.<key id>.<base64url of nonce, ciphertext, tag>` */
+/** Returns `s1.<key id>.<base64url of nonce, ciphertext, tag>`. */
 function seal (key: Key, plain: Buffer, context: Buffer): string {
   const nonce = randomBytes(12)
-  const cipher = createCipheriv('aes-256-gcm', key.bytes, nonce).setAAD(context)
+  const cipher = createCipheriv('aes-256-gcm', key.sealing, nonce).setAAD(context)
   const sealed = Buffer.concat([nonce, cipher.update(plain), cipher.final(), cipher.getAuthTag()])
   return `s1.${key.id}.${sealed.toString('base64url')}`
 }
 
+/** Returns `m1.<key id>.<base64url of the signature>.<plain>`. */
+function sign (key: Key, plain: Buffer, context: Buffer): string {
+  return `m1.${key.id}.${signatureOf(key, plain, context).toString('base64url')}.${plain}`
+}
+
+function signatureOf (key: Key, plain: Buffer, context: Buffer): Buffer {
+  // The context is JSON, which holds no line break of its own.
+  return createHmac('sha256', key.signing).update(context).update('\n').update(plain).digest()
+}
+
+/** Undoes `seal` and `sign`: tasks may wait while one setting is changed for the other. */
 function open (keys: readonly Key[], message: string, context: Buffer): string {
-  const [version, keyId, body, ...rest] = message.split('.')
-  if (version !== 's1' || body === undefined || rest.length > 0) throw new Error('it is not sealed')
+  const [, version, keyId, rest] = /^([sm]1)\.([\w-]{8})\.(.*)$/s.exec(message) ?? []
+  if (rest === undefined) throw new Error('it is neither sealed nor signed')
   const key = keys.find(({ id }) => id === keyId)
-  if (key === undefined) throw new Error('it is sealed with none of the secrets')
-  const sealed = Buffer.from(body, 'base64url')
-  const decipher = createDecipheriv('aes-256-gcm', key.bytes, sealed.subarray(0, 12), { authTagLength: 16 })
+  if (key === undefined) throw new Error('it was made with none of the secrets')
+  return version === 's1' ? unseal(key, rest, context) : verify(key, rest, context)
+}
+
+function unseal (key: Key, text: string, context: Buffer): string {
+  const sealed = Buffer.from(text, 'base64url')
+  const decipher = createDecipheriv('aes-256-gcm', key.sealing, sealed.subarray(0, 12), { authTagLength: 16 })
     .setAAD(context).setAuthTag(sealed.subarray(-16))
   return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString()
+}
+
+function verify (key: Key, text: string, context: Buffer): string {
+  const [, signature = '', plain = ''] = /^([\w-]*)\.(.*)$/s.exec(text) ?? []
+  const given = Buffer.from(signature, 'base64url')
+  const expected = signatureOf(key, Buffer.from(plain), context)
+  if (given.length !== expected.length || !timingSafeEqual(given, expected)) throw new Error('its signature is not right')
+  return plain
 }

@@ -32,12 +32,23 @@ export interface TaskqueueOptions {
    * are kept. The first one makes them, any of them opens them. @default none
    */
   secrets?: Secret | readonly Secret[] | undefined
+  /** With secrets: false only signs messages, so that whoever reads Redis reads them too. @default true */
+  encrypt?: boolean
   /** What the names of all keys in Redis begin with. @default 'taskqueue' */
   prefix?: string
   /** The longest that a reply waits for its tasks to be stored, in milliseconds. @default 2000 */
   commitTimeoutMs?: number
+  /**
+   * How many replicas of Redis must have the tasks of a request before it succeeds, so that a
+   * failover loses none. Not in a Cluster. @default 0
+   */
+  replicas?: number
   /** The longest message of one task, in bytes: its url, headers and payload. @default 1048576 */
   maxPayloadBytes?: number
+  /** How many tasks one request may add. @default 1000 */
+  maxTasksPerRequest?: number
+  /** How long a chain of tasks may become in which each one is added by the one before. @default 16 */
+  maxDepth?: number
 }
 
 export type Secret = string | Uint8Array
@@ -110,9 +121,13 @@ export interface Settings {
   readonly user: Readonly<Required<UserOptions>>
   readonly copyHeaders: CopyHeaders
   readonly secrets: readonly Buffer[]
+  readonly encrypt: boolean
   readonly prefix: string
   readonly commitTimeoutMs: number
+  readonly replicas: number
   readonly maxPayloadBytes: number
+  readonly maxTasksPerRequest: number
+  readonly maxDepth: number
 }
 
 const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
@@ -120,8 +135,9 @@ const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
 /** Checks the options and completes them. Throws `FST_TASKQUEUE_INVALID_OPTION`, which names the option. */
 export function readOptions (options: TaskqueueOptions): Settings {
   const {
-    redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [],
-    prefix = 'taskqueue', commitTimeoutMs = 2000, maxPayloadBytes = 1024 * 1024, ...unknown
+    redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
+    prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
+    maxDepth = 16, ...unknown
   } = options
   // What Fastify itself may add to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -131,16 +147,24 @@ export function readOptions (options: TaskqueueOptions): Settings {
   expect('copyHeaders', copyHeaders, 'true, false, a list of header names, or a function', isCopyHeaders(copyHeaders))
   expect('prefix', prefix, '1 to 64 of A-Z a-z 0-9 . _ : -', typeof prefix === 'string' && /^[A-Za-z0-9._:-]{1,64}$/.test(prefix))
   checkWhole('commitTimeoutMs', commitTimeoutMs, 1, LONGEST_TIMER_MS)
+  expect('encrypt', encrypt, 'true or false', typeof encrypt === 'boolean')
+  checkWhole('replicas', replicas, 0)
   checkWhole('maxPayloadBytes', maxPayloadBytes, 1)
+  checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
+  checkWhole('maxDepth', maxDepth, 1)
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
   return {
     queues: Object.keys(queues).sort().map(queue => readQueue(queue, queues[queue], { redis, consumer, name })),
     user: readUser(user),
     copyHeaders,
     secrets: [secrets].flat().map(readSecret),
+    encrypt,
     prefix,
     commitTimeoutMs,
-    maxPayloadBytes
+    replicas,
+    maxPayloadBytes,
+    maxTasksPerRequest,
+    maxDepth
   }
 }
 

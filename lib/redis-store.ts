@@ -2,7 +2,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import { FST_TASKQUEUE_UNREACHABLE } from './errors.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import { KEYS, scripts } from './redis-scripts.js'
 import {
@@ -37,6 +37,8 @@ export class RedisStore implements Store {
   readonly #isOurs: boolean
   readonly #prefix: string
   readonly #timeoutMs: number
+  /** How many replicas must have a task before it counts as kept. */
+  readonly #replicas: number
   readonly #address: string
   /** Of this process among the consumers of a queue. */
   readonly #id = randomUUID()
@@ -52,10 +54,15 @@ export class RedisStore implements Store {
   #downSince: number | undefined
   /** Who waits for it to be up again. */
   #waiters: Array<() => void> = []
+  /** The last WAIT that was sent, and the one that will be when that is answered. */
+  #lastWait: Promise<unknown> = Promise.resolve()
+  #nextWait: Promise<number> | undefined
 
-  constructor (location: RedisLocation, prefix: string, timeoutMs: number) {
+  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0) {
     this.#prefix = prefix
     this.#timeoutMs = timeoutMs
+    this.#replicas = replicas
+    if (replicas > 0 && isClient(location) && location.isCluster) throw new FST_TASKQUEUE_INVALID_OPTION('replicas', '0 with a Cluster', String(replicas))
     this.#isOurs = !isClient(location)
     this.#client = isClient(location) ? location : connect(location, timeoutMs)
     this.#address = addressOf(this.#client)
@@ -77,6 +84,15 @@ export class RedisStore implements Store {
     if (this.#isOurs && db !== 0) await (this.#client as Redis).select(db).catch(error => { throw this.#unreachable(error) })
     await this.#load()
     await this.#run('vote', [`${this.#prefix}:vote`], [])
+    await this.#refuseEviction()
+  }
+
+  /** A full Redis that may drop any key to make room drops tasks. One that does not let us look is trusted. */
+  async #refuseEviction (): Promise<void> {
+    const info = await this.#client.info('memory').catch(() => '')
+    const policy = /^maxmemory_policy:(allkeys-\S+)/m.exec(info)?.[1]
+    if (policy === undefined || /^maxmemory:0\b/m.test(info)) return
+    throw this.#unreachable(new Error(`with maxmemory-policy ${policy} it drops tasks when its memory is full; noeviction keeps them`))
   }
 
   /**
@@ -97,6 +113,7 @@ export class RedisStore implements Store {
         const batch = tasks.filter(({ queue }) => queues.includes(queue))
         await this.#insist('prepare', this.#keysOf(queues), [id, ...argsOf(batch, queues)], () => { sends++ })
       }
+      await this.#replicate()
     } catch (error) {
       if (sends > 0) conclude('rollback')
       throw error
@@ -145,6 +162,7 @@ export class RedisStore implements Store {
       const reply = await this.#run('extend', this.#keysOf(queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[]]>
       return reply.map(([wakeInMs, suspects, lost]): Pulse => ({ lost, outlook: outlookOf([wakeInMs, suspects]) }))
     }))
+    if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(({ outlook }) => outlook.wakeInMs === 0))) this.#probe()
     // Queues on a node of a cluster that is down have no pulse; the others do.
     const failed = pulses.find(pulse => pulse.status === 'rejected')
     if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
@@ -238,11 +256,37 @@ export class RedisStore implements Store {
         return
       } catch (error) {
         const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
-        if (isAnswer(error) || this.#client.status === 'ready' || leftMs <= 0) throw error
+        const isTurnedAway = TURNS_AWAY.test((error as Error).message)
+        if (isAnswer(error) || leftMs <= 0 || (this.#client.status === 'ready' && !isTurnedAway)) throw error
         const reconnected = new Promise<void>(resolve => { this.#waiters.push(resolve) })
-        await Promise.race([reconnected, sleep(leftMs, undefined, { ref: false })])
+        await Promise.race([reconnected, sleep(isTurnedAway ? Math.min(leftMs, 100) : leftMs, undefined, { ref: false })])
       }
     }
+  }
+
+  /**
+   * Waits until enough replicas have what was written so far. While WAIT waits, its connection
+   * does nothing else: so it does for a few milliseconds at a time, and for all commits at once.
+   */
+  async #replicate (): Promise<void> {
+    if (this.#replicas === 0) return
+    const deadline = performance.now() + this.#timeoutMs
+    while (await this.#countReplicas() < this.#replicas) {
+      if (performance.now() > deadline) throw this.#unreachable(new Error(`fewer than ${this.#replicas} replicas have the tasks`))
+    }
+  }
+
+  #countReplicas (): Promise<number> {
+    this.#nextWait ??= this.#lastWait.then(async () => {
+      this.#nextWait = undefined
+      try {
+        return await (this.#client as Redis).wait(this.#replicas, 20)
+      } catch (error) {
+        throw this.#unreachable(error)
+      }
+    })
+    this.#lastWait = this.#nextWait.catch(() => {})
+    return this.#nextWait
   }
 
   /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
@@ -251,6 +295,7 @@ export class RedisStore implements Store {
     this.#conclusions.add(conclusion)
     try {
       await this.#run(script, keys, [id, repeated ? 1 : 0])
+      if (script === 'commit') await this.#replicate()
       this.#conclusions.delete(conclusion)
     } catch (error) {
       // Of the connection: its return is when it is sent again.
@@ -267,6 +312,14 @@ export class RedisStore implements Store {
     // Notifications were missed while it was away.
     subscriber.on('ready', () => { for (const wake of [...this.#watchers.values()].flat()) wake() })
     return subscriber
+  }
+
+  /**
+   * Asks the connection for notifications for a sign of life, now that there is work of which it may
+   * have said nothing. One that gives none is given up by its client, and made anew.
+   */
+  #probe (): void {
+    if (this.#subscriber?.status === 'ready') this.#subscriber.ping().catch(() => {})
   }
 
   /** Connects, or waits for a client that connects by itself, but not for ever. */
@@ -288,11 +341,11 @@ export class RedisStore implements Store {
 
   /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */
   #unreachable (error: unknown): Error {
-    const isAnswer = (error as Error).name === 'ReplyError'
-    const { message, code } = (isAnswer ? error : this.#lastError ?? error) as NodeJS.ErrnoException
+    const isReply = (error as Error).name === 'ReplyError'
+    const { message, code } = (isReply ? error : this.#lastError ?? error) as NodeJS.ErrnoException
     // The error of a host with several addresses, none of which answers, has a code and no message.
     const unreachable = new FST_TASKQUEUE_UNREACHABLE(this.#address, message || String(code))
-    if (isAnswer) answers.add(unreachable)
+    if (isReply && !TURNS_AWAY.test(unreachable.message)) answers.add(unreachable)
     return unreachable
   }
 }
@@ -300,6 +353,9 @@ export class RedisStore implements Store {
 /** Errors with which Redis has answered, rather than not. */
 const answers = new WeakSet<object>()
 const isAnswer = (error: unknown): boolean => answers.has(error as object)
+
+/** Replies of a Redis that is not the master, any more, or not yet: they answer nothing. */
+const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 
 /** How many commits may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
@@ -345,6 +401,10 @@ function connect (location: string | RedisOptions, timeoutMs: number): Redis {
     maxRetriesPerRequest: 0,
     connectTimeout: CONNECT_TIMEOUT_MS,
     commandTimeout: timeoutMs,
+    // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
+    socketTimeout: 2 * timeoutMs,
+    // Whoever has become a replica stays one: the next connection finds the new master.
+    reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
     retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 1000)
   }
   return typeof location === 'string' ? new Redis(location, options) : new Redis({ ...options, ...location as object })

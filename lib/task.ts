@@ -17,6 +17,8 @@ export interface Task {
   readonly payload?: Buffer
   /** Who queued it. */
   readonly userId?: string
+  /** Its place in a chain of tasks in which each one was added by the one before, from 1. */
+  readonly depth: number
   /** Instead of the consumer's. */
   readonly maxRetries?: number
   readonly timeoutMs?: number
@@ -78,7 +80,7 @@ export const LONGEST_TIMER_MS = 0x7fffffff
 export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
-export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Task {
+export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Omit<Task, 'depth'> {
   if (typeof options !== 'object' || options === null) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(options))
   for (const name of Object.keys(options)) {
     if (!OPTIONS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(name, `one of ${[...OPTIONS].join(', ')}`, 'an option that add does not have')

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import {
-  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT
+  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_MANY
 } from './errors.js'
 import { show } from './show.js'
 import type { NewTask, Prepared, Store } from './store.js'
@@ -58,14 +58,18 @@ export class TaskTransaction implements Transaction {
   readonly #compose: Compose
   readonly #timeoutMs: number
   readonly #log: FastifyBaseLogger
+  readonly #maxTasks: number
   #added: Added[] = []
   #participants: Participant[] = []
+  /** How many tasks were committed before the end. */
+  #committed = 0
   #open = true
 
-  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger) {
+  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger, maxTasks = Infinity) {
     this.#compose = compose
     this.#timeoutMs = timeoutMs
     this.#log = log
+    this.#maxTasks = maxTasks
   }
 
   /** How many tasks and participants wait for the commit. */
@@ -73,6 +77,7 @@ export class TaskTransaction implements Transaction {
 
   add (url: string, options: AddOptions = {}): string {
     if (!this.#open) throw new FST_TASKQUEUE_CLOSED()
+    if (this.#committed + this.#added.length >= this.#maxTasks) throw new FST_TASKQUEUE_TOO_MANY(this.#maxTasks)
     const added = this.#compose(url, options)
     this.#added.push(added)
     return added.task.id
@@ -113,6 +118,7 @@ export class TaskTransaction implements Transaction {
     const participants = this.#participants
     this.#added = []
     this.#participants = []
+    this.#committed += added.length
     const preparing: Array<Promise<Prepared>> = []
     let committed = 0
     let isDecided = false

@@ -99,6 +99,25 @@ for (const type of ['local', 'redis']) {
       t.same(ran, ['of-attempt-2'])
     })
 
+    t.test('is a dead letter when it is the 16th that was added by the one before', async t => {
+      const depths: number[] = []
+      const codes: string[] = []
+      const { app } = await start(t, { redis, secrets: 'x'.repeat(32) }, app => {
+        app.setErrorHandler((error: { code: string }, _request, reply) => { codes.push(error.code); reply.send(error) })
+        app.get<{ Querystring: { n: number } }>('/endless', async ({ query, taskqueue }) => {
+          depths.push(Number(query.n))
+          // The second one could double for ever as well.
+          for (const id of [1, 2]) taskqueue.add('/endless', { query: { n: Number(query.n) + 1 }, id: `${query.n}-${id}`, ...id === 2 && { delayMs: 1_000_000 } })
+          return {}
+        })
+      })
+      await app.taskqueue.add('/endless?n=1')
+      await until(async () => (await app.taskqueue.queue('default').counts()).dead === 1)
+      t.same(depths, Array.from({ length: 16 }, (_, index) => index + 1))
+      t.same(codes, ['FST_TASKQUEUE_TOO_DEEP'])
+      t.match(await app.taskqueue.queue('default').counts(), { waiting: 0, delayed: 15, running: 0, dead: 1 })
+    })
+
     t.test('keeps what it has committed by hand, though it fails', async t => {
       const { app, ran } = await start(t, { redis, consumer: { maxRetries: 0 } }, app => app.get('/parent', async request => {
         add(request.taskqueue, 'by-hand')

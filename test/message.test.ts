@@ -5,8 +5,10 @@ import type { Task } from '../lib/task.js'
 
 const MAX_BYTES = 4 * 1024 * 1024
 const secret = (byte: number) => Buffer.alloc(32, byte)
-const open = makeCodec('taskqueue', [], MAX_BYTES)
-const sealed = makeCodec('taskqueue', [secret(1)], MAX_BYTES)
+const codecOf = (secrets: Buffer[], { prefix = 'taskqueue', encrypt = true, maxPayloadBytes = MAX_BYTES } = {}) => makeCodec({ prefix, secrets, encrypt, maxPayloadBytes })
+const open = codecOf([])
+const sealed = codecOf([secret(1)])
+const signed = codecOf([secret(1)], { encrypt: false })
 
 const task: Task = {
   id: 'one',
@@ -15,12 +17,13 @@ const task: Task = {
   headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' },
   payload: Buffer.from('hunter2 ünd €'),
   userId: 'ada',
+  depth: 2,
   maxRetries: 3,
   timeoutMs: 500
 }
 
 t.test('a task comes out of its message as it went in', async t => {
-  for (const codec of [open, sealed]) {
+  for (const codec of [open, sealed, signed]) {
     for (const [title, payload] of [
       ['none', undefined],
       ['empty', Buffer.alloc(0)],
@@ -37,15 +40,15 @@ t.test('a task comes out of its message as it went in', async t => {
     ] as const) {
       t.strictSame(same(codec.decode('mail', 'one', codec.encode('mail', { ...task, payload }))), same({ ...task, payload }), title)
     }
-    const least: Task = { id: 'x', method: 'GET', url: '/', headers: {} }
+    const least: Task = { id: 'x', method: 'GET', url: '/', headers: {}, depth: 1 }
     t.match(codec.decode('q', 'x', codec.encode('q', least)), least)
-    t.strictSame(Object.values(codec.decode('q', 'x', codec.encode('q', least))).filter(value => value !== undefined), ['x', 'GET', '/', {}])
+    t.strictSame(Object.values(codec.decode('q', 'x', codec.encode('q', least))).filter(value => value !== undefined), ['x', 'GET', '/', {}, 1])
   }
 })
 
 t.test('without secrets an operator can read a message, and with them nobody can', async t => {
   t.strictSame(JSON.parse(open.encode('mail', task)), {
-    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', maxRetries: 3, timeoutMs: 500, text: 'hunter2 ünd €'
+    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, text: 'hunter2 ünd €'
   })
   t.match(JSON.parse(open.encode('mail', { ...task, payload: Buffer.from([255]) })), { base64: '/w==' })
   const message = sealed.encode('mail', task)
@@ -59,31 +62,58 @@ t.test('without secrets an operator can read a message, and with them nobody can
 t.test('a message larger than allowed is refused when it is made', async t => {
   const size = Buffer.byteLength(open.encode('mail', task))
   for (const secrets of [[], [secret(1)]]) {
-    t.doesNotThrow(() => makeCodec('taskqueue', secrets, size).encode('mail', task))
-    t.throws(() => makeCodec('taskqueue', secrets, size - 1).encode('mail', task), {
+    t.doesNotThrow(() => codecOf(secrets, { maxPayloadBytes: size }).encode('mail', task))
+    t.throws(() => codecOf(secrets, { maxPayloadBytes: size - 1 }).encode('mail', task), {
       code: 'FST_TASKQUEUE_PAYLOAD_TOO_LARGE', message: `at most ${size - 1} bytes (maxPayloadBytes), got ${size}`
     })
   }
 })
 
 t.test('any of the secrets opens a message, the first one makes it', async t => {
-  const old = makeCodec('taskqueue', [secret(1)], MAX_BYTES)
-  const both = makeCodec('taskqueue', [secret(2), secret(1)], MAX_BYTES)
-  const young = makeCodec('taskqueue', [secret(2)], MAX_BYTES)
-  t.match(both.decode('mail', 'one', old.encode('mail', task)), task)
-  t.match(young.decode('mail', 'one', both.encode('mail', task)), task)
-  unreadable(t, young, old.encode('mail', task), 'by a secret that is no longer there')
-  unreadable(t, old, both.encode('mail', task), 'by a secret that is not there yet')
+  for (const encrypt of [true, false]) {
+    const old = codecOf([secret(1)], { encrypt })
+    const both = codecOf([secret(2), secret(1)], { encrypt })
+    const young = codecOf([secret(2)], { encrypt })
+    t.match(both.decode('mail', 'one', old.encode('mail', task)), task)
+    t.match(young.decode('mail', 'one', both.encode('mail', task)), task)
+    unreadable(t, young, old.encode('mail', task), 'by a secret that is no longer there')
+    unreadable(t, old, both.encode('mail', task), 'by a secret that is not there yet')
+  }
 })
 
-t.test('a sealed message is worth nothing in another queue, under another id or prefix', async t => {
-  const message = sealed.encode('mail', task)
-  unreadable(t, sealed, message, 'queue', 'other', 'one')
-  unreadable(t, sealed, message, 'id', 'mail', 'two')
-  unreadable(t, makeCodec('other', [secret(1)], MAX_BYTES), message, 'prefix')
-  for (const border of ['', ',', '","', ':']) {
-    unreadable(t, sealed, sealed.encode('a', { ...task, id: `b${border}c` }), 'the border between queue and id', `a${border}b`, 'c')
+t.test('a sealed or signed message is worth nothing in another queue, under another id or prefix', async t => {
+  for (const codec of [sealed, signed]) {
+    const message = codec.encode('mail', task)
+    unreadable(t, codec, message, 'queue', 'other', 'one')
+    unreadable(t, codec, message, 'id', 'mail', 'two')
+    unreadable(t, codecOf([secret(1)], { prefix: 'other' }), message, 'prefix')
+    for (const border of ['', ',', '","', ':', '\n']) {
+      unreadable(t, codec, codec.encode('a', { ...task, id: `b${border}c` }), 'the border between queue and id', `a${border}b`, 'c')
+    }
   }
+})
+
+t.test('a signed message is legible, and unreadable if anything in it is changed, added or cut off', async t => {
+  const message = signed.encode('mail', task)
+  const [head, json] = [message.slice(0, message.indexOf('{')), message.slice(message.indexOf('{'))]
+  t.strictSame(JSON.parse(json), JSON.parse(open.encode('mail', task)))
+  t.match(head, /^m1\.[\w-]{8}\.[\w-]{43}\.$/)
+  for (let at = 0; at < message.length; at++) {
+    const changed = at < head.length ? ALPHABET[(ALPHABET.indexOf(message[at]!) + 32) % 64]! : String.fromCharCode(message.charCodeAt(at) ^ 1)
+    unreadable(t, signed, message.slice(0, at) + changed + message.slice(at + 1), `character ${at}`)
+  }
+  for (let length = 0; length < message.length; length++) unreadable(t, signed, message.slice(0, length), `the first ${length} characters`)
+  for (const [title, other] of [
+    ['one more character', `${message} `],
+    ['no signature', head.replace(/[\w-]{43}/, '') + json],
+    ['the signature of another message', `${signed.encode('mail', { ...task, userId: 'bob' }).slice(0, head.length)}${json}`],
+    ['the name of the other kind', message.replace('m1', 's1')]
+  ] as const) unreadable(t, signed, other, title)
+})
+
+t.test('what waits can be read when encryption is switched on or off', async t => {
+  t.match(signed.decode('mail', 'one', sealed.encode('mail', task)), task)
+  t.match(sealed.decode('mail', 'one', signed.encode('mail', task)), task)
 })
 
 t.test('a sealed message that is changed anywhere is unreadable', async t => {
@@ -104,8 +134,10 @@ t.test('a sealed message that is changed anywhere is unreadable', async t => {
 })
 
 t.test('with secrets nothing is read that is not sealed, and the other way round', async t => {
-  unreadable(t, sealed, open.encode('mail', task), 'legible where secrets are set')
-  unreadable(t, open, sealed.encode('mail', task), 'sealed where none are')
+  for (const codec of [sealed, signed]) {
+    unreadable(t, codec, open.encode('mail', task), 'legible where secrets are set')
+    unreadable(t, open, codec.encode('mail', task), 'sealed or signed where none are')
+  }
 })
 
 t.test('a message of a newer release is unreadable and says so', async t => {
@@ -134,7 +166,9 @@ t.test('JSON that is no task is unreadable, and its error quotes nothing of it',
     ['text', 1, null, {}, ['hunter2'], true],
     ['base64', 1, null, {}, ['hunter2'], true],
     ['userId', '', 'hunter2\n', ' hunter2', 'ü', ['hunter2'], {}, true, 'x'.repeat(256)],
+    ['depth', 0, -1, 1.5, '3', null, {}, 'hunter2'],
     ['maxRetries', -1, 1.5, '3', null, {}, 1e300, 'hunter2'],
+    ['depth', 0, -1, 1.5, '2', null, {}],
     ['timeoutMs', 0, -1, 1.5, '3', null, {}, 2 ** 31, 'hunter2']
   ] as Array<[string, ...unknown[]]>) {
     for (const value of values) unreadable(t, open, JSON.stringify({ ...legible(), text: undefined, [field]: value }), `${field} ${JSON.stringify(value)}`)

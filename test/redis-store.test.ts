@@ -143,6 +143,22 @@ t.test('at maxmemory only adding fails, wholly, and the queue drains', async t =
   t.match(await store.counts('another queue'), { waiting: 1 })
 })
 
+t.test('a Redis that would make room by dropping tasks is refused, and one that has room for all is not', async t => {
+  const { admin, store } = await openStore(t)
+  for (const policy of ['allkeys-lru', 'allkeys-lfu', 'allkeys-random']) {
+    await admin.config('SET', 'maxmemory-policy', policy)
+    await admin.config('SET', 'maxmemory', '100mb')
+    await t.rejects(store.open(), { code: 'FST_TASKQUEUE_UNREACHABLE', message: new RegExp(`maxmemory-policy ${policy} .*noeviction`) })
+    await admin.config('SET', 'maxmemory', '0')
+    await store.open()
+  }
+  await admin.config('SET', 'maxmemory', '100mb')
+  for (const policy of ['noeviction', 'volatile-lru', 'volatile-ttl']) {
+    await admin.config('SET', 'maxmemory-policy', policy)
+    await store.open()
+  }
+})
+
 t.test('a dead letter that is dropped leaves nothing behind', async t => {
   const { admin, store } = await openStore(t)
   await addTo(store, Array.from({ length: DEAD_LIMIT + 100 }, (_, index) => task(`${index}`)))

@@ -43,6 +43,27 @@ t.test('add()', async t => {
     }
   })
 
+  t.test('throws when the request has added 1,000 tasks, those committed by hand counted and those rolled back not', async t => {
+    const codes: string[] = []
+    const { app, url, store } = await start(t, app => app.get('/', async ({ taskqueue }) => {
+      for (let i = 0; i < 600; i++) taskqueue.add('/task')
+      await taskqueue.commit()
+      for (let i = 0; i < 300; i++) taskqueue.add('/task')
+      const savepoint = taskqueue.savepoint()
+      for (let i = 0; i < 100; i++) taskqueue.add('/task')
+      codes.push(codeOf(() => taskqueue.add('/task')))
+      savepoint.rollback()
+      for (let i = 0; i < 100; i++) taskqueue.add('/task')
+      codes.push(codeOf(() => taskqueue.add('/task')))
+      return {}
+    }))
+    t.equal((await fetch(url)).status, 200)
+    t.same(codes, ['FST_TASKQUEUE_TOO_MANY', 'FST_TASKQUEUE_TOO_MANY'])
+    t.equal(store.ids.length, 1000)
+    await app.taskqueue.transaction(tx => { for (let i = 0; i < 1001; i++) tx.add('/task') })
+    t.equal(store.ids.length, 2001, 'and outside of requests there is no such limit')
+  })
+
   t.test('throws in a handler that goes on after its handlerTimeout', async t => {
     const replied = gate()
     const codes = gate<string[]>()
