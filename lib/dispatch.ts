@@ -134,6 +134,13 @@ export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] =
   }
 }
 
+/** Keeps routes for tasks out of documents that are made of an app's schemas, as @fastify/swagger makes them. */
+export function hideTaskRoutes (app: FastifyInstance): void {
+  app.addHook('onRoute', route => {
+    if (route.constraints?.taskOnly === true) route.schema = { hide: true, ...route.schema } as typeof route.schema
+  })
+}
+
 /** Takes from an ordinary request the headers that only tasks carry. */
 function guard (raw: { headers: Record<string, unknown> }): void {
   if (dispatches.has(raw)) return

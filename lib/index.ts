@@ -3,7 +3,7 @@ import fp from 'fastify-plugin'
 import { attemptWith } from './attempt.js'
 import { Composer } from './composer.js'
 import { Consumer } from './consumer.js'
-import { dispatchOf, guardHeaders, taskOnly, type RequestTask } from './dispatch.js'
+import { dispatchOf, guardHeaders, hideTaskRoutes, taskOnly, type RequestTask } from './dispatch.js'
 import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from './errors.js'
 import { startHeartbeat } from './heartbeat.js'
 import { Isolation } from './isolation.js'
@@ -59,6 +59,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
 
   guardHeaders(app)
   app.addConstraintStrategy(taskOnly)
+  hideTaskRoutes(app)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorateRequest('taskqueue', {
     getter () {

@@ -49,61 +49,6 @@ t.test('verifyTask is a strategy of @fastify/auth, alone, with others, and withi
   }
 })
 
-t.test('a route that is for tasks only does not exist for anybody else', async t => {
-  const { app, run } = await start(t, {})
-  t.match(await run('/secret', 'ada'), { status: 200, body: 'secret' })
-  const unknown = (await app.inject('/nothing')).body
-  for (const method of ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'] as const) {
-    t.equal((await app.inject({ method, url: '/secret' })).statusCode, 404, method)
-  }
-  t.equal((await app.inject('/secret')).body, unknown.replaceAll('/nothing', '/secret'), 'the answer is that of an unknown path')
-  t.match(await run('/from-within', 'ada'), { status: 200, body: 404 }, 'nor for a request that a task injects, its headers copied')
-  t.equal((await app.inject('/both')).body, 'public')
-  t.match(await run('/both', 'ada'), { body: 'task' }, 'it can share its path with an ordinary route')
-  t.match(await run('/public', 'ada'), { body: 'public' }, 'and a task may request an ordinary route')
-})
-
-t.test('taskOnly takes no other value than true, and not later than the plugin', async t => {
-  const app = Fastify()
-  t.teardown(() => app.close())
-  await app.register(taskqueue)
-  for (const taskOnly of [false, 'yes', 1, null]) {
-    t.throws(() => app.get('/x', { constraints: { taskOnly: taskOnly as true } }, async () => ''), { code: 'FST_TASKQUEUE_INVALID_OPTION', message: /constraints\.taskOnly/ }, String(taskOnly))
-  }
-})
-
-t.test('a handler may trust x-task-* headers: outside requests have none, before any hook', async t => {
-  const seen: unknown[] = []
-  const app = Fastify()
-  t.teardown(() => app.close())
-  app.addHook('onRequest', async ({ headers }) => { seen.push(Object.keys(headers).filter(name => name.startsWith('x-task'))) })
-  await app.register(taskqueue)
-  await app.register(async child => {
-    child.setGenReqId(() => 'mine')
-    child.get('/child', async ({ headers, task }) => ({ task, headers: Object.keys(headers).filter(name => name.startsWith('x-task')) }))
-  })
-  app.get('/x', async ({ headers, task }) => ({ task, headers: Object.keys(headers).filter(name => name.startsWith('x-task')) }))
-  const url = await app.listen({ port: 0, host: '127.0.0.1' })
-  const forged = { 'X-Task-Id': '1', 'x-task-user-id': 'root', 'X-TASK-ANYTHING': 'x' }
-  t.strictSame(await (await fetch(`${url}/x`, { headers: forged })).json(), { task: null, headers: [] })
-  t.strictSame((await app.inject({ url: '/x', headers: forged })).json(), { task: null, headers: [] })
-  t.equal((await app.inject({ url: '/unknown', headers: forged })).statusCode, 404)
-  t.strictSame(seen, [[], [], []])
-  t.strictSame((await app.inject({ url: '/child', headers: forged })).json(), { task: null, headers: [] }, 'with another generator of request ids, before the handler')
-})
-
-t.test('a request that brings its own id along is guarded as well', async t => {
-  const seen: unknown[] = []
-  const app = Fastify({ requestIdHeader: 'x-request-id' })
-  t.teardown(() => app.close())
-  app.addHook('onRequest', async ({ headers }) => { seen.push(headers['x-task-user-id']) })
-  await app.register(taskqueue)
-  app.get('/secret', { constraints: { taskOnly: true } }, async () => 'secret')
-  app.get('/x', async () => 'x')
-  t.equal((await app.inject({ url: '/x', headers: { 'x-request-id': '1', 'x-task-user-id': 'root' } })).body, 'x')
-  t.strictSame(seen, [undefined])
-})
-
 t.test('what a task adds is queued by its user, unless it runs as somebody else', async t => {
   const { app, results } = await start(t, {})
   await app.inject({ method: 'POST', url: '/add', payload: { url: '/chain', user: 'ada' } })
@@ -166,11 +111,6 @@ async function start (t: { teardown (run: () => unknown): void }, user: UserOpti
   app.get('/and', { preHandler: app.auth([app.verifyTask, verifyAdmin], { relation: 'and' }) }, async () => 'and')
   app.get('/nested', { preHandler: app.auth([[app.verifyTask, verifyAdmin], verifyJwt]) }, async () => 'nested')
   app.get('/all', { preHandler: app.auth([app.verifyTask, verifyJwt], { run: 'all' }) }, async () => 'all')
-  app.get('/secret', { constraints: { taskOnly: true } }, async () => 'secret')
-  app.get('/from-within', async request => (await app.inject({ url: '/secret', headers: request.headers })).statusCode)
-  app.get('/both', async () => 'public')
-  app.get('/both', { constraints: { taskOnly: true } }, async () => 'task')
-  app.get('/public', async () => 'public')
   app.get('/chain', async request => request.taskqueue.add('/inner') && request.taskqueue.add('/as-root'))
   app.get('/as-root', async request => {
     Object.assign(request, { user: { id: 'root' } })
