@@ -2,16 +2,27 @@ import { join } from 'node:path'
 import auth from '@fastify/auth'
 import jwt from '@fastify/jwt'
 import Fastify, { type FastifyInstance, type FastifyRequest } from 'fastify'
+import { Redis } from 'ioredis'
 import sqlite from 'node-sqlite3-wasm'
 import t, { type Test } from 'tap'
 import { SqliteStore } from '../example/sqlite-store.js'
 import taskqueue, { type TaskqueueOptions } from '../lib/index.js'
+import { addAclUser } from './acl-user.js'
 import { startRedis } from './redis-server.js'
 import { until } from './until.js'
+
+// Thousands of requests take their time on a busy machine.
+t.setTimeout(110_000)
 
 const types: Record<string, (t: Test) => Promise<TaskqueueOptions>> = {
   local: async () => ({}),
   redis: async t => ({ redis: { path: (await startRedis(t)).path } }),
+  'redis, as the user that SECURITY.md recommends,': async t => {
+    const { path } = await startRedis(t)
+    const admin = new Redis(path)
+    t.teardown(() => { admin.disconnect() })
+    return { redis: { path, ...await addAclUser(admin) }, secrets: 'x'.repeat(32) }
+  },
   custom: async t => {
     const database = new sqlite.Database(join(t.testdir(), 'tasks.db'))
     t.teardown(() => { database.close() })

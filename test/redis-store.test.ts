@@ -8,6 +8,7 @@ import type { RedisLocation } from '../lib/redis-store.js'
 import { scripts } from '../lib/redis-scripts.js'
 import { RedisStore } from '../lib/redis-store.js'
 import { DEAD_LIMIT, type Lease, type NewTask, type Settlement } from '../lib/store.js'
+import { addAclUser } from './acl-user.js'
 import { addTo } from './add-to.js'
 import { loggedApp } from './logged-app.js'
 import { freePort, startRedis } from './redis-server.js'
@@ -32,6 +33,12 @@ t.test('over TCP, with a password and another database, it', async t => {
     t.ok(keys.length > 0)
     t.strictSame(keys.filter(key => !key.startsWith('prefix:{')), [])
   })
+})
+
+t.test('as the user that SECURITY.md recommends, it', async t => {
+  const { path } = await startRedis(t)
+  const user = await addAclUser(adminOf(t, { path }), 'prefix')
+  for (const { title, run } of storeConformance(() => new RedisStore({ path, ...user }, 'prefix', 2000))) await t.test(title, run)
 })
 
 t.test('an app that cannot reach Redis does not become ready, and says where it looked, but no password', async t => {
