@@ -1,6 +1,7 @@
 // A custom queue type, and the suite that shows that it is one.
 //
 //     npm run build && node build/example/sqlite-store.js
+import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
   DEAD_LIMIT, storeConformance, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement,
@@ -19,7 +20,7 @@ const schema = `
     queue TEXT NOT NULL, id TEXT NOT NULL, message TEXT NOT NULL,
     state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead')),
     due INTEGER,
-    attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+    fence INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
     suspect INTEGER NOT NULL DEFAULT 0,
     reason TEXT,
     UNIQUE (queue, id)
@@ -28,7 +29,7 @@ const schema = `
 
 const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
 const last = '(SELECT max(position) + 1 FROM task)'
-const held = "queue = :queue AND id = :id AND attempt = :attempt AND state = 'running'"
+const held = "queue = :queue AND id = :id AND fence = :fence AND state = 'running'"
 
 const carryOut = {
   done: 'DELETE FROM task',
@@ -72,22 +73,23 @@ export class SqliteStore implements Store {
     return this.#atomically(() => {
       const settled = settlements.map(settlement => this.#settle(queue, settlement))
       this.#sweep(queue)
-      const rows = this.#all<Omit<Lease, 'suspect'> & { suspect: number }>(`
+      const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
         SELECT id, message, attempt + 1 AS attempt, retries, deaths, suspect
         FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
       { queue, suspect: Number(alone), limit: alone ? Math.min(limit, 1) : limit })
-      const leases = rows.map(row => ({ ...row, suspect: row.suspect === 1 }))
+      const fence = randomInt(2 ** 48 - 1)
+      const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
       // In one statement, so that they expire together.
       this.#run(`
-        UPDATE task SET state = 'running', due = ${now} + :leaseMs, attempt = attempt + 1
-        WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`, { queue, leaseMs, ids: JSON.stringify(leases.map(({ id }) => id)) })
+        UPDATE task SET state = 'running', due = ${now} + :leaseMs, fence = :fence, attempt = attempt + 1
+        WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`, { queue, leaseMs, fence, ids: JSON.stringify(leases.map(({ id }) => id)) })
       return { settled, leases, outlook: this.#outlook(queue) }
     })
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
     return this.#atomically(() => holdings.map(({ queue, leases, leaseMs }) => ({
-      lost: leases.map(({ id, attempt }) => ({ queue, id, attempt, leaseMs }))
+      lost: leases.map(({ id, fence }) => ({ queue, id, fence, leaseMs }))
         .filter(lease => this.#run(`UPDATE task SET due = max(due, ${now} + :leaseMs) WHERE ${held}`, lease) === 0)
         .map(({ id }) => id),
       outlook: this.#outlook(queue)
@@ -128,8 +130,8 @@ export class SqliteStore implements Store {
     }
   }
 
-  #settle (queue: string, { lease: { id, attempt }, verdict: { kind, ...rest }, chain = [] }: Settlement): boolean {
-    if (this.#run(`${carryOut[kind]} WHERE ${held}`, { queue, id, attempt, ...rest }) === 0) return false
+  #settle (queue: string, { lease: { id, fence }, verdict: { kind, ...rest }, chain = [] }: Settlement): boolean {
+    if (this.#run(`${carryOut[kind]} WHERE ${held}`, { queue, id, fence, ...rest }) === 0) return false
     this.#add(chain)
     if (kind === 'release' || kind === 'retry') this.#wake(queue)
     return true

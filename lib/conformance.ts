@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
-import { DEAD_LIMIT, type Counts, type Lease, type NewTask, type Settlement, type Store, type Turn, type TurnResult, type Verdict } from './store.js'
+import { DEAD_LIMIT, type Counts, type Held, type Lease, type NewTask, type Settlement, type Store, type Turn, type TurnResult, type Verdict } from './store.js'
 
 export interface ConformanceTest { readonly title: string, readonly run: () => Promise<void> }
 
@@ -27,8 +27,6 @@ const SHORT_MS = 50
 const LONG_MS = 60_000
 /** How long a store may take over what it promises to do at some time. */
 const PATIENCE_MS = 10_000
-
-type Held = Pick<Lease, 'id' | 'attempt'>
 
 const done: Verdict = { kind: 'done' }
 const release: Verdict = { kind: 'release' }
@@ -364,10 +362,10 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await add(store, ['a', 'b'].map(id => task(queue, id)))
     const [a, b] = await claim(store, queue)
     const { settled } = await turn(store, queue, [
-      { lease: { id: 'nobody', attempt: 1 }, verdict: done },
+      { lease: { id: 'nobody', fence: 1 }, verdict: done },
       { lease: a!, verdict: done },
       { lease: a!, verdict: dead },
-      { lease: { id: 'b', attempt: 2 }, verdict: done },
+      { lease: { id: 'b', fence: b!.fence + 1 }, verdict: done },
       { lease: b!, verdict: dead }
     ])
     assert.deepEqual(settled, [false, true, false, false, true])
@@ -393,8 +391,8 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     const verdicts = [done, release, retry(LONG_MS), dead]
     await add(store, [...verdicts.map(({ kind }) => kind), 'lost'].map(id => task(queue, id)))
     const leases = await claim(store, queue)
-    await turn(store, queue, leases.map(({ id, attempt }, index) => ({
-      lease: { id, attempt: id === 'lost' ? attempt + 1 : attempt },
+    await turn(store, queue, leases.map(({ id, fence }, index) => ({
+      lease: { id, fence: id === 'lost' ? fence + 1 : fence },
       verdict: verdicts[index] ?? done,
       chain: [task(other, `after ${id}`), task(other, 'same'), task(queue, `later than ${id}`, { delayMs: LONG_MS })]
     })))
@@ -490,13 +488,30 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(await lost(store, other, alsoHeld), ['a'])
   },
 
+  async 'fences off who had a lease of an earlier task of the same id' (store, queue, other) {
+    await add(store, [task(queue, 'a')])
+    const first = await claimOne(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    const second = await claimSuspect(store, queue)
+    assert.equal(await settle(store, queue, second, done), true)
+    await add(store, [task(queue, 'a')])
+    const young = await claimOne(store, queue)
+    assert.deepEqual(counters(young), { attempt: 1, retries: 0, deaths: 0 })
+    for (const old of [first, second]) {
+      assert.deepEqual(await lost(store, queue, [old]), ['a'])
+      assert.equal(await settle(store, queue, old, done, [task(other, 'b')]), false)
+    }
+    assert.equal(await settle(store, queue, young, done), true)
+    await assertCounts(store, other, {})
+  },
+
   async 'prolongs leases of several queues and reports for each which are lost' (store, queue, other) {
     await add(store, [task(queue, 'a'), task(queue, 'b'), task(other, 'c'), task(other, 'd')])
     const [a, b] = await claim(store, queue)
     const c = await claimOne(store, other)
     const pulses = await store.extend([
-      { queue, leases: [{ id: 'b', attempt: 2 }, a!, { id: 'nobody', attempt: 1 }], leaseMs: LONG_MS },
-      { queue: other, leases: [c, a!, { id: 'd', attempt: 0 }], leaseMs: LONG_MS }
+      { queue, leases: [{ id: 'b', fence: b!.fence + 1 }, a!, { id: 'nobody', fence: 1 }], leaseMs: LONG_MS },
+      { queue: other, leases: [c, a!, { id: 'd', fence: 0 }], leaseMs: LONG_MS }
     ])
     assert.deepEqual(pulses.map(({ lost }) => [...lost].sort()), [['b', 'nobody'], ['a', 'd']])
     assert.deepEqual(pulses.map(({ outlook }) => outlook.wakeInMs === 0), [false, true])

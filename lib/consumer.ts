@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Isolation } from './isolation.js'
-import type { Lease, Outlook, Pulse, Settlement, Store } from './store.js'
+import type { Held, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
@@ -98,15 +98,15 @@ export class Consumer {
   }
 
   /** The leases to prolong. */
-  get leases (): Array<Pick<Lease, 'id' | 'attempt'>> {
+  get leases (): Held[] {
     return [...[...this.#running.values()].map(({ lease }) => lease), ...this.#ended.map(({ lease }) => lease)]
   }
 
   get leaseMs (): number { return this.#limits.leaseMs }
 
   /** Takes in what the heartbeat has learned of the queue, which had these leases when it was sent. */
-  feel ({ lost, outlook }: Pulse, leases: ReadonlyArray<Pick<Lease, 'id' | 'attempt'>>): void {
-    for (const { id, attempt } of leases) if (lost.includes(id)) this.#lose(id, attempt)
+  feel ({ lost, outlook }: Pulse, leases: readonly Held[]): void {
+    for (const lease of leases) if (lost.includes(lease.id)) this.#lose(lease)
     this.#look(outlook)
     // The store answers again, which is no time to go on waiting.
     if (this.#failures > 0) this.wake()
@@ -200,10 +200,10 @@ export class Consumer {
   }
 
   /** Tells a task that others may run it, and leaves it to them. */
-  #lose (id: string, attempt: number): void {
+  #lose ({ id, fence }: Held): void {
     const running = this.#running.get(id)
     // It may have ended, or been claimed again, while the heartbeat was on its way.
-    if (running?.lease.attempt !== attempt) return
+    if (running?.lease.fence !== fence) return
     this.#warn(id)
     this.#running.delete(id)
     running.abort.abort(new Withdrawn('the lease is lost'))

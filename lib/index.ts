@@ -188,7 +188,7 @@ export type { CopyHeaders } from './inheritance.js'
 export type { RedisLocation } from './redis-store.js'
 export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
 export type {
-  Counts, Holding, Lease, NewTask, Outlook, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict
+  Counts, Held, Holding, Lease, NewTask, Outlook, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict
 } from './store.js'
 export type { AddOptions, TaskMethod } from './task.js'
 export type { Participant, Savepoint, Transaction } from './transaction.js'

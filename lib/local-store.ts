@@ -1,6 +1,6 @@
 import { heartbeatMs } from './heartbeat.js'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn, type TurnResult, type Verdict
+  DEAD_LIMIT, type Counts, type Held, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
 /**
@@ -66,6 +66,7 @@ export class LocalStore implements Store {
 interface Entry {
   readonly id: string
   readonly message: string
+  fence: number
   attempt: number
   retries: number
   deaths: number
@@ -85,6 +86,7 @@ class LocalQueue {
   /** The time on which leases run out; it stands still while nobody is in contact, a blocked event loop included. */
   #leaseClock = 0
   #lastContact = performance.now()
+  #claims = 0
 
   /** Moves the lease clock on by the time since the last contact, one heartbeat at most. */
   tick (leaseMs: number): void {
@@ -96,7 +98,7 @@ class LocalQueue {
   add ({ id, message, delayMs, runAt }: NewTask): void {
     if (this.#tasks.has(id)) return
     this.#dead.delete(id)
-    this.#tasks.set(id, { id, message, attempt: 0, retries: 0, deaths: 0, suspect: false })
+    this.#tasks.set(id, { id, message, fence: 0, attempt: 0, retries: 0, deaths: 0, suspect: false })
     const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - Date.now())
     if (dueInMs > 0) this.#delayed.set(id, performance.now() + dueInMs)
     else this.#waiting.push(id)
@@ -115,14 +117,15 @@ class LocalQueue {
     const claimed = alone ? this.#suspects.take(1) : this.#waiting.take(limit)
     return claimed.map(id => {
       const entry = this.#tasks.get(id)!
+      entry.fence = ++this.#claims
       entry.attempt++
       this.#running.set(id, this.#leaseClock + leaseMs)
-      const { message, attempt, retries, deaths, suspect } = entry
-      return { id, message, attempt, retries, deaths, suspect }
+      const { message, fence, attempt, retries, deaths, suspect } = entry
+      return { id, message, fence, attempt, retries, deaths, suspect }
     })
   }
 
-  extend (lease: Pick<Lease, 'id' | 'attempt'>, leaseMs: number): boolean {
+  extend (lease: Held, leaseMs: number): boolean {
     if (!this.#holds(lease)) return false
     this.#running.set(lease.id, this.#leaseClock + leaseMs)
     return true
@@ -191,8 +194,8 @@ class LocalQueue {
     return ids.length
   }
 
-  #holds ({ id, attempt }: Pick<Lease, 'id' | 'attempt'>): boolean {
-    return this.#running.has(id) && this.#tasks.get(id)!.attempt === attempt
+  #holds ({ id, fence }: Held): boolean {
+    return this.#running.has(id) && this.#tasks.get(id)!.fence === fence
   }
 }
 

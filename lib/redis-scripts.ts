@@ -8,7 +8,7 @@
  *     dead      sorted set of ids by time of death, in microseconds
  *     message   hash of messages by id
  *     suspects  list of ids that were running when their consumer died, the next one first
- *     progress  hash by id of "attempt retries deaths suspect reason", from the first claim on
+ *     progress  hash by id of "fence attempt retries deaths suspect reason", from the first claim on
  *     clock     "time of the last contact, lease clock"
  *     commits   sorted set of commits by the time at which they were prepared or rolled back
  *     prepared  hash by commit of its tasks, between the two phases
@@ -113,16 +113,16 @@ local function look_up (k, ids)
   if #ids == 0 then return {} end
   local known, scores = redis.call('HMGET', k.progress, unpack(ids)), redis.call('ZMSCORE', k.running, unpack(ids))
   for i, text in ipairs(known) do
-    local attempt, retries, deaths, suspect = string.match(text or '0 0 0 0', '(%d+) (%d+) (%d+) (%d)')
+    local fence, attempt, retries, deaths, suspect = string.match(text or '0 0 0 0 0', '(%d+) (%d+) (%d+) (%d+) (%d)')
     known[i] = {
-      attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), suspect = tonumber(suspect), running = scores[i]
+      fence = tonumber(fence), attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), suspect = tonumber(suspect), running = scores[i]
     }
   end
   return known
 end
 
 local function progress (p, reason)
-  return string.format('%d %d %d %d %s', p.attempt, p.retries, p.deaths, p.suspect, reason or '')
+  return string.format('%.0f %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, reason or '')
 end
 
 -- Leases of one call end a little apart, in the order in which they were claimed.
@@ -130,8 +130,8 @@ local function lease_end (lease_clock, lease_ms, i)
   return string.format('%.3f', lease_clock + lease_ms + i / 1000)
 end
 
-local function holds (p, attempt)
-  return p.running and p.attempt == attempt
+local function holds (p, fence)
+  return p.running and p.fence == fence
 end
 
 -- To the front, the first of them foremost.
@@ -215,21 +215,21 @@ end
 /**
  * KEYS: those of the queue, of the queues of chained tasks, and the consumer's own. ARGV:
  * the number of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many
- * dead to keep, then for each settlement id, attempt, verdict, delayMs, reason, the number
+ * dead to keep, then for each settlement id, fence, verdict, delayMs, reason, the number
  * of its chained tasks and those tasks. Returns wakeInMs and the number of suspects; 0 or 1
- * for each settlement; and for each lease id, message, attempt, retries, deaths and suspect.
+ * for each settlement; and for each lease id, message, fence, attempt, retries, deaths and suspect.
  */
 const turn = /* lua */ `${prelude}${adding}${leasing}
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 local number, heartbeat, lease_ms, limit, alone, dead_limit = unpack(ARGV, 1, 6)
 number, heartbeat, limit = tonumber(number), tonumber(heartbeat), tonumber(limit)
 
-local function lend (ids, attempts)
+local function lend (ids, fences)
   local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
   local leases = {}
   for i, p in ipairs(look_up(k, ids)) do
-    if holds(p, attempts[i]) then
-      for _, value in ipairs({ ids[i], messages[i] or '', p.attempt, p.retries, p.deaths, p.suspect }) do leases[#leases + 1] = value end
+    if holds(p, fences[i]) then
+      for _, value in ipairs({ ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect }) do leases[#leases + 1] = value end
     end
   end
   return leases
@@ -255,15 +255,15 @@ last = last and cmsgpack.unpack(last) or { number = 0 }
 if last.number > number then return redis.error_reply('ERR this turn is over') end
 local lease_clock = tick(k, heartbeat)
 if last.number == number then
-  return { { outlook(k, lease_clock) }, last.settled, lend(last.ids, last.attempts) }
+  return { { outlook(k, lease_clock) }, last.settled, lend(last.ids, last.fences) }
 end
 
 local settlements, ids = {}, {}
 local arg = 7
 while arg <= #ARGV do
-  local id, attempt, verdict, delay, reason, chain = unpack(ARGV, arg, arg + 5)
+  local id, fence, verdict, delay, reason, chain = unpack(ARGV, arg, arg + 5)
   settlements[#settlements + 1] = {
-    id = id, attempt = tonumber(attempt), verdict = verdict, delay = delay, reason = reason, chain = tonumber(chain), chain_at = arg + 6
+    id = id, fence = tonumber(fence), verdict = verdict, delay = delay, reason = reason, chain = tonumber(chain), chain_at = arg + 6
   }
   ids[#ids + 1] = id
   arg = arg + 6 + chain * 5
@@ -275,7 +275,7 @@ local known = look_up(k, ids)
 for i, s in ipairs(settlements) do
   local p = known[i]
   -- Settled twice in one turn, the second time would find what the first one has left.
-  local is_held = holds(p, s.attempt) and not ended[s.id]
+  local is_held = holds(p, s.fence) and not ended[s.id]
   settled[i] = is_held and 1 or 0
   if is_held then
     ended[s.id] = true
@@ -308,7 +308,7 @@ for i, s in ipairs(settlements) do
   end
 end
 
-local claimed, attempts = {}, {}
+local claimed, fences = {}, {}
 if limit > 0 then
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', lease_clock, 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
@@ -327,8 +327,9 @@ if limit > 0 then
   claimed = readable(claimed)
   local noted, lent = {}, {}
   for i, p in ipairs(look_up(k, claimed)) do
-    p.attempt = p.attempt + 1
-    attempts[i] = p.attempt
+    -- No task is claimed twice in a microsecond.
+    p.fence, p.attempt = now_us + i, p.attempt + 1
+    fences[i] = p.fence
     for _, value in ipairs({ claimed[i], progress(p) }) do noted[#noted + 1] = value end
     for _, value in ipairs({ lease_end(lease_clock, lease_ms, i), claimed[i] }) do lent[#lent + 1] = value end
   end
@@ -336,13 +337,13 @@ if limit > 0 then
   call_with('ZADD', k.running, lent)
 end
 -- For as long as its consumer may ask again.
-redis.call('SET', last_turn, cmsgpack.pack({ number = number, settled = settled, ids = claimed, attempts = attempts }), 'EX', 86400)
-return { { outlook(k, lease_clock) }, settled, lend(claimed, attempts) }
+redis.call('SET', last_turn, cmsgpack.pack({ number = number, settled = settled, ids = claimed, fences = fences }), 'EX', 86400)
+return { { outlook(k, lease_clock) }, settled, lend(claimed, fences) }
 `
 
 /**
  * ARGV: how many dead to keep, how old a prepared commit may become, then for each queue heartbeat,
- * leaseMs, the number of its leases, and for each lease id and attempt. Returns for each queue
+ * leaseMs, the number of its leases, and for each lease id and fence. Returns for each queue
  * wakeInMs, the number of suspects, and the ids that are no longer held.
  */
 const extend = /* lua */ `${prelude}${adding}${leasing}
@@ -353,7 +354,7 @@ local function bury_in_doubt (k, commit)
   local list = packed and cmsgpack.unpack(packed) or {}
   for i = 1, #list, 3 do
     if redis.call('HSETNX', k.message, list[i], list[i + 1]) == 1 then
-      bury(k, list[i], { attempt = 0, retries = 0, deaths = 0, suspect = 0 }, 'its process died while it committed')
+      bury(k, list[i], { fence = 0, attempt = 0, retries = 0, deaths = 0, suspect = 0 }, 'its process died while it committed')
     end
   end
   redis.call('HDEL', k.prepared, commit)
@@ -362,12 +363,12 @@ end
 
 local function beat (k, arg, count)
   local lease_clock = tick(k, tonumber(ARGV[arg]))
-  local ids, attempts, lost, kept = {}, {}, {}, {}
+  local ids, fences, lost, kept = {}, {}, {}, {}
   for i = 1, count do
-    ids[i], attempts[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
+    ids[i], fences[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
   end
   for i, p in ipairs(look_up(k, ids)) do
-    if holds(p, attempts[i]) then
+    if holds(p, fences[i]) then
       for _, value in ipairs({ lease_end(lease_clock, ARGV[arg + 1], i), ids[i] }) do kept[#kept + 1] = value end
     else
       lost[#lost + 1] = ids[i]

@@ -143,10 +143,10 @@ export class RedisStore implements Store {
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
     if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
-    const args = settlements.flatMap(({ lease: { id, attempt }, verdict }, index) => {
+    const args = settlements.flatMap(({ lease: { id, fence }, verdict }, index) => {
       const { kind, delayMs, reason } = { delayMs: 0, reason: '', ...verdict }
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
-      return [id, attempt, kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
+      return [id, fence, kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
     })
     return {
       keys: [...this.#keysOf(queues), this.#turnKeyOf(queue)],
@@ -158,7 +158,7 @@ export class RedisStore implements Store {
     const parts = this.#together(holdings.map(({ queue }) => queue))
     const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
-        [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, attempt }) => [id, attempt])])
+        [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])])
       const reply = await this.#run('extend', this.#keysOf(queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[]]>
       return reply.map(([wakeInMs, suspects, lost]): Pulse => ({ lost, outlook: outlookOf([wakeInMs, suspects]) }))
     }))
@@ -376,9 +376,9 @@ function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
 
 function leasesOf (flat: ReadonlyArray<string | number>): Lease[] {
   const leases: Lease[] = []
-  for (let i = 0; i < flat.length; i += 6) {
-    const [id, message, attempt, retries, deaths, suspect] = flat.slice(i, i + 6) as [string, string, number, number, number, number]
-    leases.push({ id, message, attempt, retries, deaths, suspect: suspect === 1 })
+  for (let i = 0; i < flat.length; i += 7) {
+    const [id, message, fence, attempt, retries, deaths, suspect] = flat.slice(i, i + 7) as [string, string, number, number, number, number, number]
+    leases.push({ id, message, fence, attempt, retries, deaths, suspect: suspect === 1 })
   }
   return leases
 }

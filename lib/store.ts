@@ -88,7 +88,9 @@ export interface NewTask {
 export interface Lease {
   readonly id: string
   readonly message: string
-  /** Counts the claims of this task from 1 and only grows, so that it fences off holders of earlier leases. */
+  /** Tells this lease from every other one of its task, and of any other task that has its id: so it fences off who had it before. */
+  readonly fence: number
+  /** Counts the claims of this task from 1, and only grows. */
   readonly attempt: number
   /** How often the task was sent back to be tried again. */
   readonly retries: number
@@ -97,6 +99,9 @@ export interface Lease {
   /** Whether it has to run alone. It has not any more once it is tried again. */
   readonly suspect: boolean
 }
+
+/** A lease as its holder knows it. */
+export type Held = Pick<Lease, 'id' | 'fence'>
 
 /** What becomes of a task. A `reason` is kept with it, for whoever looks. */
 export type Verdict =
@@ -107,7 +112,7 @@ export type Verdict =
 
 /** The end of an attempt. A lease that is no longer held settles nothing. */
 export interface Settlement {
-  readonly lease: Pick<Lease, 'id' | 'attempt'>
+  readonly lease: Held
   readonly verdict: Verdict
   /** Tasks that this task added: stored in the same step if it is settled, and otherwise not. */
   readonly chain?: readonly NewTask[]
@@ -147,7 +152,7 @@ export interface Outlook {
 /** The running tasks of one queue whose leases to prolong. */
 export interface Holding {
   readonly queue: string
-  readonly leases: ReadonlyArray<Pick<Lease, 'id' | 'attempt'>>
+  readonly leases: readonly Held[]
   readonly leaseMs: number
 }
 

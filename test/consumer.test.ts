@@ -4,6 +4,7 @@ import t from 'tap'
 import type { Store } from '../lib/index.js'
 import { LocalStore } from '../lib/local-store.js'
 import { RedisStore } from '../lib/redis-store.js'
+import type { Lease } from '../lib/store.js'
 import { addTo } from './add-to.js'
 import { appOn, gate, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
@@ -168,11 +169,18 @@ for (const [type, makeStore] of Object.entries(stores)) {
       reasons.push(signal.reason.message)
       return {}
     })
+    const claimed: Lease[] = []
+    const { turn } = store
+    store.turn = async (...args) => {
+      const result = await turn.apply(store, args)
+      claimed.push(...result.leases)
+      return result
+    }
     await app.ready()
     const id = await add('/')
-    await until(async () => (await store.counts('default')).running === 1)
+    await until(() => claimed.length === 1)
     // As if it had expired and been taken over.
-    const { leases } = await store.turn('default', { settlements: [{ lease: { id, attempt: 1 }, verdict: { kind: 'release' } }], limit: 1, alone: false, leaseMs: 60_000 })
+    const { leases } = await turn.call(store, 'default', { settlements: [{ lease: claimed[0]!, verdict: { kind: 'release' } }], limit: 1, alone: false, leaseMs: 60_000 })
     t.match(leases, [{ id, attempt: 2 }])
     await until(() => reasons.length === 1)
     t.match(reasons, ['lease is lost'])
