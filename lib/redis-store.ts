@@ -305,12 +305,17 @@ export class RedisStore implements Store {
   }
 
   #makeSubscriber (): Redis | Cluster {
-    const subscriber = (this.#client as Redis).duplicate()
+    // What ioredis subscribes to by itself on a new connection rejects, unhandled, when that one is lost as well.
+    const subscriber = this.#client.isCluster ? (this.#client as Cluster).duplicate() : (this.#client as Redis).duplicate({ autoResubscribe: false })
     // Its errors are those of the client; without a listener they would be printed.
     subscriber.on('error', error => { this.#lastError ??= error as Error })
     subscriber.on('message', (channel: string) => { for (const wake of this.#watchers.get(channel) ?? []) wake() })
-    // Notifications were missed while it was away.
-    subscriber.on('ready', () => { for (const wake of [...this.#watchers.values()].flat()) wake() })
+    subscriber.on('ready', () => {
+      if (this.#watchers.size === 0) return
+      // Notifications were missed while it was away.
+      const wakeAll = () => { for (const wake of [...this.#watchers.values()].flat()) wake() }
+      subscriber.subscribe(...this.#watchers.keys()).then(wakeAll, wakeAll)
+    })
     return subscriber
   }
 
