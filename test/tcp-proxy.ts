@@ -3,6 +3,8 @@ import { connect, createServer, type AddressInfo, type NetConnectOpts, type Sock
 /** Stands between a client and a server, and harms what passes. */
 export interface TcpProxy {
   readonly port: number
+  /** Where new connections lead. */
+  target: NetConnectOpts
   /** How long each piece is held back, in both directions, in order. */
   delayMs: number
   /** Whether nothing passes while connections stay open. */
@@ -11,43 +13,56 @@ export interface TcpProxy {
   loseRepliesTo: string | undefined
   /** How many connections have lost answers so. */
   readonly deaf: number
+  /** Called with each request. */
+  onRequest: ((request: Buffer) => void) | undefined
   /** How many connections are open. */
   readonly connections: number
   /** Closes all connections. */
   cut (): void
-  /** Lets half of the next answer pass and closes its connection. */
-  halveReply (): void
+  /** Lets nothing pass any more on the connections on which this text was requested; they stay open. */
+  silence (text: string): void
+  /** Lets half of the next request, or answer, pass and closes its connection; resolves when it has. */
+  halve (what: 'request' | 'reply'): Promise<void>
   close (): Promise<void>
 }
 
 export async function startProxy (t: { teardown (run: () => unknown): void }, target: NetConnectOpts): Promise<TcpProxy> {
-  const pairs = new Set<Socket[]>()
-  let halving = false
+  const pairs = new Map<Socket[], { requested: string, isSilent: boolean }>()
+  let halving: { what: 'request' | 'reply', done: () => void } | undefined
   let deaf = 0
 
   const server = createServer(client => {
-    const upstream = connect(target)
+    const upstream = connect(proxy.target)
     const pair = [client, upstream]
-    pairs.add(pair)
+    const state = { requested: '', isSilent: false }
+    pairs.set(pair, state)
     const end = () => {
       pairs.delete(pair)
       for (const socket of pair) socket.destroy()
     }
     for (const socket of pair) socket.setNoDelay(true).on('error', end).on('close', end)
     let isDeaf = false
-    pipe(client, upstream, () => proxy.blackhole, chunk => {
+    const halved = (what: 'request' | 'reply', chunk: Buffer) => {
+      if (halving?.what !== what) return chunk
+      const { done } = halving
+      halving = undefined
+      setImmediate(() => {
+        end()
+        done()
+      })
+      return chunk.subarray(0, Math.ceil(chunk.length / 2))
+    }
+    pipe(client, upstream, () => proxy.blackhole || state.isSilent, chunk => {
+      // The beginning says what a connection is for.
+      if (state.requested.length < 10_000) state.requested += chunk.toString('latin1')
       if (!isDeaf && proxy.loseRepliesTo !== undefined && chunk.includes(proxy.loseRepliesTo)) {
         isDeaf = true
         deaf++
       }
-      return chunk
+      proxy.onRequest?.(chunk)
+      return halved('request', chunk)
     })
-    pipe(upstream, client, () => proxy.blackhole || isDeaf, chunk => {
-      if (!halving) return chunk
-      halving = false
-      setImmediate(end)
-      return chunk.subarray(0, Math.ceil(chunk.length / 2))
-    })
+    pipe(upstream, client, () => proxy.blackhole || state.isSilent || isDeaf, chunk => halved('reply', chunk))
   })
 
   /** One line and one timer per direction, so that a delay that changes reorders nothing. */
@@ -72,13 +87,16 @@ export async function startProxy (t: { teardown (run: () => unknown): void }, ta
   await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
   const proxy: TcpProxy = {
     port: (server.address() as AddressInfo).port,
+    target,
     delayMs: 0,
     blackhole: false,
     loseRepliesTo: undefined,
+    onRequest: undefined,
     get deaf () { return deaf },
     get connections () { return pairs.size },
-    cut () { for (const pair of [...pairs]) for (const socket of pair) socket.destroy() },
-    halveReply () { halving = true },
+    cut () { for (const pair of [...pairs.keys()]) for (const socket of pair) socket.destroy() },
+    silence (text) { for (const state of pairs.values()) if (state.requested.includes(text)) state.isSilent = true },
+    halve: async what => { await new Promise<void>(resolve => { halving = { what, done: resolve } }) },
     async close () {
       proxy.cut()
       await new Promise(resolve => { server.close(resolve) })

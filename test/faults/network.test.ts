@@ -1,75 +1,76 @@
 import { createHash } from 'node:crypto'
-import { Redis } from 'ioredis'
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { scripts } from '../lib/redis-scripts.js'
-import { RedisStore } from '../lib/redis-store.js'
-import { addTo } from './add-to.js'
-import { loggedApp } from './logged-app.js'
-import { startRedis, type RedisServer } from './redis-server.js'
-import { startProxy, type TcpProxy } from './tcp-proxy.js'
-import { until } from './until.js'
+import { scripts } from '../../lib/redis-scripts.js'
+import { RedisStore } from '../../lib/redis-store.js'
+import { addTo } from '../add-to.js'
+import { startRedis } from '../redis-server.js'
+import { startProxy, type TcpProxy } from '../tcp-proxy.js'
+import { until } from '../until.js'
+import { adminOf, balance, NOTHING, openLedger, type LedgerOptions } from './ledger.js'
 
-// A reply that is lost leaves it open what Redis has done. A proxy loses the replies to one script.
+// What happens between a process and Redis. A proxy harms what passes.
 
-const digestOf = (script: keyof typeof scripts) => createHash('sha1').update(scripts[script]).digest('hex')
-const ROUNDS = 20
+t.setTimeout(120_000)
+
+const SUBSCRIPTION = 'subscribe\r\n'
+/** So long that nothing is found by a heartbeat, and nothing runs again because a lease has expired. */
+const NEVER_MS = 600_000
+
+// A reply that is lost leaves it open what Redis has done.
 
 t.test('a commit whose reply is lost is sent again on the next connection, and queues its task once', async t => {
-  const { proxy, adder, runs, post } = await start(t, { commitTimeoutMs: 5000 })
-  for (let round = 1; round <= ROUNDS; round++) {
-    const answer = lose(proxy, 'prepare', () => post())
+  const { proxy, admin, ledger } = await start(t, 'adder', { commitTimeoutMs: 5000, consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 100; round++) {
+    loseRepliesTo(proxy, 'prepare')
+    const answer = ledger.post()
     await until(() => proxy.deaf === round)
     heal(proxy)
-    t.equal((await answer).statusCode, 200)
-    await until(() => runs.length === round)
+    await answer
   }
-  t.equal(new Set(runs.map(({ id }) => id)).size, ROUNDS)
-  t.same(await adder.taskqueue.queue('default').counts(), { waiting: 0, delayed: 0, running: 0, dead: 0 })
+  t.equal(ledger.accepted.length, 100)
+  await balance(t, ledger, admin)
 })
 
 t.test('a commit whose reply is lost until its time is over is a 503, and its task never runs', async t => {
-  const { redis, proxy, runs, post } = await start(t, { commitTimeoutMs: 100 })
-  for (let round = 1; round <= ROUNDS; round++) {
-    t.equal((await lose(proxy, 'prepare', () => post())).statusCode, 503)
+  const { proxy, admin, ledger } = await start(t, 'adder', { commitTimeoutMs: 500, consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 10; round++) {
+    loseRepliesTo(proxy, 'prepare')
+    t.equal((await ledger.post()).status, 503)
     heal(proxy)
-    await until(async () => (await post()).statusCode === 200)
-    await until(() => runs.length >= round)
+    await until(async () => (await ledger.post()).status === 200)
   }
-  const admin = clientOf(t, redis)
-  await until(async () => await admin.hlen('taskqueue:{default}:prepared') === 0, 'the rollbacks')
-  await until(async () => await admin.zcard('taskqueue:{default}:running') === 0)
-  t.equal(runs.length, ROUNDS, 'those that were answered with 200')
+  await balance(t, ledger, admin)
 })
 
 t.test('a claim whose reply is lost is answered when it is asked again: its task runs at once, and once', async t => {
-  const { proxy, adder, consumer, runs } = await start(t, { through: 'consumer', commitTimeoutMs: 200 })
-  for (let round = 1; round <= ROUNDS; round++) {
-    await lose(proxy, 'turn', () => adder.taskqueue.add('/task'))
+  const { proxy, admin, ledger } = await start(t, 'consumer', { commitTimeoutMs: 5000, consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 40; round++) {
+    loseRepliesTo(proxy, 'turn')
+    await ledger.post()
     await until(() => proxy.deaf === round)
     heal(proxy)
-    await until(() => runs.length === round)
+    await until(() => ledger.lost.length === 0)
   }
-  t.strictSame(runs.map(({ attempt }) => attempt), Array(ROUNDS).fill(1))
-  await until(async () => (await consumer.taskqueue.queue('default').counts()).running === 0)
+  await balance(t, ledger, admin)
 })
 
 t.test('a settlement whose reply is lost is carried out once, and its task runs no second time', async t => {
-  const { proxy, consumer, runs, log, onRun } = await start(t, { through: 'consumer', commitTimeoutMs: 200 })
-  for (let round = 1; round <= ROUNDS; round++) {
-    onRun(() => { proxy.loseRepliesTo = digestOf('turn') })
-    await consumer.taskqueue.add('/task')
+  const { proxy, admin, ledger } = await start(t, 'consumer', { commitTimeoutMs: 5000, consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 40; round++) {
+    ledger.onRun(() => { loseRepliesTo(proxy, 'turn') })
+    await ledger.post()
     await until(() => proxy.deaf === round)
     heal(proxy)
-    await until(async () => (await consumer.taskqueue.queue('default').counts().catch(() => ({ running: 1 }))).running === 0)
+    await until(async () => await admin.zcard('taskqueue:{default}:running') === 0)
   }
-  t.strictSame(runs.map(({ attempt }) => attempt), Array(ROUNDS).fill(1))
-  t.same(await consumer.taskqueue.queue('default').counts(), { waiting: 0, delayed: 0, running: 0, dead: 0 })
-  t.same(log.filter(({ msg }) => msg.includes('lost its lease')), [])
+  await balance(t, ledger, admin)
+  t.same(await ledger.adder.taskqueue.queue('default').counts(), NOTHING)
 })
 
 t.test('a prepare that arrives after its rollback, or once more after its commit, prepares nothing', async t => {
   const redis = await startRedis(t)
-  const admin = clientOf(t, redis)
+  const admin = adminOf(t, redis)
   const keys = ['waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'commits', 'prepared'].map(key => `p:{q}:${key}`)
   const prepare = async (commit: string, id: string) => await admin.eval(scripts.prepare, keys.length, ...keys, commit, 0, id, 'message', '', 0)
   await admin.eval(scripts.rollback, keys.length, ...keys, 'first', 0)
@@ -86,7 +87,7 @@ t.test('a prepare that arrives after its rollback, or once more after its commit
 
 t.test('a commit whose process died between its phases runs nothing, and is a dead letter after an hour', async t => {
   const redis = await startRedis(t)
-  const admin = clientOf(t, redis)
+  const admin = adminOf(t, redis)
   const store = new RedisStore({ path: redis.path }, 'p', 2000)
   t.teardown(() => store.close())
   await store.open()
@@ -104,9 +105,81 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   t.match(await store.counts('q'), { waiting: 1, dead: 0 }, 'and makes way')
 })
 
-async function lose<T> (proxy: TcpProxy, script: keyof typeof scripts, run: () => Promise<T>): Promise<T> {
-  proxy.loseRepliesTo = digestOf(script)
-  return await run()
+// A connection that is lost, or only seems to be there.
+
+t.test('requests and replies that are cut in half lose no task, double none and harm none', async t => {
+  const { proxy, admin, ledger } = await start(t, 'both', { commitTimeoutMs: 5000, consumer: { leaseMs: 1000, concurrency: 5 } })
+  const release = await ledger.hold()
+  const stop = ledger.load()
+  for (let round = 0; round < 100; round++) {
+    const before = ledger.accepted.length
+    await until(() => ledger.accepted.length > before)
+    await proxy.halve(round % 2 === 0 ? 'request' : 'reply')
+  }
+  await stop()
+  release()
+  await balance(t, ledger, admin)
+  t.same(await ledger.adder.taskqueue.queue('default').counts(), NOTHING, 'none is dead')
+})
+
+t.test('commands that are late by up to a second cost no consumer its tasks', async t => {
+  const { proxy, admin, ledger } = await start(t, 'both', { commitTimeoutMs: 10_000, consumer: { leaseMs: 500, concurrency: 5 } })
+  const release = await ledger.hold()
+  const stop = ledger.load()
+  for (const delayMs of [20, 150, 50, 500, 100]) {
+    const before = ledger.accepted.length
+    proxy.delayMs = delayMs
+    await sleep(1000)
+    await until(() => ledger.accepted.length >= before + 3)
+    t.comment(`${delayMs} ms in each direction: ${ledger.accepted.length - before} tasks accepted`)
+  }
+  proxy.delayMs = 0
+  await stop()
+  t.same(ledger.refused, [])
+  release()
+  await balance(t, ledger, admin)
+})
+
+t.test('a task is found within a heartbeat when the connection for notifications is half open, and that is noticed', async t => {
+  const LEASE_MS = 5000
+  const { proxy, admin, ledger } = await start(t, 'consumer', { commitTimeoutMs: 500, consumer: { leaseMs: LEASE_MS } })
+  const subscribers = async () => (await admin.call('PUBSUB', 'NUMSUB', 'taskqueue:{default}') as [string, number])[1]
+  for (let round = 1; round <= 5; round++) {
+    const subscriptions = count(proxy, SUBSCRIPTION)
+    proxy.silence(SUBSCRIPTION)
+    const start = performance.now()
+    await ledger.post()
+    await until(() => ledger.lost.length === 0)
+    const lateMs = performance.now() - start
+    t.ok(lateMs < LEASE_MS / 5 + 2000, `${Math.round(lateMs)} ms`)
+    await until(() => subscriptions() > 0, 'another connection')
+    await until(async () => await subscribers() > 0)
+    // Heartbeats alone would take one each.
+    const again = performance.now()
+    for (let i = 0; i < 10; i++) {
+      await ledger.post()
+      await until(() => ledger.lost.length === 0)
+    }
+    t.ok(performance.now() - again < 5 * LEASE_MS / 5, 'notifications are back')
+  }
+  await balance(t, ledger, admin)
+})
+
+t.test('a connection for notifications that is lost as it subscribes is made again', async t => {
+  const { proxy, admin, ledger } = await start(t, 'consumer', { consumer: { leaseMs: NEVER_MS } })
+  let losses = 0
+  proxy.onRequest = request => {
+    if (!request.includes(SUBSCRIPTION) || ++losses > 20) return
+    setImmediate(() => { proxy.cut() })
+  }
+  proxy.cut()
+  await until(() => losses > 20)
+  await ledger.post()
+  await balance(t, ledger, admin)
+})
+
+function loseRepliesTo (proxy: TcpProxy, script: keyof typeof scripts): void {
+  proxy.loseRepliesTo = createHash('sha1').update(scripts[script]).digest('hex')
 }
 
 function heal (proxy: TcpProxy): void {
@@ -114,29 +187,18 @@ function heal (proxy: TcpProxy): void {
   proxy.cut()
 }
 
-function clientOf (t: Test, { path }: RedisServer): Redis {
-  const client = new Redis(path)
-  t.teardown(() => { client.disconnect() })
-  return client
+/** Counts the requests with a text from now on. */
+function count (proxy: TcpProxy, text: string): () => number {
+  let requests = 0
+  proxy.onRequest = request => { if (request.includes(text)) requests++ }
+  return () => requests
 }
 
-/** An app that adds and one that consumes, one of them through the proxy. */
-async function start (t: Test, { through = 'adder', commitTimeoutMs }: { through?: 'adder' | 'consumer', commitTimeoutMs: number }) {
+/** An app that adds and one that consumes, one of them or both through the proxy. */
+async function start (t: Test, through: 'adder' | 'consumer' | 'both', options: LedgerOptions) {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, { path: redis.path })
-  const redisOf = (who: string) => who === through ? { host: '127.0.0.1', port: proxy.port } : { path: redis.path }
-  const { app: adder } = await loggedApp(t, { redis: redisOf('adder'), consumer: false, commitTimeoutMs })
-  adder.post('/', async request => ({ id: request.taskqueue.add('/task', { method: 'GET' }) }))
-  // A lease so long that nothing runs again because one has expired.
-  const { app: consumer, log } = await loggedApp(t, { redis: redisOf('consumer'), consumer: { leaseMs: 600_000 }, commitTimeoutMs })
-  const runs: Array<{ id: string, attempt: number }> = []
-  let act = () => {}
-  consumer.get('/task', async ({ task }) => {
-    runs.push({ id: task!.id, attempt: task!.attempt })
-    act()
-    return 'done'
-  })
-  await adder.ready()
-  await consumer.ready()
-  return { redis, proxy, adder, consumer, log, runs, post: async () => await adder.inject({ method: 'POST', url: '/' }), onRun (run: () => void) { act = run } }
+  const redisOf = (who: string) => ({ redis: [who, 'both'].includes(through) ? { host: '127.0.0.1', port: proxy.port } : { path: redis.path } })
+  const ledger = await openLedger(t, { ...options, adder: redisOf('adder'), consuming: redisOf('consumer') })
+  return { redis, proxy, admin: adminOf(t, redis), ledger }
 }
