@@ -9,8 +9,8 @@ import { until } from '../until.js'
 
 export const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
 
-/** How a request that adds a task was answered, and each attempt at the task. */
-export interface Entry { readonly id: string, status?: number, readonly attempts: number[] }
+/** How a request that adds a task was answered, each attempt at the task, and how many of them have ended. */
+export interface Entry { readonly id: string, status?: number, readonly attempts: number[], ends: number }
 
 /** An app that adds, an app that consumes, and a ledger of what both say of each task. */
 export interface Ledger {
@@ -28,8 +28,8 @@ export interface Ledger {
   hold (): Promise<() => void>
   /** Does something when the next task runs, and not again. */
   onRun (run: () => void): void
-  /** Waits until all that was accepted is done. */
-  settled (): Promise<void>
+  /** Waits until all that was accepted is done, or those of it that are looked at. */
+  settled (isLookedAt?: (entry: Entry) => boolean): Promise<void>
   /** What must not be: ids that were accepted and never ran, were refused and ran, ran more often than once. */
   readonly lost: string[]
   readonly ghosts: string[]
@@ -45,7 +45,7 @@ export async function openLedger (t: Test, { adder: adding, consuming, ...both }
   const entries = new Map<string, Entry>()
   const all = () => [...entries.values()]
   const entryOf = (id: string): Entry => {
-    const entry = entries.get(id) ?? { id, attempts: [] }
+    const entry = entries.get(id) ?? { id, attempts: [], ends: 0 }
     entries.set(id, entry)
     return entry
   }
@@ -55,11 +55,13 @@ export async function openLedger (t: Test, { adder: adding, consuming, ...both }
   adder.post<{ Querystring: { id: string, query: string } }>('/', async ({ taskqueue, query: { id, query } }) =>
     ({ id: taskqueue.add(`/task?${query}`, { id, method: 'GET' }) }))
   consumer.get<{ Querystring: { status?: string, chain?: string } }>('/task', async ({ task, taskqueue, query: { status, chain } }, reply) => {
-    const { attempts } = entryOf(task!.id)
+    const entry = entryOf(task!.id)
+    const { attempts } = entry
     attempts.push(task!.attempt)
     act?.()
     act = undefined
     await held.get(task!.id)
+    entry.ends++
     if (chain !== undefined) taskqueue.add('/task', { id: `${task!.id}-chained`, method: 'GET' })
     if (status !== undefined && attempts.length === 1) reply.code(Number(status))
     return {}
@@ -101,8 +103,9 @@ export async function openLedger (t: Test, { adder: adding, consuming, ...both }
       return open
     },
     onRun (run) { act = run },
-    async settled () {
-      await until(() => ledger.lost.length === 0, 'all that was accepted', 30_000).catch(() => {})
+    async settled (isLookedAt = () => true) {
+      const looked = () => ledger.accepted.filter(isLookedAt)
+      await until(() => looked().every(({ attempts }) => attempts.length > 0), 'all that was accepted').catch(() => {})
       const counts = async () => await adder.taskqueue.queue('default').counts().catch(() => NaN)
       await until(async () => JSON.stringify({ ...await counts() as object, dead: 0 }) === JSON.stringify(NOTHING), 'the end of all tasks')
     },

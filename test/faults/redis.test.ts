@@ -1,0 +1,238 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Redis } from 'ioredis'
+import t, { type Test } from 'tap'
+import type { TaskqueueOptions } from '../../lib/index.js'
+import { KEYS } from '../../lib/redis-scripts.js'
+import { RedisStore } from '../../lib/redis-store.js'
+import type { TurnResult } from '../../lib/store.js'
+import { gate, loggedApp } from '../logged-app.js'
+import { startRedis, type RedisServer } from '../redis-server.js'
+import { until } from '../until.js'
+import { adminOf, balance, NOTHING, openLedger, type Ledger } from './ledger.js'
+
+// What happens to Redis itself: it dies, forgets, is full, is tampered with, or has a lot to keep.
+
+t.setTimeout(120_000)
+
+t.test('a Redis that is killed five times under load and keeps a log loses no task, doubles none and takes none from its consumer', async t => {
+  const redis = await startRedis(t, { args: ['--appendonly', 'yes'] })
+  const { admin, ledger } = await start(t, redis, { commitTimeoutMs: 1000, consumer: { leaseMs: 1000, concurrency: 5 } })
+  const release = await ledger.hold()
+  const stop = ledger.load()
+  for (let round = 1; round <= 5; round++) {
+    await more(ledger, 20)
+    await redis.stop()
+    await until(() => ledger.refused.length >= round)
+    await redis.start()
+  }
+  await more(ledger, 20)
+  await stop()
+  release()
+  await balance(t, ledger, admin)
+  t.ok(ledger.log.filter(({ level }) => level >= 50).length <= 2 * 5, 'the consumer and the heartbeat say it once each time')
+})
+
+const losses: Record<string, (redis: RedisServer, admin: Redis) => Promise<unknown>> = {
+  'that restarts with nothing': async redis => {
+    await redis.stop()
+    await redis.start()
+  },
+  'that is flushed': (_redis, admin) => admin.flushall()
+}
+for (const [title, lose] of Object.entries(losses)) {
+  t.test(`with a Redis ${title} three times under load running tasks end, and what is added afterwards runs`, async t => {
+    const redis = await startRedis(t)
+    const { admin, ledger } = await start(t, redis, { commitTimeoutMs: 1000, consumer: { leaseMs: 1000, concurrency: 5 } })
+    const { entries, log } = ledger
+    for (let round = 1; round <= 3; round++) {
+      const before = log.length
+      const release = await ledger.hold()
+      const held = [...entries.values()].at(-1)!
+      const stop = ledger.load()
+      await more(ledger, 20)
+      await lose(redis, admin)
+      const earlier = new Set(entries.keys())
+      await more(ledger, 20)
+      await stop()
+      t.equal(held.ends, 0)
+      release()
+      await until(() => held.ends === 1, 'the end of the task that is held')
+      await ledger.settled(({ id }) => !earlier.has(id))
+      t.strictSame(ledger.lost.filter(id => !earlier.has(id)), [])
+      const lines = log.slice(before).filter(({ level }) => level >= 40)
+      t.ok(lines.length <= 2 + 5, `${lines.length} lines: two of what does not answer, one for each task that ran`)
+    }
+    t.strictSame([ledger.ghosts, ledger.doubled], [[], []])
+    await admin.config('RESETSTAT')
+    await sleep(2000)
+    t.ok(await calls(admin) <= 15, 'it is silent again')
+  })
+}
+
+t.test('scripts that Redis forgets a hundred times fail no request and double no task', async t => {
+  const redis = await startRedis(t)
+  const { admin, ledger } = await start(t, redis, { consumer: { leaseMs: 500 } })
+  const { consumer: { taskqueue } } = ledger
+  for (let round = 1; round <= 100; round++) {
+    await admin.script('FLUSH')
+    t.equal((await ledger.post()).status, 200)
+    await until(() => ledger.lost.length === 0)
+    await taskqueue.add('/task', { delayMs: 60_000 })
+    await admin.script('FLUSH')
+    t.match(await taskqueue.queue('default').counts(), { delayed: 1 })
+    await admin.script('FLUSH')
+    t.equal(await taskqueue.queue('default').purge(), 1)
+  }
+  await balance(t, ledger, admin)
+})
+
+t.test('a Redis whose memory is full refuses tasks, wholly, and consumers go on and empty the queue', async t => {
+  const redis = await startRedis(t)
+  const { admin, ledger } = await start(t, redis, {
+    queues: { default: {}, other: {} }, consumer: { leaseMs: 500, concurrency: 5, backoff: () => 0, closeGraceMs: 0 }
+  })
+  const { adder: { taskqueue }, consumer } = ledger
+  for (let round = 1; round <= 3; round++) {
+    const releases = await Promise.all([1, 2, 3, 4, 5].map(() => ledger.hold()))
+    const [fails, dies, chains] = await Promise.all(['status=503', 'status=404', 'chain=1', ...Array(100).fill('')].map(query => ledger.post(query)))
+    await admin.config('SET', 'maxmemory', '1')
+    t.equal((await ledger.post()).status, 503)
+    const code = 'FST_TASKQUEUE_COMMIT_FAILED'
+    await t.rejects(taskqueue.transaction(tx => ['default', 'other'].map(queue => tx.add('/task', { queue }))), { code, cause: { message: /OOM/ } })
+    await t.rejects(taskqueue.add('/task', { queue: 'other', delayMs: 1000 }), { code })
+    t.same(await taskqueue.queue('other').counts(), NOTHING)
+    // Longer than a lease.
+    await sleep(1000)
+    for (const release of releases) release()
+    await ledger.settled()
+    t.strictSame([fails!.attempts, dies!.attempts, chains!.attempts], [[1, 2], [1], [1]])
+    t.strictSame(ledger.entries.get(`${chains!.id}-chained`)?.attempts, [1])
+    t.match(await taskqueue.queue('default').counts(), { dead: round })
+    await admin.config('SET', 'maxmemory', '0')
+    t.equal((await ledger.post()).status, 200)
+    await ledger.settled()
+  }
+  t.strictSame([ledger.lost, ledger.ghosts, ledger.doubled.length], [[], [], 3], 'only those that failed run twice')
+  t.same(ledger.log.filter(({ msg }) => msg.includes('lost its lease')), [])
+
+  const release = await ledger.hold()
+  await admin.config('SET', 'maxmemory', '1')
+  await consumer.close()
+  t.match(await taskqueue.queue('default').counts(), { waiting: 1, running: 0 }, 'a closing consumer gives back what it runs')
+  release()
+})
+
+t.test('keys of another type stop their queue and no other, without a hot loop, and it goes on when they are gone', async t => {
+  const { path } = await startRedis(t)
+  const admin = adminOf(t, { path })
+  const names = ['intact', ...KEYS]
+  const { app, log } = await loggedApp(t, {
+    redis: { path }, queues: Object.fromEntries(names.map(name => [name, {}])), consumer: { leaseMs: 2000, concurrency: 2 }
+  })
+  const runs: string[] = []
+  const { opened, open } = gate()
+  app.get('/', async ({ task }) => { runs.push(task!.queue) })
+  app.get('/held', async ({ task }) => {
+    runs.push(`held ${task!.queue}`)
+    await opened
+  })
+  await app.ready()
+  const addToAll = async () => await Promise.allSettled(names.map(queue => app.taskqueue.add('/', { queue })))
+  for (const queue of names) await app.taskqueue.add('/held', { queue })
+  await until(() => runs.length === names.length)
+
+  const before = log.length
+  for (const name of KEYS) {
+    const key = `taskqueue:{${name}}:${name}`
+    await admin.del(key)
+    if (name === 'clock') await admin.lpush(key, 'of another type')
+    else await admin.set(key, 'of another type')
+  }
+  for (let i = 0; i < 20; i++) await addToAll()
+  open()
+  await until(() => runs.filter(queue => queue === 'intact').length === 20, 'the other queue')
+  for (const name of KEYS) await admin.publish(`taskqueue:{${name}}`, '')
+  await admin.config('RESETSTAT')
+  await sleep(3000)
+  const perSecond = await calls(admin) / 3
+  t.comment(`${perSecond} commands a second for ${KEYS.length} queues that fail`)
+  t.ok(perSecond <= 4 * KEYS.length, `${perSecond} commands a second`)
+  for (const name of KEYS) {
+    const lines = log.slice(before).filter(({ queue, level, taskId }) => queue === name && level >= 40 && taskId === undefined)
+    t.ok(lines.length <= 6, `${lines.length} lines on ${name}`)
+  }
+
+  for (const name of KEYS) await admin.del(`taskqueue:{${name}}:${name}`)
+  const last = runs.length
+  const added = await addToAll()
+  t.strictSame(added.filter(({ status }) => status === 'rejected'), [])
+  await until(() => names.every(name => runs.slice(last).includes(name)), 'all queues')
+  for (const queue of app.taskqueue.queues) await until(async () => JSON.stringify({ ...await queue.counts(), dead: 0 }) === JSON.stringify(NOTHING), queue.name)
+})
+
+t.test('a claim from a million tasks takes no longer than one from ten thousand, and no command goes through them all', async t => {
+  const { path } = await startRedis(t)
+  const admin = adminOf(t, { path })
+  const store = new RedisStore({ path }, 'taskqueue', 60_000)
+  t.teardown(() => store.close())
+  await store.open()
+  const many = await fill(admin, 'many', 1_000_000)
+  const few = await fill(admin, 'few', 10_000)
+  await admin.config('RESETSTAT')
+  const queues = [{ ...few, times: [] as number[] }, { ...many, times: [] as number[] }]
+  for (let i = 0; i < 2000; i++) {
+    // By turns, so that whatever else the machine does slows both.
+    for (const queue of queues) {
+      const start = performance.now()
+      queue.last = await store.turn(queue.name, { settlements: settled(queue.last), limit: 1, alone: false, leaseMs: 60_000 })
+      queue.times.push(performance.now() - start)
+      t.equal(queue.last.leases.length, 1)
+    }
+  }
+  for (const { name, last: { leases } } of queues) {
+    await store.extend([{ queue: name, leases, leaseMs: 60_000 }])
+    const prepared = await store.prepare([{ queue: name, id: 'new', message: 'message' }])
+    await prepared.commit()
+  }
+  t.match(await store.counts('many'), { waiting: 1_000_000 - 2000 + 1, running: 1 })
+  t.equal(await store.purge('many'), 1_000_000 - 2000 + 1)
+  const [p99OfFew, p99OfMany] = queues.map(({ times }) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)]!) as [number, number]
+  t.comment(`p99 of a turn: ${p99OfFew.toFixed(2)} ms with 10,000 tasks, ${p99OfMany.toFixed(2)} ms with 1,000,000`)
+  t.ok(p99OfMany <= 3 * p99OfFew)
+  t.notMatch(await admin.info('commandstats'), /cmdstat_(?:lrem|lrange|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|zscan|sort)\b/)
+})
+
+interface Filled { readonly name: string, last: Pick<TurnResult, 'leases'> }
+
+/** Puts tasks into a queue, faster than by adding them. */
+async function fill (admin: Redis, name: string, count: number): Promise<Filled> {
+  const script = `for i = ARGV[1], ARGV[2] do
+    redis.call('RPUSH', KEYS[1], 'task-' .. i)
+    redis.call('HSET', KEYS[2], 'task-' .. i, ARGV[3])
+  end`
+  const message = JSON.stringify({ v: 1, method: 'GET', url: '/task', headers: {} })
+  for (let i = 0; i < count; i += 10_000) {
+    await admin.eval(script, 2, `taskqueue:{${name}}:waiting`, `taskqueue:{${name}}:message`, i, i + 9999, message)
+  }
+  return { name, last: { leases: [] } }
+}
+
+function settled ({ leases }: Filled['last']) {
+  return leases.map(lease => ({ lease, verdict: { kind: 'done' } as const }))
+}
+
+async function start (t: Test, redis: RedisServer, options: TaskqueueOptions): Promise<{ admin: Redis, ledger: Ledger }> {
+  return { admin: adminOf(t, redis), ledger: await openLedger(t, { redis: { path: redis.path }, ...options }) }
+}
+
+/** Waits until as many more tasks are accepted. */
+async function more (ledger: Ledger, count: number): Promise<void> {
+  const before = ledger.accepted.length
+  await until(() => ledger.accepted.length >= before + count, 'more tasks')
+}
+
+/** How many commands Redis was sent since its statistics were reset. */
+async function calls (admin: Redis): Promise<number> {
+  const stats = await admin.info('commandstats')
+  return [...stats.matchAll(/^cmdstat_(?:eval|evalsha):calls=(\d+)/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+}
