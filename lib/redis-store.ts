@@ -45,6 +45,8 @@ export class RedisStore implements Store {
   readonly #watchers = new Map<string, Array<() => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
   readonly #conclusions = new Set<Conclusion>()
+  /** Those that Redis has refused, by their keys: one of them tries for all. */
+  readonly #refused = new Map<string, Set<Conclusion>>()
   readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
   #subscriber: Redis | Cluster | undefined
   /** Its connection, for which all queues wait together. */
@@ -101,9 +103,9 @@ export class RedisStore implements Store {
    * open then is rolled back behind itself.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
-    if (this.#conclusions.size >= MAX_CONCLUSIONS) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
-    const id = randomUUID()
     const parts = this.#together(tasks.map(({ queue }) => queue))
+    if (this.#isInArrears(parts.flat())) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
+    const id = randomUUID()
     let sends = 0
     const conclude = (script: Conclusion['script']) => {
       for (const queues of parts) this.#conclude({ script, keys: this.#keysOf(queues), id, repeated: sends > parts.length })
@@ -289,6 +291,13 @@ export class RedisStore implements Store {
     return this.#nextWait
   }
 
+  /** Whether too many commits to any of these queues are without an answer: more would only take memory. */
+  #isInArrears (queues: readonly string[]): boolean {
+    if (this.#conclusions.size < MAX_CONCLUSIONS) return false
+    const keys = new Set(this.#keysOf(queues))
+    return [...this.#conclusions].filter(conclusion => conclusion.keys.some(key => keys.has(key))).length >= MAX_CONCLUSIONS
+  }
+
   /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
   async #conclude (conclusion: Conclusion): Promise<void> {
     const { script, keys, id, repeated } = conclusion
@@ -300,7 +309,20 @@ export class RedisStore implements Store {
     } catch (error) {
       // Of the connection: its return is when it is sent again.
       if (!isAnswer(error) && this.#client.status !== 'ready') return
-      setTimeout(() => { if (this.#conclusions.has(conclusion)) this.#conclude(conclusion) }, 1000).unref()
+      const refused = this.#refused.get(keys.join()) ?? new Set()
+      if (refused.size === 0) setTimeout(() => { this.#concludeRefused(keys.join()) }, 1000).unref()
+      this.#refused.set(keys.join(), refused.add(conclusion))
+    }
+  }
+
+  async #concludeRefused (keys: string): Promise<void> {
+    const [first, ...others] = [...this.#refused.get(keys)!].filter(conclusion => this.#conclusions.has(conclusion))
+    this.#refused.delete(keys)
+    if (first !== undefined) await this.#conclude(first)
+    const refused = this.#refused.get(keys)
+    for (const other of others) {
+      if (refused === undefined) this.#conclude(other)
+      else refused.add(other)
     }
   }
 
@@ -362,7 +384,7 @@ const isAnswer = (error: unknown): boolean => answers.has(error as object)
 /** Replies of a Redis that is not the master, any more, or not yet: they answer nothing. */
 const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 
-/** How many commits may be without an answer before there are no more. */
+/** How many commits to a queue may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
 
 /** For how long nobody can know what was to become of a commit. */
