@@ -3,71 +3,9 @@ import type { FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../lib/index.js'
-import { gate, loggedApp } from './logged-app.js'
+import { loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 import { until } from './until.js'
-
-const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
-
-t.test('adding and consuming go on by themselves after a restart, and nothing runs twice', async t => {
-  const redis = await startRedis(t, { args: ['--appendonly', 'yes', '--appendfsync', 'always'] })
-  const { app, log } = await loggedApp(t, { redis: { path: redis.path }, commitTimeoutMs: 300 })
-  const runs: string[] = []
-  const { opened, open } = gate()
-  app.get('/held', async request => {
-    runs.push(`held ${request.task!.attempt}`)
-    await opened
-    return {}
-  })
-  app.get('/:name', async request => {
-    runs.push(`${(request.params as { name: string }).name} ${request.task!.attempt}`)
-    return {}
-  })
-  app.post('/', async request => ({ id: request.taskqueue.add('/posted') }))
-  await app.ready()
-  await app.taskqueue.transaction(tx => { for (const url of ['/held', '/first', '/second']) tx.add(url) })
-  await until(() => runs.length === 1)
-
-  await redis.stop()
-  t.match(await app.inject({ method: 'POST', url: '/' }), { statusCode: 503, body: /FST_TASKQUEUE_COMMIT_FAILED/ })
-  open()
-  await until(() => log.some(({ msg }) => msg === 'store does not answer the consumer'))
-  t.strictSame(runs, ['held 1'])
-
-  await redis.start()
-  await until(() => runs.length === 3, 'consumption')
-  await until(async () => (await app.inject({ method: 'POST', url: '/' })).statusCode === 200, 'adding')
-  await until(async () => runs.length === 4 && (await app.taskqueue.queue('default').counts()).running === 0)
-  t.strictSame(runs, ['held 1', 'first 1', 'second 1', 'posted 1'])
-  t.same(await app.taskqueue.queue('default').counts(), NOTHING)
-  t.equal(log.filter(({ msg }) => msg === 'store does not answer the consumer').length, 1, 'it is said once')
-})
-
-t.test('a task added while the notifications were cut off is found when they are back', async t => {
-  const { path } = await startRedis(t)
-  // Its heartbeat is too slow to find a task in time.
-  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 600_000 } })
-  const admin = clientOf(t, { path })
-  for (let i = 1; i <= 5; i++) {
-    await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
-    await app.taskqueue.add('/run')
-    await until(() => runs.length === i)
-  }
-  t.equal(runs.length, 5)
-})
-
-t.test('where notifications are forbidden the next heartbeat finds a task', async t => {
-  const { path } = await startRedis(t)
-  await clientOf(t, { path }).call('ACL', 'SETUSER', 'default', '-publish')
-  const { app, runs } = await countingApp(t, { redis: { path }, consumer: { leaseMs: 1000 } })
-  for (let i = 1; i <= 5; i++) {
-    const start = performance.now()
-    await app.taskqueue.add('/run')
-    await until(() => runs.length === i)
-    const lateMs = performance.now() - start
-    t.ok(lateMs < 200 + 500, `${lateMs} ms`)
-  }
-})
 
 t.test('a client that is passed in is used, its prefix too, and stays open', async t => {
   const { path } = await startRedis(t)

@@ -91,21 +91,6 @@ t.test('an app whose Redis is frozen does not become ready, in bounded time', as
   t.ok(performance.now() - start < 9000)
 })
 
-t.test('every script is known again after SCRIPT FLUSH', async t => {
-  const { admin, store } = await openStore(t)
-  const flushed = async <T>(run: () => Promise<T>): Promise<T> => {
-    await admin.script('FLUSH')
-    return await run()
-  }
-  await flushed(() => store.open())
-  await flushed(() => addTo(store, [task('a'), task('b')]))
-  const { leases: [a] } = await flushed(() => store.turn('q', { settlements: [], limit: 1, alone: false, leaseMs: 1000 }))
-  t.match(a, { id: 'a', attempt: 1 })
-  t.strictSame(await flushed(() => store.extend([{ queue: 'q', leases: [a!], leaseMs: 1000 }])), [{ lost: [], outlook: { wakeInMs: 0, suspects: false } }])
-  t.same(await flushed(() => store.counts('q')), { waiting: 1, delayed: 0, running: 1, dead: 0 })
-  t.equal(await flushed(() => store.purge('q')), 1)
-})
-
 t.test('Redis keeps one copy of each script, whatever it is passed', async t => {
   const { admin, store } = await openStore(t)
   for (let i = 0; i < 20; i++) {
@@ -113,41 +98,6 @@ t.test('Redis keeps one copy of each script, whatever it is passed', async t => 
     await store.turn(`queue${i}`, { settlements: [], limit: i, alone: false, leaseMs: 1000 + i })
   }
   t.match(await admin.info('memory'), new RegExp(`number_of_cached_scripts:${Object.keys(scripts).length}\\r`))
-})
-
-t.test('at maxmemory only adding fails, wholly, and the queue drains', async t => {
-  const { admin, store } = await openStore(t)
-  await addTo(store, ['done', 'retried', 'released', 'dead', 'chaining', 'waiting'].map(id => task(id)))
-  const [done, retried, released, dead, chaining] = await claim(store, 5)
-  await admin.config('SET', 'maxmemory', '1')
-
-  await store.open()
-  for (const tasks of [[task('new')], [task('new'), task('new', 'another queue')], [task('new', 'q', { delayMs: 1000 })]]) {
-    await t.rejects(addTo(store, tasks), { code: 'FST_TASKQUEUE_UNREACHABLE', message: /OOM/ })
-  }
-  t.same(await store.counts('q'), { waiting: 1, delayed: 0, running: 5, dead: 0 })
-  t.same(await store.counts('another queue'), { waiting: 0, delayed: 0, running: 0, dead: 0 })
-
-  const leases = [done, retried, released, dead, chaining].map(lease => lease!)
-  t.strictSame(await store.extend([{ queue: 'q', leases, leaseMs: 1000 }]), [{ lost: [], outlook: { wakeInMs: 0, suspects: false } }])
-  const settlements: Settlement[] = [
-    { lease: done!, verdict: { kind: 'done' } },
-    { lease: retried!, verdict: { kind: 'retry', delayMs: 0, reason: 'status 503' } },
-    { lease: released!, verdict: { kind: 'release' } },
-    { lease: dead!, verdict: { kind: 'dead', reason: 'status 404' } },
-    { lease: chaining!, verdict: { kind: 'done' }, chain: [task('chained')] }
-  ]
-  t.strictSame((await store.turn('q', { settlements, limit: 0, alone: false, leaseMs: 1000 })).settled, [true, true, true, true, true])
-  for (const id of ['released', 'waiting', 'chained', 'retried']) {
-    const [lease] = await claim(store, 1)
-    t.equal(lease?.id, id)
-    await settle(store, [{ lease: lease!, verdict: { kind: 'done' } }])
-  }
-  t.same(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1 })
-
-  await admin.config('SET', 'maxmemory', '0')
-  await addTo(store, [task('new'), task('new', 'another queue')])
-  t.match(await store.counts('another queue'), { waiting: 1 })
 })
 
 t.test('a Redis that would make room by dropping tasks is refused, and one that has room for all is not', async t => {
@@ -191,17 +141,6 @@ t.test('the times of Redis count, not those of the process', async t => {
   t.same(await store.counts('q'), { waiting: 0, delayed: 2, running: 0, dead: 0 })
   const { outlook: { wakeInMs } } = await store.turn('q', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })
   t.ok(wakeInMs > 1_790_000 && wakeInMs <= 1_800_000, `${wakeInMs}`)
-})
-
-t.test('what cannot have been added is set aside: an id without a message, or one that is none', async t => {
-  const { admin, store } = await openStore(t)
-  await addTo(store, [task('fine')])
-  const bad = Buffer.from([0xff, 0x00, 0x80])
-  await admin.hset('prefix:{q}:message', bad, 'message')
-  await admin.lpush('prefix:{q}:waiting', 'stray', bad)
-  t.match(await claim(store, 3), [{ id: 'fine' }])
-  t.same(await store.counts('q'), { waiting: 0, delayed: 0, running: 1, dead: 2 })
-  t.strictSame(await admin.zrangeBuffer('prefix:{q}:dead', '0', '-1'), [bad, Buffer.from('stray')])
 })
 
 function task (id: string, queue = 'q', rest: Partial<NewTask> = {}): NewTask {

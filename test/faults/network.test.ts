@@ -165,6 +165,16 @@ t.test('a task is found within a heartbeat when the connection for notifications
   await balance(t, ledger, admin)
 })
 
+t.test('a task that is added while the connection for notifications is cut is found when it is back', async t => {
+  const { admin, ledger } = await start(t, 'neither', { consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 20; round++) {
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub')
+    await ledger.post()
+    await until(() => ledger.lost.length === 0)
+  }
+  await balance(t, ledger, admin)
+})
+
 t.test('a connection for notifications that is lost as it subscribes is made again', async t => {
   const { proxy, admin, ledger } = await start(t, 'consumer', { consumer: { leaseMs: NEVER_MS } })
   let losses = 0
@@ -175,6 +185,35 @@ t.test('a connection for notifications that is lost as it subscribes is made aga
   proxy.cut()
   await until(() => losses > 20)
   await ledger.post()
+  await balance(t, ledger, admin)
+})
+
+t.test('where notifications are forbidden the next heartbeat finds a task', async t => {
+  const LEASE_MS = 1000
+  const { admin, ledger } = await start(t, 'neither', { consumer: { leaseMs: LEASE_MS } })
+  await admin.call('ACL', 'SETUSER', 'default', '-publish')
+  for (let i = 1; i <= 5; i++) {
+    const start = performance.now()
+    await ledger.post()
+    await until(() => ledger.lost.length === 0)
+    const lateMs = performance.now() - start
+    t.ok(lateMs < LEASE_MS / 5 + 2000, `${Math.round(lateMs)} ms`)
+  }
+  await balance(t, ledger, admin)
+})
+
+t.test('connections that Redis closes twenty times under load lose no task and double none', async t => {
+  const { admin, ledger } = await start(t, 'neither', { commitTimeoutMs: 5000, consumer: { leaseMs: 1000, concurrency: 5 } })
+  const release = await ledger.hold()
+  const stop = ledger.load()
+  for (let round = 1; round <= 20; round++) {
+    const before = ledger.accepted.length
+    await until(() => ledger.accepted.length > before)
+    await admin.call('CLIENT', 'KILL', 'TYPE', 'normal')
+  }
+  await stop()
+  t.same(ledger.refused, [])
+  release()
   await balance(t, ledger, admin)
 })
 
@@ -194,8 +233,8 @@ function count (proxy: TcpProxy, text: string): () => number {
   return () => requests
 }
 
-/** An app that adds and one that consumes, one of them or both through the proxy. */
-async function start (t: Test, through: 'adder' | 'consumer' | 'both', options: LedgerOptions) {
+/** An app that adds and one that consumes, and which of them do so through the proxy. */
+async function start (t: Test, through: 'adder' | 'consumer' | 'both' | 'neither', options: LedgerOptions) {
   const redis = await startRedis(t)
   const proxy = await startProxy(t, { path: redis.path })
   const redisOf = (who: string) => ({ redis: [who, 'both'].includes(through) ? { host: '127.0.0.1', port: proxy.port } : { path: redis.path } })

@@ -149,14 +149,16 @@ t.test('keys of another type stop their queue and no other, without a hot loop, 
     else await admin.set(key, 'of another type')
   }
   for (let i = 0; i < 20; i++) await addToAll()
+  await Promise.all(Array.from({ length: 1000 }, () => app.taskqueue.add('/', { queue: 'waiting' })))
+  await t.rejects(app.taskqueue.add('/', { queue: 'waiting' }), { cause: { message: /has not answered 1000 commits/ } }, 'no more than that is kept')
+  await app.taskqueue.add('/', { queue: 'intact' })
   open()
-  await until(() => runs.filter(queue => queue === 'intact').length === 20, 'the other queue')
+  await until(() => runs.filter(queue => queue === 'intact').length === 21, 'the other queue')
   for (const name of KEYS) await admin.publish(`taskqueue:{${name}}`, '')
   await admin.config('RESETSTAT')
   await sleep(3000)
-  const perSecond = await calls(admin) / 3
-  t.comment(`${perSecond} commands a second for ${KEYS.length} queues that fail`)
-  t.ok(perSecond <= 4 * KEYS.length, `${perSecond} commands a second`)
+  const perSecond = Math.round(await calls(admin) / 3)
+  t.ok(perSecond <= 4 * KEYS.length, `${perSecond} commands a second for ${KEYS.length} queues`)
   for (const name of KEYS) {
     const lines = log.slice(before).filter(({ queue, level, taskId }) => queue === name && level >= 40 && taskId === undefined)
     t.ok(lines.length <= 6, `${lines.length} lines on ${name}`)
@@ -164,8 +166,7 @@ t.test('keys of another type stop their queue and no other, without a hot loop, 
 
   for (const name of KEYS) await admin.del(`taskqueue:{${name}}:${name}`)
   const last = runs.length
-  const added = await addToAll()
-  t.strictSame(added.filter(({ status }) => status === 'rejected'), [])
+  await until(async () => (await addToAll()).every(({ status }) => status === 'fulfilled'), 'adding')
   await until(() => names.every(name => runs.slice(last).includes(name)), 'all queues')
   for (const queue of app.taskqueue.queues) await until(async () => JSON.stringify({ ...await queue.counts(), dead: 0 }) === JSON.stringify(NOTHING), queue.name)
 })
@@ -186,7 +187,6 @@ t.test('a claim from a million tasks takes no longer than one from ten thousand,
       const start = performance.now()
       queue.last = await store.turn(queue.name, { settlements: settled(queue.last), limit: 1, alone: false, leaseMs: 60_000 })
       queue.times.push(performance.now() - start)
-      t.equal(queue.last.leases.length, 1)
     }
   }
   for (const { name, last: { leases } } of queues) {
@@ -195,6 +195,7 @@ t.test('a claim from a million tasks takes no longer than one from ten thousand,
     await prepared.commit()
   }
   t.match(await store.counts('many'), { waiting: 1_000_000 - 2000 + 1, running: 1 })
+  t.match(await store.counts('few'), { waiting: 10_000 - 2000 + 1, running: 1 })
   t.equal(await store.purge('many'), 1_000_000 - 2000 + 1)
   const [p99OfFew, p99OfMany] = queues.map(({ times }) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)]!) as [number, number]
   t.comment(`p99 of a turn: ${p99OfFew.toFixed(2)} ms with 10,000 tasks, ${p99OfMany.toFixed(2)} ms with 1,000,000`)
