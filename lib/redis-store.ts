@@ -258,10 +258,11 @@ export class RedisStore implements Store {
         return
       } catch (error) {
         const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
-        const isTurnedAway = TURNS_AWAY.test((error as Error).message)
-        if (isAnswer(error) || leftMs <= 0 || (this.#client.status === 'ready' && !isTurnedAway)) throw error
+        if (isAnswer(error) || leftMs <= 0) throw error
         const reconnected = new Promise<void>(resolve => { this.#waiters.push(resolve) })
-        await Promise.race([reconnected, sleep(isTurnedAway ? Math.min(leftMs, 100) : leftMs, undefined, { ref: false })])
+        // Where it seems to be up it has turned us away, or its end has not been noticed yet.
+        const pauseMs = this.#client.status === 'ready' ? Math.min(leftMs, 100) : leftMs
+        await Promise.race([reconnected, sleep(pauseMs, undefined, { ref: false })])
       }
     }
   }
