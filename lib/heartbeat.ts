@@ -13,6 +13,9 @@ export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
 export function startHeartbeat (store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger): () => void {
   let beating = false
   let failing = false
+  let stopped = false
+  let again: NodeJS.Timeout | undefined
+  const periodMs = Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs)))
   const beat = async () => {
     if (beating) return
     beating = true
@@ -24,9 +27,16 @@ export function startHeartbeat (store: Store, consumers: readonly Consumer[], lo
     } catch (err) {
       if (!failing) log.error({ err }, 'store does not answer the heartbeat')
       failing = true
+      // The connection may be back long before the next beat, which may fail as well.
+      clearTimeout(again)
+      if (!stopped) again = setTimeout(beat, periodMs / 10)
     }
     beating = false
   }
-  const timer = setInterval(beat, Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs))))
-  return () => { clearInterval(timer) }
+  const timer = setInterval(beat, periodMs)
+  return () => {
+    stopped = true
+    clearInterval(timer)
+    clearTimeout(again)
+  }
 }
