@@ -14,8 +14,8 @@ export interface RedisServer {
   readonly pid: number
   /** Kills it, as a crash would, or sends it another signal and waits for its end. */
   stop (signal?: NodeJS.Signals): Promise<void>
-  /** Starts it again, on the same socket and with the same files. */
-  start (): Promise<void>
+  /** Starts it again, on the same socket and with the same files, and maybe other arguments. */
+  start (more?: string[]): Promise<void>
   /** Freezes it: connections stay open and nothing is answered. */
   freeze (): void
   thaw (): void
@@ -39,9 +39,9 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
     path,
     port,
     get pid () { return child!.pid! },
-    async start () {
+    async start (more = []) {
       child = spawn(findRedis()!, [
-        '--port', String(port), '--bind', '127.0.0.1', '--unixsocket', path, '--dir', dir, '--save', '', '--appendonly', 'no', ...args
+        '--port', String(port), '--bind', '127.0.0.1', '--unixsocket', path, '--dir', dir, '--save', '', '--appendonly', 'no', ...args, ...more
       ], { stdio: ['ignore', 'pipe', 'inherit'] })
       const { stdout } = child
       await new Promise<void>((resolve, reject) => {
@@ -79,7 +79,7 @@ export async function freePort (): Promise<number> {
   return port
 }
 
-function findRedis (): string | undefined {
+export function findRedis (): string | undefined {
   const { REDIS_SERVER, PATH = '' } = process.env
   if (REDIS_SERVER !== undefined && REDIS_SERVER !== '') return REDIS_SERVER
   return PATH.split(delimiter).map(dir => join(dir, 'redis-server')).find(file => existsSync(file))

@@ -1,7 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
-import { Redis } from 'ioredis'
+import { Redis, type RedisOptions } from 'ioredis'
 import type { Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
 import { gate, loggedApp, type LogLine } from '../logged-app.js'
@@ -127,8 +127,8 @@ export async function balance (t: Test, ledger: Ledger, admin: Redis): Promise<v
 }
 
 /** A client that looks and harms, and survives what it does. */
-export function adminOf (t: Pick<Test, 'teardown'>, { path }: { path: string }): Redis {
-  const admin = new Redis(path)
+export function adminOf (t: Pick<Test, 'teardown'>, { path }: { path: string }, options: RedisOptions = {}): Redis {
+  const admin = new Redis({ path, ...options })
   admin.on('error', () => {})
   t.teardown(() => { admin.disconnect() })
   return admin
