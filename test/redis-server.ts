@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -19,6 +19,8 @@ export interface RedisServer {
   /** Freezes it: connections stay open and nothing is answered. */
   freeze (): void
   thaw (): void
+  /** Sets its clock so many seconds off that of the machine, where it was started with one that can be set. */
+  setClock (seconds: number): void
 }
 
 export interface RedisServerOptions {
@@ -26,14 +28,19 @@ export interface RedisServerOptions {
   args?: string[]
   /** Whether it also listens on a free TCP port of the loopback interface. */
   tcp?: boolean
+  /** Whether its clock can be set. */
+  clock?: boolean
 }
 
 /** Starts a server on a private socket; the test stops it at its end. */
-export async function startRedis (t: { teardown (run: () => unknown): void }, { args = [], tcp = false }: RedisServerOptions = {}): Promise<RedisServer> {
+export async function startRedis (t: { teardown (run: () => unknown): void }, { args = [], tcp = false, clock = false }: RedisServerOptions = {}): Promise<RedisServer> {
   // Short, since the path of a socket may have 108 bytes at most.
   const dir = mkdtempSync(join(tmpdir(), 'tq-'))
   const path = join(dir, 's')
   const port = tcp ? await freePort() : 0
+  const clockFile = join(dir, 'clock')
+  const setClock = (seconds: number) => { writeFileSync(clockFile, `${seconds < 0 ? '-' : '+'}${Math.abs(seconds)}`) }
+  setClock(0)
   let child: ChildProcess | undefined
   const server: RedisServer = {
     path,
@@ -42,7 +49,7 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
     async start (more = []) {
       child = spawn(findRedis()!, [
         '--port', String(port), '--bind', '127.0.0.1', '--unixsocket', path, '--dir', dir, '--save', '', '--appendonly', 'no', ...args, ...more
-      ], { stdio: ['ignore', 'pipe', 'inherit'] })
+      ], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...clock && fakeClock(clockFile) } })
       const { stdout } = child
       await new Promise<void>((resolve, reject) => {
         let log = ''
@@ -61,7 +68,8 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
       await exit
     },
     freeze () { child!.kill('SIGSTOP') },
-    thaw () { child!.kill('SIGCONT') }
+    thaw () { child!.kill('SIGCONT') },
+    setClock
   }
   await server.start()
   t.teardown(async () => {
@@ -85,18 +93,48 @@ export function findRedis (): string | undefined {
   return PATH.split(delimiter).map(dir => join(dir, 'redis-server')).find(file => existsSync(file))
 }
 
-/** Installs Debian's server where that can be done, and otherwise says what to install. */
-function requireRedis (): void {
-  if (findRedis() !== undefined) return
-  if (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
-    console.log('redis-server is not installed: installing it with apt-get')
-    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-    execFileSync('apt-get', ['update', '-qq'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
-    execFileSync('apt-get', ['install', '-y', '-qq', '--no-install-recommends', 'redis-server'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
-  }
-  if (findRedis() !== undefined) return
-  console.error('The tests need redis-server 6.2 or later: install it (Debian: apt-get install redis-server), or set REDIS_SERVER to its path.')
-  process.exit(1)
+/** Where Debian and Fedora, and a user, have libfaketime. */
+function findFaketime (): string | undefined {
+  const { FAKETIME_LIBRARY } = process.env
+  if (FAKETIME_LIBRARY !== undefined && FAKETIME_LIBRARY !== '') return FAKETIME_LIBRARY
+  const { arch } = process
+  const triplet = `${{ x64: 'x86_64', arm64: 'aarch64' }[arch as string] ?? arch}-linux-gnu`
+  return [`/usr/lib/${triplet}/faketime`, '/usr/lib64/faketime', '/usr/lib/faketime']
+    .map(dir => join(dir, 'libfaketime.so.1')).find(file => existsSync(file))
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) requireRedis()
+/** The environment of a server that reads its clock from a file. Its timers go on as ever. */
+function fakeClock (file: string): NodeJS.ProcessEnv {
+  return {
+    // With the allocator of libc: jemalloc asks for the time before libfaketime is ready, and neither survives that.
+    LD_PRELOAD: `${findFaketime()}:libc.so.6`,
+    FAKETIME_TIMESTAMP_FILE: file,
+    FAKETIME_NO_CACHE: '1',
+    FAKETIME_DONT_FAKE_MONOTONIC: '1'
+  }
+}
+
+/** What the tests need, and how each of it is found, installed and named. */
+const needs = [
+  { name: 'redis-server', find: findRedis, debian: 'redis-server', variable: 'REDIS_SERVER', what: 'redis-server 6.2 or later' },
+  { name: 'libfaketime', find: findFaketime, debian: 'faketime', variable: 'FAKETIME_LIBRARY', what: 'libfaketime' }
+]
+
+/** Installs Debian's packages where that can be done, and otherwise says what to install. */
+function requireServers (): void {
+  const missing = () => needs.filter(({ find }) => find() === undefined)
+  if (missing().length === 0) return
+  if (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
+    console.log(`${missing().map(({ name }) => name).join(' and ')} not installed: installing with apt-get`)
+    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
+    const apt = (...args: string[]) => execFileSync('apt-get', [...args, '-qq'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
+    apt('update')
+    apt('install', '-y', '--no-install-recommends', ...missing().map(({ debian }) => debian))
+  }
+  for (const { what, debian, variable } of missing()) {
+    console.error(`The tests need ${what}: install it (Debian: apt-get install ${debian}), or set ${variable} to its path.`)
+  }
+  if (missing().length > 0) process.exit(1)
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) requireServers()

@@ -130,19 +130,6 @@ t.test('a dead letter that is dropped leaves nothing behind', async t => {
   t.not(await admin.zscore('prefix:{q}:dead', '100'), null)
 })
 
-t.test('the times of Redis count, not those of the process', async t => {
-  const { store } = await openStore(t)
-  const { now } = Date
-  t.teardown(() => { Date.now = now })
-  for (const hours of [-1, 1]) {
-    Date.now = () => now() + hours * 3_600_000
-    await addTo(store, [task(`${hours}`, 'q', { delayMs: 1_800_000 })])
-  }
-  t.same(await store.counts('q'), { waiting: 0, delayed: 2, running: 0, dead: 0 })
-  const { outlook: { wakeInMs } } = await store.turn('q', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })
-  t.ok(wakeInMs > 1_790_000 && wakeInMs <= 1_800_000, `${wakeInMs}`)
-})
-
 function task (id: string, queue = 'q', rest: Partial<NewTask> = {}): NewTask {
   return { queue, id, message: `message of ${id}`, ...rest }
 }
