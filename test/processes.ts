@@ -25,6 +25,8 @@ export interface Process {
   readonly aborted: Attempt[]
   readonly added: string[]
   send (command: Command): void
+  /** Returns how many MiB the process takes, garbage apart, and how many its answers had so far. */
+  measure (): Promise<{ rss: number, answered: number }>
   /** Sends a signal that ends it, waits for its end, and returns how it ended. */
   end (signal: NodeJS.Signals): Promise<[code: number | null, signal: NodeJS.Signals | null]>
 }
@@ -75,10 +77,11 @@ export async function startAll (t: Test, options: RedisServerOptions = {}): Prom
   }
 }
 
+const MIB = 2 ** 20
 const hasEnded = ({ exitCode, signalCode }: ChildProcess) => exitCode !== null || signalCode !== null
 
 function forkApp (t: Test, options: TaskqueueOptions): Process {
-  const child = fork(fileURLToPath(new URL('fixtures/app.js', import.meta.url)), [JSON.stringify(options)])
+  const child = fork(fileURLToPath(new URL('fixtures/app.js', import.meta.url)), [JSON.stringify(options)], { execArgv: ['--expose-gc'] })
   const exit = once(child, 'exit') as ReturnType<Process['end']>
   t.teardown(async () => {
     // One that is stopped hears of nothing else.
@@ -98,6 +101,14 @@ function forkApp (t: Test, options: TaskqueueOptions): Process {
     get aborted () { return of('aborts') },
     get added () { return of('added').map(({ id }) => id) },
     send (command) { child.send(command) },
+    async measure () {
+      const of = () => reports.filter(report => report.event === 'measured')
+      const { length } = of()
+      child.send({ measure: true })
+      await until(() => of().length > length, 'measurement')
+      const { rss, answered } = of().at(-1)!
+      return { rss: rss / MIB, answered: answered / MIB }
+    },
     async end (signal) {
       child.kill(signal)
       return await exit

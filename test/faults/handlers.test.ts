@@ -4,14 +4,13 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import type { AddOptions, ConsumerOptions, Store } from '../lib/index.js'
-import { LocalStore } from '../lib/local-store.js'
-import { RedisStore } from '../lib/redis-store.js'
-import { appOn, gate } from './logged-app.js'
-import { startRedis } from './redis-server.js'
-import { until } from './until.js'
-
-const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+import type { AddOptions, ConsumerOptions, Store } from '../../lib/index.js'
+import { LocalStore } from '../../lib/local-store.js'
+import { RedisStore } from '../../lib/redis-store.js'
+import { appOn, gate } from '../logged-app.js'
+import { startAll, NOTHING } from '../processes.js'
+import { startRedis } from '../redis-server.js'
+import { until } from '../until.js'
 
 interface Case {
   title: string
@@ -23,6 +22,9 @@ interface Case {
   /** Whether the task is dead in the end, and not done. */
   dead?: boolean
 }
+
+/** How many tasks have each outcome, all at once. */
+const COUNT = 20
 
 const hang = () => new Promise(() => {})
 const done = { level: 30, msg: 'task done', status: 200 }
@@ -123,6 +125,53 @@ const cases: Case[] = [
     ends: [{ level: 40, msg: 'task failed and will be tried again', reason: /destroyed|reset|closed/i }, done]
   },
   {
+    title: 'a handler that destroys its request is tried again',
+    handler: once(request => {
+      request.raw.destroy()
+      return hang()
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 200 },
+    ends: [{ level: 40, msg: 'task failed and will be tried again' }, done]
+  },
+  {
+    title: 'a handler that destroys its socket is tried again',
+    handler: once(request => {
+      request.socket.destroy()
+      return hang()
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 200 },
+    ends: [{ level: 40, msg: 'task failed and will be tried again' }, done]
+  },
+  {
+    title: 'of two replies the first counts',
+    handler (_request, reply) {
+      reply.code(410).send('first')
+      reply.code(200).send('second')
+    },
+    ends: [failed(410)],
+    dead: true
+  },
+  {
+    title: 'of a reply and what is thrown after it the reply counts',
+    handler (_request, reply) {
+      reply.code(201).send('first')
+      throw new Error('late')
+    },
+    ends: [{ ...done, status: 201 }]
+  },
+  {
+    title: 'events without an end, after hijacking, end by the timeout, and their handler hears that nobody listens',
+    handler: once((_request, reply) => {
+      reply.hijack()
+      reply.raw.writeHead(200, { 'content-type': 'text/event-stream' })
+      // The process would not end if it went on.
+      const timer = setInterval(() => { reply.raw.write('data: tick\n\n') }, 5)
+      reply.raw.on('close', () => { clearInterval(timer) })
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
     title: 'an answer that breaks off is tried again',
     handler: once(() => Readable.from((async function * () {
       yield 'half an ans'
@@ -159,23 +208,28 @@ for (const [type, makeStore] of Object.entries(stores)) {
     for (const { title, handler, consumer, options, ends, dead = false } of cases) {
       t.test(title, async t => {
         const store = makeStore()
-        const { app, add, lines, log } = await appOn(t, store, consumer)
-        const times: number[] = []
+        const { app, log } = await appOn(t, store, { concurrency: COUNT, ...consumer })
+        const times = new Map<string, number[]>()
         app.post('/tasks/:name', async (request, reply) => {
-          times.push(performance.now())
+          const { id } = request.task!
+          times.set(id, [...times.get(id) ?? [], performance.now()])
           return await handler(request, reply)
         })
         await app.ready()
-        const id = await add('/tasks/it?a=1', { method: 'POST', ...options })
-        const logged = await lines(id, ends.length)
-        t.match(logged, ends.map((end, index) => ({
-          taskId: id, queue: 'default', url: '/tasks/it?a=1', attempt: index + 1, durationMs: Number, ...end
-        })))
+        const ids = await app.taskqueue.transaction(tx => Array.from({ length: COUNT }, () => tx.add('/tasks/it?a=1', { method: 'POST', ...options })))
+        const linesOf = (id: string) => log.filter(({ taskId }) => taskId === id)
+        await until(() => ids.every(id => linesOf(id).length >= ends.length))
         await until(async () => (await store.counts('default')).running === 0)
-        t.same(await store.counts('default'), { ...NOTHING, dead: dead ? 1 : 0 })
-        t.equal(times.length, ends.length)
-        for (const [index, { delayMs = 0 }] of logged.slice(0, -1).entries()) t.ok(times[index + 1]! - times[index]! >= delayMs - 2, `retry ${index + 1} is not early`)
-        t.equal(log.filter(line => line.taskId === id).length, ends.length, 'one line for each attempt')
+        t.same(await store.counts('default'), { ...NOTHING, dead: dead ? COUNT : 0 })
+        const expected = ends.map((end, index) => ({ queue: 'default', url: '/tasks/it?a=1', attempt: index + 1, durationMs: Number, ...end }))
+        for (const id of ids) {
+          const logged = linesOf(id)
+          t.match(logged, expected)
+          t.equal(logged.length, ends.length, 'one line for each attempt')
+          const begun = times.get(id)!
+          t.equal(begun.length, ends.length)
+          for (const [index, { delayMs = 0 }] of logged.slice(0, -1).entries()) t.ok(begun[index + 1]! - begun[index]! >= delayMs - 2, `retry ${index + 1} is not early`)
+        }
       })
     }
   })
@@ -235,6 +289,28 @@ t.test('what a task adds in an attempt that fails in the end is not run', async 
   t.strictSame(children, ['/child/2', '/child/0'])
 })
 
+t.test('twenty answers without an end take less than 50 MiB of memory, and end by the timeout', async t => {
+  const { start, add, counts } = await startAll(t)
+  const TIMEOUT_MS = 3000
+  const consumer = await start({ concurrency: COUNT, maxRetries: 0, timeoutMs: TIMEOUT_MS })
+  // What it takes to run a task at all is loaded before.
+  await add(['/task'])
+  await until(() => consumer.ended.length === 1)
+  const before = await consumer.measure()
+  await add(Array.from({ length: COUNT }, () => '/endless'))
+  const grown: number[] = []
+  let answered = 0
+  while ((await counts()).dead < COUNT) {
+    const now = await consumer.measure()
+    grown.push(Math.round(now.rss - before.rss))
+    answered = now.answered
+  }
+  t.ok(answered > 100, `${Math.round(answered)} MiB of answers`)
+  t.ok(Math.max(...grown) < 50, `${Math.max(...grown)} MiB more memory`)
+  const end = await consumer.measure()
+  t.equal((await consumer.measure()).answered, end.answered, 'nothing is made any more')
+})
+
 const MIB = 2 ** 20
 
 for (const [title, provide] of [['at once', (push: () => void) => { push() }], ['bit by bit', setImmediate]] as const) {
@@ -242,6 +318,7 @@ for (const [title, provide] of [['at once', (push: () => void) => { push() }], [
     const { app, add, lines } = await appOn(t, new LocalStore(), { timeoutMs: 2000, maxRetries: 0 })
     let length = 0
     let most = 0
+    await until(() => buffered() < MIB, 'what the tests before have left is gone')
     const answer = new Readable({
       read () {
         length += MIB
