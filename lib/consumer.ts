@@ -234,9 +234,9 @@ export class Consumer {
   }
 
   #wakeIn (ms: number): void {
+    clearTimeout(this.#alarm)
     // Longer than a timer can wait; the heartbeat looks again long before.
     if (ms > 0x7fffffff || this.#state !== 'consuming') return
-    clearTimeout(this.#alarm)
     this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms))
   }
 
