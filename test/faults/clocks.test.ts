@@ -43,10 +43,12 @@ for (const [title, hours] of [['ahead', 1], ['back', -1]] as const) {
   t.test(`while the clock of Redis jumps an hour ${title} no consumer loses its tasks, and one that dies still does`, async t => {
     const processes = await startAll(t, { clock: true })
     const { redis, start, add, admin, counts } = processes
+    // A queue that has been in use for a day, so that a clock that is reset would show.
+    await admin.set('taskqueue:{default}:clock', '0 86400000')
     const [victim, other, adder] = await Promise.all([start({ concurrency: 2, leaseMs: LEASE_MS }), start({ concurrency: 2, leaseMs: LEASE_MS }), start(false)])
     const held = await hold(processes, [victim, other])
     const [soon] = await add(['/task'], { delayMs: HOUR_MS / 2 })
-    const [far] = await add(['/task'], { delayMs: HOUR_MS * 2 })
+    const [far] = await add(['/task'], { delayMs: HOUR_MS * 3 })
     const before = Number((await admin.time())[0])
     redis.setClock(hours * 3600)
     const jump = Number((await admin.time())[0]) - before
@@ -67,6 +69,8 @@ for (const [title, hours] of [['ahead', 1], ['back', -1]] as const) {
 
     const killedAt = Date.now()
     await victim.end('SIGKILL')
+    // It has died before this jump, and nobody has noticed yet.
+    redis.setClock(2 * hours * 3600)
     const heir = await start({ leaseMs: LEASE_MS })
     const again = (await until(() => [...other.begun, ...heir.begun].find(({ id, attempt }) => id === held[0] && attempt === 2), 'it begins again'))!
     t.ok(again.at - killedAt <= LEASE_MS * 7 / 5 + SLACK_MS, `after ${again.at - killedAt} ms`)

@@ -12,6 +12,8 @@ import { startAll, NOTHING } from '../processes.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'
 
+t.setTimeout(120_000)
+
 interface Case {
   title: string
   handler (request: FastifyRequest, reply: FastifyReply): unknown

@@ -9,6 +9,8 @@ import { RecordingStore } from '../recording-store.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'
 
+t.setTimeout(120_000)
+
 const secret = 'a secret of at least 32 bytes, of which all releases know'
 
 const releases: Array<[title: string, options: TaskqueueOptions, renew: (message: string) => string]> = [
