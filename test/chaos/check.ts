@@ -1,0 +1,346 @@
+import type { AddedTask, Entry, Event } from './ledger.js'
+import { LEASE_MS, type FaultKind } from './plan.js'
+
+/** What Redis holds once everything has closed. */
+export interface FinalState {
+  /** How many tasks are in each of the places in which none should be left. */
+  readonly places: Readonly<Record<string, number>>
+  readonly dead: readonly string[]
+  /** The tasks of commits of which nobody knows what was to become, as they are kept. */
+  readonly prepared: readonly string[]
+  /** The ids of which something is kept. */
+  readonly kept: readonly string[]
+  /** How many commits are prepared, or may still come late. */
+  readonly commits: number
+  readonly keys: readonly string[]
+}
+
+export type Rule =
+  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash'
+
+export interface Violation {
+  readonly rule: Rule
+  readonly text: string
+  /** Whom it concerns: a task or a request. */
+  readonly id?: string
+  readonly request?: number
+}
+
+export interface Findings {
+  readonly violations: readonly Violation[]
+  readonly figures: Figures
+}
+
+export interface Figures {
+  requests: number
+  ok: number
+  failed: number
+  unknown: number
+  /** Tasks of which an attempt has begun, and attempts. */
+  tasks: number
+  attempts: number
+  /** Attempts at what was attempted before and had not failed, by what had become of the attempt before. */
+  duplicates: Record<string, number>
+  faults: Partial<Record<FaultKind | 'poison', number>>
+  lost: number
+  ghosts: number
+  /** Tasks whose commit was answered, but not concluded before its process died: see `inDoubt`. */
+  inDoubt: number
+  /** From the answer to the first attempt, less the delay. */
+  longestWaitMs: number
+  keys: number
+}
+
+/**
+ * A consumer whose heartbeats are kept from Redis for this long may lose its leases: some
+ * of each is over when the last one arrives, and the next one takes its time.
+ */
+const EXCUSE_MS = 0.4 * LEASE_MS
+
+/** How often a task may die alone before it is dead, and once beside others. */
+const MAX_DEATHS = 4
+
+/** Finds out whether what happened keeps every promise. */
+export function check (ledger: readonly Entry[], state: FinalState): Findings {
+  const story = read(ledger)
+  const found = new Checker(story, state)
+  found.checkRequests()
+  for (const task of story.tasks.values()) found.checkTask(task)
+  found.checkChains()
+  found.checkDead()
+  found.checkLeft()
+  return { violations: found.violations, figures: figuresOf(story, found, state) }
+}
+
+/** An attempt at a task, as far as it came. */
+interface Attempt {
+  id: string
+  number: number
+  pid: number
+  at: number
+  end?: { at: number, status: number }
+  chained?: readonly string[]
+}
+
+interface Task extends AddedTask {
+  request?: number
+  /** For a chained one: the attempt that has added it. */
+  parent?: Attempt
+  /** By their numbers. */
+  attempts: Attempt[]
+}
+
+interface Request {
+  number: number
+  at: number
+  status?: number
+  answeredAt?: number
+  pid?: number
+  ids: readonly string[]
+}
+
+interface Life {
+  diedAt?: number
+  cause?: string
+  closingAt?: number
+  /** When it stood still, and when only its connection to Redis did. */
+  still: Array<[from: number, to: number]>
+  away: Array<[from: number, to: number]>
+}
+
+interface Story {
+  requests: Map<number, Request>
+  tasks: Map<string, Task>
+  strangers: string[]
+  lives: Map<number, Life>
+  corrupted: Set<string>
+  faults: Figures['faults']
+}
+
+type Of<K extends Event['event']> = Extract<Event, { event: K }> & { at: number }
+
+/** Puts together what belongs together. */
+function read (ledger: readonly Entry[]): Story {
+  const story: Story = { requests: new Map(), tasks: new Map(), strangers: [], lives: new Map(), corrupted: new Set(), faults: {} }
+  const of = <K extends Event['event']>(event: K) => ledger.filter((entry): entry is Of<K> & Entry => entry.event === event)
+  const life = (pid: number) => {
+    if (!story.lives.has(pid)) story.lives.set(pid, { still: [], away: [] })
+    return story.lives.get(pid)!
+  }
+  for (const { request: number, at } of of('asked')) story.requests.set(number, { number, at, ids: [] })
+  for (const { request, status, at } of of('answered')) Object.assign(story.requests.get(request)!, { status, answeredAt: at })
+  for (const { request, pid, tasks } of of('added')) {
+    Object.assign(story.requests.get(request)!, { pid, ids: tasks.map(({ id }) => id) })
+    for (const task of tasks) story.tasks.set(task.id, { ...task, request, attempts: [] })
+  }
+
+  const attempts = new Map<string, Attempt>()
+  const keyOf = ({ id, attempt, pid }: { id: string, attempt: number, pid: number }) => `${id} ${attempt} ${pid}`
+  for (const entry of of('begins')) attempts.set(keyOf(entry), { id: entry.id, number: entry.attempt, pid: entry.pid, at: entry.at })
+  for (const entry of of('ends')) attempts.get(keyOf(entry))!.end = entry
+  for (const entry of of('chains')) {
+    const attempt = attempts.get(keyOf(entry))!
+    attempt.chained = entry.tasks
+    for (const id of entry.tasks) story.tasks.set(id, { id, kind: 'plain', parent: attempt, attempts: [] })
+  }
+  for (const attempt of attempts.values()) {
+    const task = story.tasks.get(attempt.id)
+    if (task === undefined) story.strangers.push(attempt.id)
+    else task.attempts.push(attempt)
+  }
+  for (const task of story.tasks.values()) task.attempts.sort((a, b) => a.number - b.number || a.at - b.at)
+
+  for (const { pid } of of('started')) life(pid)
+  for (const { pid, at, cause } of of('died')) {
+    Object.assign(life(pid), { diedAt: at, cause })
+    if (cause === 'poison') story.faults.poison = (story.faults.poison ?? 0) + 1
+  }
+  for (const { pid, at } of of('closing')) life(pid).closingAt ??= at
+  for (const { pid, at, ms } of of('stalled')) life(pid).still.push([at - ms, at])
+  for (const { id } of of('corrupted')) story.corrupted.add(id)
+  const healed = of('healed')
+  for (const { fault, pid, at } of of('fault')) {
+    story.faults[fault] = (story.faults[fault] ?? 0) + 1
+    if (pid === undefined) continue
+    const { at: end = Infinity } = healed.find(other => other.fault === fault && other.pid === pid && other.at >= at) ?? {}
+    if (fault === 'stop' || fault === 'block') life(pid).still.push([at, end])
+    if (fault === 'blackhole' || fault === 'lose') life(pid).away.push([at, end])
+  }
+  return story
+}
+
+class Checker {
+  readonly violations: Violation[] = []
+  readonly duplicates: Record<string, number> = {}
+  inDoubt = 0
+  readonly #story: Story
+  readonly #state: FinalState
+  readonly #dead: ReadonlySet<string>
+
+  constructor (story: Story, state: FinalState) {
+    this.#story = story
+    this.#state = state
+    this.#dead = new Set(state.dead)
+  }
+
+  checkRequests (): void {
+    for (const { number: request, status, ids } of this.#story.requests.values()) {
+      const begun = ids.filter(id => this.#attemptsOf(id).length > 0)
+      if (status === undefined) {
+        if (begun.length > 0 && begun.length < ids.length) this.#find('torn', { request }, `has no answer, and ${begun.length} of its ${ids.length} tasks ran`)
+      } else if (status >= 400) {
+        for (const id of begun) this.#find('ghost', { request, id }, `was answered ${status}, and its task ran`)
+      } else if (ids.length === 0) {
+        this.#find('lost', { request }, `was answered ${status} without having added anything`)
+      } else {
+        for (const id of ids) this.#checkNotLost(id, `its request was answered ${status}`)
+      }
+    }
+    for (const id of this.#story.strangers) this.#find('stranger', { id }, 'ran, and nobody has added it')
+    for (const [pid, { cause }] of this.#story.lives) if (cause === 'crash') this.#find('crash', {}, `process ${pid} crashed`)
+  }
+
+  checkTask ({ id, kind, attempts }: Task): void {
+    if (kind === 'poison' && attempts.length > MAX_DEATHS) this.#find('poison', { id }, `killed ${attempts.length} processes`)
+    attempts.slice(1).forEach((next, index) => {
+      const attempt = attempts[index]!
+      if (attempt.number === next.number) return this.#find('attempt', { id }, `its attempt ${next.number} was made twice`)
+      if (attempt.end !== undefined && attempt.end.status >= 400) return
+      const reason = this.#reasonFor(attempt, next)
+      if (reason === undefined) this.#find('duplicate', { id }, `began attempt ${next.number} although nothing was wrong with attempt ${attempt.number}`)
+      else this.duplicates[reason] = (this.duplicates[reason] ?? 0) + 1
+    })
+  }
+
+  /** What an attempt chains is stored if that is the one that is settled, of all attempts at the task. */
+  checkChains (): void {
+    for (const { id, attempts } of this.#story.tasks.values()) {
+      const chaining = attempts.filter(({ chained }) => chained !== undefined)
+      const settled = chaining.filter(({ chained }) => chained!.some(id => this.#attemptsOf(id).length > 0))
+      const [winner] = settled
+      if (settled.length > 1) this.#find('chain', { id }, `was settled ${settled.length} times: so many of its attempts have chains`)
+      if (winner === undefined) {
+        if (chaining.some(({ end }) => end !== undefined && end.status < 400) && !this.#isKept(id)) this.#find('chain', { id }, 'is done, and its chain is lost')
+        continue
+      }
+      for (const id of winner.chained!) this.#checkNotLost(id, `attempt ${winner.number} has added it`)
+      if (winner.end === undefined || winner.end.status >= 400) this.#find('chain', { id }, `has a chain of attempt ${winner.number}, which did not succeed`)
+      const last = attempts.at(-1)!
+      if (last.number > winner.number) this.#find('fence', { id }, `was settled by attempt ${winner.number}, although attempt ${last.number} had been claimed`)
+    }
+  }
+
+  checkDead (): void {
+    const { tasks, corrupted } = this.#story
+    for (const id of this.#dead) {
+      const task = tasks.get(id)
+      if (task?.kind === 'poison' || (task === undefined && corrupted.has(id))) continue
+      // One that dies alone, with process after process that somebody else kills, has bad luck.
+      const unlucky = (task?.attempts ?? []).filter(attempt => this.#reasonFor(attempt) !== undefined && this.#story.lives.get(attempt.pid)?.cause !== 'poison')
+      if (unlucky.length < MAX_DEATHS) this.#find('innocent', { id }, 'is dead, and has killed nobody')
+    }
+    for (const id of corrupted) if (!this.#dead.has(id)) this.#find('left', { id }, 'is corrupt, and was not set aside')
+    for (const { id, kind, attempts } of tasks.values()) {
+      if (kind === 'poison' && attempts.length > 0 && !this.#dead.has(id)) this.#find('poison', { id }, 'is not dead')
+    }
+  }
+
+  checkLeft (): void {
+    const { places, kept, prepared, commits, keys } = this.#state
+    const { requests, lives } = this.#story
+    for (const [place, count] of Object.entries(places)) if (count > 0) this.#find('left', {}, `${count} tasks in ${place}`)
+    for (const id of kept) if (!this.#dead.has(id)) this.#find('left', { id }, 'is gone, and something of it is kept')
+    for (const tasks of prepared) {
+      const owner = [...requests.values()].find(({ ids }) => ids.some(id => tasks.includes(id)))
+      if (owner?.pid === undefined || lives.get(owner.pid)?.diedAt === undefined) this.#find('left', { request: owner?.number }, 'its commit is prepared, and its process lives')
+    }
+    // A rollback keeps out a prepare that may come late, and a commit one that was sent again.
+    const open = [...requests.values()].filter(({ at, status, answeredAt }) => status === undefined || status >= 500 || this.#isDisturbed(at, answeredAt!))
+    if (commits > prepared.length + 2 * open.length) this.#find('left', {}, `${commits} commits of ${open.length} requests that may have been sent twice`)
+    const turns = keys.filter(key => /:turn:/.test(key))
+    const dead = [...lives.values()].filter(({ cause }) => cause !== undefined && cause !== 'closed')
+    const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
+    if (turns.length > 2 * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
+    const strange = keys.filter(key => !/^taskqueue:\{[a-z]+\}:(dead|message|progress|clock|commits|prepared|turn:[-0-9a-f]{36})$/.test(key))
+    if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)
+  }
+
+  #checkNotLost (id: string, why: string): void {
+    const task = this.#story.tasks.get(id)!
+    if (this.#attemptsOf(id).some(({ end }) => end !== undefined && end.status < 400)) return
+    if (this.#dead.has(id)) return
+    // The double fault: its process lost Redis after the answer, and died before it was back.
+    const pid = task.request === undefined ? undefined : this.#story.requests.get(task.request)!.pid
+    if (pid !== undefined && this.#story.lives.get(pid)?.diedAt !== undefined && this.#isPrepared(id)) this.inDoubt++
+    else this.#find('lost', { id }, `never came to an end, and ${why}`)
+  }
+
+  /** Why a task may be claimed again while, or after, an attempt at it runs. */
+  #reasonFor (attempt: Attempt, next?: Attempt): string | undefined {
+    const { diedAt = Infinity, closingAt = Infinity, still, away } = this.#story.lives.get(attempt.pid) ?? { still: [], away: [] }
+    // An attempt may also begin late, of a claim that had been answered before its process stood still.
+    const from = attempt.at - LEASE_MS
+    const to = Math.max(attempt.at, next?.at ?? Infinity)
+    if (diedAt >= attempt.at && diedAt <= to) return 'died'
+    if (closingAt >= attempt.at - LEASE_MS && closingAt <= to) return 'given back'
+    if (covered(still, from, to) >= EXCUSE_MS) return 'stood still'
+    if (covered([...still, ...away], from, to) >= EXCUSE_MS) return 'cut off'
+    return undefined
+  }
+
+  /** Whether it is worth asking if something was sent twice. */
+  #isDisturbed (from: number, to: number): boolean {
+    return to - from > 10
+  }
+
+  #attemptsOf (id: string): readonly Attempt[] {
+    return this.#story.tasks.get(id)?.attempts ?? []
+  }
+
+  #isPrepared (id: string): boolean {
+    return this.#state.prepared.some(tasks => tasks.includes(id))
+  }
+
+  #isKept (id: string): boolean {
+    return this.#dead.has(id) || this.#state.kept.includes(id)
+  }
+
+  #find (rule: Rule, whom: { id?: string, request?: number }, text: string): void {
+    this.violations.push({ rule, ...whom, text })
+  }
+}
+
+/** How much of the time between two moments lies in the given ones. */
+function covered (times: ReadonlyArray<[from: number, to: number]>, from: number, to: number): number {
+  let sum = 0
+  let until = from
+  for (const [start, end] of times.toSorted(([a], [b]) => a - b)) {
+    sum += Math.max(0, Math.min(end, to) - Math.max(start, until))
+    until = Math.max(until, Math.min(end, to))
+  }
+  return sum
+}
+
+function figuresOf ({ requests, tasks, faults }: Story, { violations, duplicates, inDoubt }: Checker, { keys }: FinalState): Figures {
+  const statuses = [...requests.values()].map(({ status }) => status)
+  const ran = [...tasks.values()].filter(({ attempts }) => attempts.length > 0)
+  const waits = ran.map(({ request, delayMs = 0, attempts }) => {
+    const { answeredAt = Infinity } = requests.get(request!) ?? {}
+    return Math.min(...attempts.map(({ at }) => at)) - answeredAt - delayMs
+  })
+  return {
+    requests: statuses.length,
+    ok: statuses.filter(status => status !== undefined && status < 400).length,
+    failed: statuses.filter(status => status !== undefined && status >= 400).length,
+    unknown: statuses.filter(status => status === undefined).length,
+    tasks: ran.length,
+    attempts: ran.reduce((sum, { attempts }) => sum + attempts.length, 0),
+    duplicates,
+    faults,
+    lost: violations.filter(({ rule }) => rule === 'lost').length,
+    ghosts: violations.filter(({ rule }) => rule === 'ghost').length,
+    inDoubt,
+    longestWaitMs: Math.round(Math.max(0, ...waits)),
+    keys: keys.length
+  }
+}

@@ -1,0 +1,114 @@
+import { fork, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
+import type { RedisServer } from '../redis-server.js'
+import { startProxy, type TcpProxy } from '../tcp-proxy.js'
+import type { Order, Setting } from './app.js'
+import type { Write } from './ledger.js'
+import { CONSUMERS, WEBS } from './plan.js'
+
+export interface Teardown { teardown (run: () => unknown): void }
+
+/** A process that is started again whenever it has died, and the proxy through which it reaches Redis. */
+export class Member {
+  readonly name: string
+  readonly proxy: TcpProxy
+  /** Where it takes requests; undefined while there is no such process. */
+  port: number | undefined
+  readonly #setting: Setting
+  readonly #write: Write
+  #child: ChildProcess | undefined
+  #restartMs = 300
+  #fate: 'fault' | 'closed' | undefined
+  #retired = false
+
+  constructor (name: string, proxy: TcpProxy, setting: Setting, write: Write) {
+    this.name = name
+    this.proxy = proxy
+    this.#setting = setting
+    this.#write = write
+  }
+
+  get pid (): number | undefined { return this.#child?.pid }
+
+  /** Resolves when it is ready; it may take a while when Redis is not there. */
+  async start (): Promise<void> {
+    // Without what the test's own runner would have it load.
+    const { NODE_OPTIONS: _, NODE_V8_COVERAGE: __, ...env } = process.env
+    const child = fork(fileURLToPath(new URL('app.js', import.meta.url)), [JSON.stringify(this.#setting)], { env, execArgv: [] })
+    const pid = child.pid!
+    this.#child = child
+    this.#fate = undefined
+    let isReady = false
+    // Of messages to one that has died.
+    child.on('error', () => {})
+    child.once('exit', (_code, signal) => {
+      this.#child = this.port = undefined
+      // Without Redis none starts.
+      const cause = this.#fate ?? (signal === 'SIGKILL' ? 'poison' : isReady ? 'crash' : 'closed')
+      this.#write({ event: 'died', name: this.name, pid, cause })
+      if (!this.#retired) setTimeout(() => { if (!this.#retired) this.start().catch(() => {}) }, this.#restartMs)
+    })
+    this.#write({ event: 'started', name: this.name, pid })
+    const [message] = await Promise.race([once(child, 'message'), once(child, 'exit').then(() => [undefined])])
+    isReady = message !== undefined
+    if (this.#child === child) this.port = message?.port || undefined
+  }
+
+  kill (restartMs: number): void {
+    this.#restartMs = restartMs
+    this.#fate = 'fault'
+    this.signal('SIGKILL')
+  }
+
+  signal (signal: NodeJS.Signals): void {
+    this.#child?.kill(signal)
+  }
+
+  order (order: Order): void {
+    if (this.#child?.connected === true) this.#child.send(order, () => {})
+  }
+
+  /** Closes its app, as whoever deploys a new one does. */
+  close (restartMs = 300): void {
+    if (this.pid === undefined) return
+    this.#restartMs = restartMs
+    this.#fate = 'closed'
+    this.#write({ event: 'closing', pid: this.pid })
+    this.order({ close: true })
+  }
+
+  /** Has it close, and start no more; kills it when it takes too long. */
+  async retire (): Promise<void> {
+    this.#retired = true
+    const child = this.#child
+    if (child === undefined) return
+    const exit = once(child, 'exit')
+    this.close()
+    await Promise.race([exit, sleep(20_000, undefined, { ref: false })])
+    this.abandon()
+    await exit
+  }
+
+  abandon (): void {
+    this.#retired = true
+    this.signal('SIGKILL')
+  }
+}
+
+/** Starts two web processes and four consumers. */
+export async function startFleet (t: Teardown, redis: RedisServer, dir: string, lib: string, write: Write): Promise<Member[]> {
+  const fleet = await Promise.all(Array.from({ length: WEBS + CONSUMERS }, async (_, index) => {
+    const consumes = index >= WEBS
+    const name = consumes ? `consumer ${index - WEBS}` : `web ${index}`
+    const proxy = await startProxy(t, { path: redis.path })
+    const setting = { consumes, lib, ledger: join(dir, 'ledger'), log: join(dir, 'log'), redisPort: proxy.port }
+    const member = new Member(name, proxy, setting, write)
+    t.teardown(() => { member.abandon() })
+    return member
+  }))
+  await Promise.all(fleet.map(member => member.start()))
+  return fleet
+}

@@ -1,0 +1,155 @@
+import { createHash } from 'node:crypto'
+
+/** What a run does, and when: the same for the same seed. */
+export interface Plan {
+  readonly seed: number
+  readonly secs: number
+  readonly requests: readonly PlannedRequest[]
+  readonly faults: readonly PlannedFault[]
+}
+
+export interface PlannedRequest {
+  readonly at: number
+  readonly web: number
+  readonly tasks: readonly PlannedTask[]
+  readonly ending: Ending
+}
+
+/** `plain` tasks succeed, `chain` ones add tasks as well, `flaky` ones do so and fail the first time, `poison` kills its process. */
+export type TaskKind = 'plain' | 'chain' | 'flaky' | 'poison'
+
+export interface PlannedTask {
+  readonly kind: TaskKind
+  readonly queue: string
+  /** How long an attempt takes. */
+  readonly ms: number
+  readonly delayMs?: number
+}
+
+/** How the handler ends that has added the tasks. */
+export type Ending = 'succeeds' | 'throws' | 'refuses' | 'hook throws'
+
+export interface PlannedFault {
+  readonly at: number
+  readonly fault: FaultKind
+  /** The number of a process: first the web processes, then the consumers; -1: Redis. */
+  readonly target: number
+  readonly ms: number
+  /** Between 0 and 1, for whatever else there is to choose. */
+  readonly choice: number
+}
+
+export const WEBS = 2
+export const CONSUMERS = 4
+export const QUEUES = ['default', 'mail'] as const
+export const LEASE_MS = 1500
+export const COMMIT_TIMEOUT_MS = 1000
+
+/** Of each fault: how often it is chosen, how many leases it lasts, and what it concerns. */
+const FAULTS = {
+  kill: { weight: 5, leases: [0.1, 0.7], target: 'process' },
+  close: { weight: 2, leases: [0.1, 0.5], target: 'process' },
+  stop: { weight: 3, leases: [0.3, 3], target: 'process' },
+  block: { weight: 2, leases: [0.3, 2.5], target: 'process' },
+  skew: { weight: 2, leases: [1, 4], target: 'process' },
+  cut: { weight: 3, leases: [0, 0], target: 'process' },
+  blackhole: { weight: 3, leases: [0.1, 2], target: 'process' },
+  lose: { weight: 5, leases: [0.2, 1], target: 'process' },
+  half: { weight: 3, leases: [0.1, 0.3], target: 'process' },
+  slow: { weight: 2, leases: [0.5, 2], target: 'process' },
+  restart: { weight: 3, leases: [0.1, 1], target: 'redis' },
+  freeze: { weight: 3, leases: [0.5, 3], target: 'redis' },
+  pause: { weight: 2, leases: [0.3, 1.5], target: 'redis' },
+  full: { weight: 2, leases: [0.5, 2], target: 'redis' },
+  flush: { weight: 2, leases: [0, 0], target: 'redis' },
+  'kill clients': { weight: 2, leases: [0, 0], target: 'redis' },
+  'kill subscribers': { weight: 2, leases: [0, 0], target: 'redis' },
+  corrupt: { weight: 2, leases: [0, 0], target: 'redis' }
+} as const
+
+export type FaultKind = keyof typeof FAULTS
+export const FAULT_KINDS = Object.keys(FAULTS) as FaultKind[]
+
+/** Of each kind of request: how often it is chosen, what it adds, and how it ends. */
+const REQUESTS: ReadonlyArray<{ weight: number, tasks: readonly TaskKind[], delayed?: true, ending?: Ending }> = [
+  { weight: 20, tasks: ['plain'] },
+  { weight: 10, tasks: ['plain', 'plain', 'plain'] },
+  { weight: 10, tasks: ['plain', 'chain'] },
+  { weight: 25, tasks: ['chain'] },
+  { weight: 10, tasks: ['flaky'] },
+  { weight: 10, tasks: ['plain', 'chain'], delayed: true },
+  { weight: 5, tasks: ['plain', 'plain'], ending: 'throws' },
+  { weight: 5, tasks: ['plain', 'plain'], ending: 'refuses' },
+  { weight: 5, tasks: ['plain', 'plain'], ending: 'hook throws' }
+]
+
+const REQUESTS_PER_SECOND = 30
+
+export interface PlanOptions {
+  /** The faults to choose from. */
+  readonly faults?: readonly FaultKind[]
+  /** How many poison tasks. */
+  readonly poison?: number
+  /** The share of tasks that take about as long as a lease. */
+  readonly long?: number
+}
+
+export function makePlan (seed: number, secs: number, { faults = FAULT_KINDS, poison = 2, long = 0.06 }: PlanOptions = {}): Plan {
+  return { seed, secs, requests: planLoad(seed, secs, poison, long), faults: planFaults(seed, secs, faults) }
+}
+
+function planLoad (seed: number, secs: number, poison: number, long: number): PlannedRequest[] {
+  const random = randomOf(`load ${seed}`)
+  const requests: PlannedRequest[] = []
+  for (let at = 0; at < secs * 1000; at += 1000 / REQUESTS_PER_SECOND) {
+    const { tasks, delayed = false, ending = 'succeeds' } = choose(random, REQUESTS)
+    requests.push({ at, web: Math.floor(random() * WEBS), ending, tasks: tasks.map(kind => planTask(random, kind, long, delayed)) })
+  }
+  // They need some time to die as often as they do.
+  for (let i = 0; i < poison; i++) {
+    const request = requests[Math.floor(random() * requests.length / 2)]!
+    requests.push({ ...request, ending: 'succeeds', tasks: [planTask(random, 'poison', 0, false), planTask(random, 'plain', 1, false)] })
+  }
+  return requests.sort((a, b) => a.at - b.at)
+}
+
+function planTask (random: () => number, kind: TaskKind, long: number, delayed: boolean): PlannedTask {
+  return {
+    kind,
+    queue: QUEUES[Math.floor(random() * QUEUES.length)]!,
+    ms: Math.round(random() < long ? between(random, 0.5 * LEASE_MS, 1.5 * LEASE_MS) : between(random, 5, 50)),
+    ...delayed && { delayMs: Math.round(between(random, 200, 2 * LEASE_MS)) }
+  }
+}
+
+/** A process, or Redis, suffers one fault at a time; several of them may each suffer one. */
+function planFaults (seed: number, secs: number, kinds: readonly FaultKind[]): PlannedFault[] {
+  const random = randomOf(`faults ${seed}`)
+  const busyUntil = new Map<number, number>()
+  const planned: PlannedFault[] = []
+  for (let at = 500; at < secs * 1000; at += between(random, 200, 700)) {
+    const { fault, leases, target: whom } = choose(random, kinds.map(fault => ({ fault, ...FAULTS[fault] })))
+    const target = whom === 'redis' ? -1 : Math.floor(random() * (WEBS + CONSUMERS))
+    const ms = Math.round(between(random, leases[0], leases[1]) * LEASE_MS)
+    const choice = random()
+    if (at < (busyUntil.get(target) ?? 0) || at + ms > secs * 1000) continue
+    busyUntil.set(target, at + ms + 300)
+    planned.push({ at: Math.round(at), fault, target, ms, choice })
+  }
+  return planned
+}
+
+/** Numbers from 0 to below 1, which a text determines. */
+export function randomOf (text: string): () => number {
+  let count = 0
+  return () => createHash('sha1').update(`${text} ${count++}`).digest().readUInt32BE() / 2 ** 32
+}
+
+function between (random: () => number, low: number, high: number): number {
+  return low + random() * (high - low)
+}
+
+function choose<T extends { weight: number }> (random: () => number, options: readonly T[]): T {
+  let left = random() * options.reduce((sum, { weight }) => sum + weight, 0)
+  return options.find(({ weight }) => (left -= weight) < 0) ?? options.at(-1)!
+}
