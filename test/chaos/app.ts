@@ -1,4 +1,5 @@
 /** An app in a process of its own, which adds tasks on request, or consumes them, and writes down what it does. */
+import { appendFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
@@ -26,7 +27,7 @@ const write = writeTo(ledger)
 const queueAfter = (queue: string) => QUEUES[(QUEUES.indexOf(queue as 'mail') + 1) % QUEUES.length]!
 
 process.on('disconnect', () => { process.exit() })
-const app = Fastify({ logger: { level: 'warn', file: log } })
+const app = Fastify({ logger: { level: 'warn', stream: { write (line) { appendFileSync(log, line) } } } })
 await app.register(taskqueue, {
   redis: { host: '127.0.0.1', port: redisPort },
   queues: Object.fromEntries(QUEUES.map(queue => [queue, {}])),
@@ -82,6 +83,12 @@ process.on('message', async (order: Order) => {
     process.exit(0)
   }
 })
-if (consumes) await app.ready()
-else await app.listen({ port: 0, host: '127.0.0.1' })
+try {
+  if (consumes) await app.ready()
+  else await app.listen({ port: 0, host: '127.0.0.1' })
+} catch (err) {
+  // Redis is not there.
+  app.log.error({ err })
+  process.exit(1)
+}
 process.send!({ port: app.server.listening ? (app.server.address() as AddressInfo).port : 0 })

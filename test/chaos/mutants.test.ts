@@ -1,0 +1,95 @@
+import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath, pathToFileURL } from 'node:url'
+import t from 'tap'
+import type { Rule } from './check.js'
+import type { Teardown } from './fleet.js'
+import { makePlan, type PlanOptions } from './plan.js'
+import { describe } from './report.js'
+import { run } from './run.js'
+
+// A run that finds nothing says something only if it finds what is wrong. Each of these
+// builds lacks one mechanism, and is caught by the seeds and the faults that it was for.
+
+interface Mutant {
+  title: string
+  file: string
+  /** Pieces of text, and what becomes of them. */
+  edits: ReadonlyArray<readonly [text: string, replacement: string]>
+  seed: number
+  secs: number
+  options: PlanOptions
+  /** One of the promises that it breaks. */
+  breaks: Rule
+}
+
+const MUTANTS: readonly Mutant[] = [
+  {
+    title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
+    file: 'redis-scripts.js',
+    edits: [["redis.call('HSET', k.prepared, ARGV[1], cmsgpack.pack(list))", 'add(k, list)']],
+    seed: 1,
+    secs: 10,
+    options: { faults: ['freeze', 'lose', 'blackhole'], poison: 0 },
+    breaks: 'ghost'
+  },
+  {
+    title: 'leases that run by the time of Redis expire while it is frozen, under consumers that live',
+    file: 'redis-scripts.js',
+    edits: [['math.max(0, math.min(now - (contact or now), heartbeat))', 'math.max(0, now - (contact or now))']],
+    seed: 1,
+    secs: 12,
+    options: { faults: ['freeze', 'restart'], poison: 0, long: 0.5 },
+    breaks: 'duplicate'
+  },
+  {
+    title: 'suspects that run beside other tasks take them with them to the dead',
+    file: 'redis-scripts.js',
+    edits: [
+      ['p.deaths, p.suspect = p.deaths + p.suspect, 1', 'p.deaths, p.suspect = p.deaths + 1, 0'],
+      ['give_back(k.suspects, abandoned)', 'give_back(k.waiting, abandoned)']
+    ],
+    seed: 1,
+    secs: 8,
+    options: { faults: [], poison: 6, long: 0.5 },
+    breaks: 'innocent'
+  },
+  {
+    title: 'a task is settled by an attempt whose lease was lost where nothing fences it off',
+    file: 'redis-scripts.js',
+    edits: [['return p.running and p.attempt == attempt', 'return p.running']],
+    seed: 1,
+    secs: 12,
+    options: { faults: ['stop'], poison: 0, long: 0.5 },
+    breaks: 'fence'
+  }
+]
+
+t.setTimeout(180_000)
+
+for (const { title, file, edits, seed, secs, options, breaks } of MUTANTS) {
+  t.test(title, async t => {
+    const plan = makePlan(seed, secs, options)
+    const result = await run(t, plan, { lib: mutate(t, file, edits), drainMs: 10_000 })
+    t.comment(describe(plan, result))
+    const found = result.violations.filter(({ rule }) => rule === breaks)
+    t.ok(found.length > 0, `${found.length} times: ${breaks}`)
+  })
+}
+
+/** Copies the plugin with one file changed, and returns the copy's address. It lies where it finds what it imports. */
+function mutate (t: Teardown, file: string, edits: Mutant['edits']): string {
+  const lib = fileURLToPath(new URL('../../lib', import.meta.url))
+  const copy = mkdtempSync(`${lib}-mutant-`)
+  t.teardown(() => { rmSync(copy, { recursive: true, force: true }) })
+  cpSync(lib, copy, { recursive: true })
+  const path = join(copy, file)
+  let source = readFileSync(path, 'utf8')
+  for (const [text, replacement] of edits) {
+    const parts = source.split(text)
+    if (parts.length !== 2) throw new Error(`${file} has this ${parts.length - 1} times: ${text}`)
+    source = parts.join(replacement)
+  }
+  writeFileSync(path, source)
+  return pathToFileURL(join(copy, 'index.js')).href
+}
