@@ -333,11 +333,10 @@ export class RedisStore implements Store {
     // Its errors are those of the client; without a listener they would be printed.
     subscriber.on('error', error => { this.#lastError ??= error as Error })
     subscriber.on('message', (channel: string) => { for (const wake of this.#watchers.get(channel) ?? []) wake() })
-    subscriber.on('ready', () => {
-      if (this.#watchers.size === 0) return
+    subscriber.on('ready', async () => {
+      await subscriber.subscribe(...this.#watchers.keys()).catch(() => {})
       // Notifications were missed while it was away.
-      const wakeAll = () => { for (const wake of [...this.#watchers.values()].flat()) wake() }
-      subscriber.subscribe(...this.#watchers.keys()).then(wakeAll, wakeAll)
+      for (const wake of [...this.#watchers.values()].flat()) wake()
     })
     return subscriber
   }

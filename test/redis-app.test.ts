@@ -5,6 +5,7 @@ import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../lib/index.js'
 import { loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
+import { startProxy } from './tcp-proxy.js'
 import { until } from './until.js'
 
 t.test('a client that is passed in is used, its prefix too, and stays open', async t => {
@@ -146,6 +147,22 @@ t.test('neither the log nor an error holds what a task holds, nor a password', a
   for (const text of texts) {
     t.notMatch(text, PASSWORD)
     t.notMatch(text, PAYLOAD)
+  }
+})
+
+t.test('a subscription without an answer after the connection was lost does no harm, and is made again', async t => {
+  const redis = await startRedis(t)
+  const proxy = await startProxy(t, { path: redis.path })
+  const location = { host: '127.0.0.1', port: proxy.port }
+  const { app, runs } = await countingApp(t, { redis: location, commitTimeoutMs: 200, consumer: { leaseMs: 600_000 } })
+  for (let i = 1; i <= 3; i++) {
+    const deaf = proxy.deaf
+    proxy.loseRepliesTo = 'subscribe'
+    proxy.cut()
+    await until(() => proxy.deaf >= deaf + 2, 'the second connection that is given no answer')
+    proxy.loseRepliesTo = undefined
+    await until(async () => await app.taskqueue.add('/run').catch(() => undefined) !== undefined)
+    await until(() => runs.length >= i, 'notification')
   }
 })
 
