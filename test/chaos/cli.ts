@@ -12,7 +12,7 @@ const { values } = parseArgs({
     secs: { type: 'string', default: '20' },
     faults: { type: 'string', default: FAULT_KINDS.join() },
     poison: { type: 'string', default: '2' },
-    long: { type: 'string', default: '0.06' },
+    long: { type: 'string', default: '0.04' },
     lib: { type: 'string' }
   }
 })

@@ -30,7 +30,7 @@ const MUTANTS: readonly Mutant[] = [
     edits: [["redis.call('HSET', k.prepared, ARGV[1], cmsgpack.pack(list))", 'add(k, list)']],
     seed: 1,
     secs: 10,
-    options: { faults: ['freeze', 'lose', 'blackhole'], poison: 0 },
+    options: { faults: ['freeze'], leases: [1, 1.5], poison: 0 },
     breaks: 'ghost'
   },
   {
@@ -39,7 +39,7 @@ const MUTANTS: readonly Mutant[] = [
     edits: [['math.max(0, math.min(now - (contact or now), heartbeat))', 'math.max(0, now - (contact or now))']],
     seed: 1,
     secs: 12,
-    options: { faults: ['freeze', 'restart'], poison: 0, long: 0.5 },
+    options: { faults: ['freeze'], leases: [1.3, 2], rate: 10, poison: 0, long: 0.5 },
     breaks: 'duplicate'
   },
   {
@@ -51,16 +51,16 @@ const MUTANTS: readonly Mutant[] = [
     ],
     seed: 1,
     secs: 8,
-    options: { faults: [], poison: 6, long: 0.5 },
+    options: { faults: [], rate: 10, poison: 6, long: 0.5 },
     breaks: 'innocent'
   },
   {
     title: 'a task is settled by an attempt whose lease was lost where nothing fences it off',
     file: 'redis-scripts.js',
-    edits: [['return p.running and p.attempt == attempt', 'return p.running']],
-    seed: 1,
-    secs: 12,
-    options: { faults: ['stop'], poison: 0, long: 0.5 },
+    edits: [['return p.running and p.fence == fence', 'return p.running']],
+    seed: 2,
+    secs: 14,
+    options: { faults: ['stop'], leases: [2, 2.3], rate: 2, kinds: ['chain'], poison: 0, long: 1 },
     breaks: 'fence'
   }
 ]

@@ -83,26 +83,31 @@ const REQUESTS: ReadonlyArray<{ weight: number, tasks: readonly TaskKind[], dela
   { weight: 5, tasks: ['plain', 'plain'], ending: 'hook throws' }
 ]
 
-const REQUESTS_PER_SECOND = 30
-
 export interface PlanOptions {
   /** The faults to choose from. */
   readonly faults?: readonly FaultKind[]
+  /** How many leases each of them lasts, instead of what is usual. */
+  readonly leases?: readonly [least: number, most: number]
+  /** How many requests there are in a second. */
+  readonly rate?: number
   /** How many poison tasks. */
   readonly poison?: number
-  /** The share of tasks that take about as long as a lease. */
+  /** The kinds of tasks that are added, but for poison. */
+  readonly kinds?: readonly TaskKind[]
+  /** The share of tasks that take one lease or two. */
   readonly long?: number
 }
 
-export function makePlan (seed: number, secs: number, { faults = FAULT_KINDS, poison = 2, long = 0.06 }: PlanOptions = {}): Plan {
-  return { seed, secs, requests: planLoad(seed, secs, poison, long), faults: planFaults(seed, secs, faults) }
+export function makePlan (seed: number, secs: number, options: PlanOptions = {}): Plan {
+  return { seed, secs, requests: planLoad(seed, secs, options), faults: planFaults(seed, secs, options) }
 }
 
-function planLoad (seed: number, secs: number, poison: number, long: number): PlannedRequest[] {
+function planLoad (seed: number, secs: number, { rate = 30, kinds, poison = 2, long = 0.04 }: PlanOptions): PlannedRequest[] {
   const random = randomOf(`load ${seed}`)
   const requests: PlannedRequest[] = []
-  for (let at = 0; at < secs * 1000; at += 1000 / REQUESTS_PER_SECOND) {
-    const { tasks, delayed = false, ending = 'succeeds' } = choose(random, REQUESTS)
+  const choices = REQUESTS.filter(({ tasks }) => tasks.every(kind => kinds?.includes(kind) ?? true))
+  for (let at = 0; at < secs * 1000; at += 1000 / rate) {
+    const { tasks, delayed = false, ending = 'succeeds' } = choose(random, choices)
     requests.push({ at, web: Math.floor(random() * WEBS), ending, tasks: tasks.map(kind => planTask(random, kind, long, delayed)) })
   }
   // They need some time to die as often as they do.
@@ -117,20 +122,20 @@ function planTask (random: () => number, kind: TaskKind, long: number, delayed: 
   return {
     kind,
     queue: QUEUES[Math.floor(random() * QUEUES.length)]!,
-    ms: Math.round(random() < long ? between(random, 0.5 * LEASE_MS, 1.5 * LEASE_MS) : between(random, 5, 50)),
+    ms: Math.round(random() < long ? between(random, LEASE_MS, 2 * LEASE_MS) : between(random, 5, 50)),
     ...delayed && { delayMs: Math.round(between(random, 200, 2 * LEASE_MS)) }
   }
 }
 
 /** A process, or Redis, suffers one fault at a time; several of them may each suffer one. */
-function planFaults (seed: number, secs: number, kinds: readonly FaultKind[]): PlannedFault[] {
+function planFaults (seed: number, secs: number, { faults = FAULT_KINDS, leases }: PlanOptions): PlannedFault[] {
   const random = randomOf(`faults ${seed}`)
   const busyUntil = new Map<number, number>()
   const planned: PlannedFault[] = []
-  for (let at = 500; at < secs * 1000; at += between(random, 200, 700)) {
-    const { fault, leases, target: whom } = choose(random, kinds.map(fault => ({ fault, ...FAULTS[fault] })))
+  for (let at = 500; faults.length > 0 && at < secs * 1000; at += between(random, 200, 700)) {
+    const { fault, target: whom, leases: [least, most] } = choose(random, faults.map(fault => ({ fault, ...FAULTS[fault], ...leases && { leases } })))
     const target = whom === 'redis' ? -1 : Math.floor(random() * (WEBS + CONSUMERS))
-    const ms = Math.round(between(random, leases[0], leases[1]) * LEASE_MS)
+    const ms = Math.round(between(random, least, most) * LEASE_MS)
     const choice = random()
     if (at < (busyUntil.get(target) ?? 0) || at + ms > secs * 1000) continue
     busyUntil.set(target, at + ms + 300)
