@@ -48,6 +48,8 @@ export interface Figures {
   inDoubt: number
   /** From the answer to the first attempt, less the delay. */
   longestWaitMs: number
+  /** From a request to its answer, less the time in which the web process stood still. */
+  longestAnswerMs: number
   keys: number
 }
 
@@ -56,6 +58,9 @@ export interface Figures {
  * of each is over when the last one arrives, and the next one takes its time.
  */
 const EXCUSE_MS = 0.4 * LEASE_MS
+
+/** A request that takes no longer has not had to send anything twice. */
+const UNDISTURBED_MS = 10
 
 /** How often a task may die alone before it is dead, and once beside others. */
 const MAX_DEATHS = 4
@@ -95,6 +100,8 @@ interface Request {
   at: number
   status?: number
   answeredAt?: number
+  /** How long it took. */
+  ms?: number
   pid?: number
   ids: readonly string[]
 }
@@ -128,7 +135,10 @@ function read (ledger: readonly Entry[]): Story {
     return story.lives.get(pid)!
   }
   for (const { request: number, at } of of('asked')) story.requests.set(number, { number, at, ids: [] })
-  for (const { request, status, at } of of('answered')) Object.assign(story.requests.get(request)!, { status, answeredAt: at })
+  for (const { request, status, at } of of('answered')) {
+    const asked = story.requests.get(request)!
+    Object.assign(asked, { status, answeredAt: at, ms: at - asked.at })
+  }
   for (const { request, pid, tasks } of of('added')) {
     Object.assign(story.requests.get(request)!, { pid, ids: tasks.map(({ id }) => id) })
     for (const task of tasks) story.tasks.set(task.id, { ...task, request, attempts: [] })
@@ -254,9 +264,9 @@ class Checker {
       const owner = [...requests.values()].find(({ ids }) => ids.some(id => tasks.includes(id)))
       if (owner?.pid === undefined || lives.get(owner.pid)?.diedAt === undefined) this.#find('left', { request: owner?.number }, 'its commit is prepared, and its process lives')
     }
-    // A rollback keeps out a prepare that may come late, and a commit one that was sent again.
-    const open = [...requests.values()].filter(({ at, status, answeredAt }) => status === undefined || status >= 500 || this.#isDisturbed(at, answeredAt!))
-    if (commits > prepared.length + 2 * open.length) this.#find('left', {}, `${commits} commits of ${open.length} requests that may have been sent twice`)
+    // A rollback keeps out a prepare that may come late, and a commit one that was sent again, in each of two queues.
+    const repeated = [...requests.values()].filter(({ status, ms }) => status === undefined || status >= 500 || ms! > UNDISTURBED_MS)
+    if (commits > prepared.length + 2 * repeated.length) this.#find('left', {}, `${commits} commits of ${repeated.length} requests that may have been sent twice`)
     const turns = keys.filter(key => /:turn:/.test(key))
     const dead = [...lives.values()].filter(({ cause }) => cause !== undefined && cause !== 'closed')
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
@@ -288,11 +298,6 @@ class Checker {
     return undefined
   }
 
-  /** Whether it is worth asking if something was sent twice. */
-  #isDisturbed (from: number, to: number): boolean {
-    return to - from > 10
-  }
-
   #attemptsOf (id: string): readonly Attempt[] {
     return this.#story.tasks.get(id)?.attempts ?? []
   }
@@ -321,8 +326,10 @@ function covered (times: ReadonlyArray<[from: number, to: number]>, from: number
   return sum
 }
 
-function figuresOf ({ requests, tasks, faults }: Story, { violations, duplicates, inDoubt }: Checker, { keys }: FinalState): Figures {
+function figuresOf ({ requests, tasks, lives, faults }: Story, { violations, duplicates, inDoubt }: Checker, { keys }: FinalState): Figures {
   const statuses = [...requests.values()].map(({ status }) => status)
+  const answers = [...requests.values()].map(({ at, answeredAt = at, pid }) =>
+    answeredAt - at - covered(lives.get(pid!)?.still ?? [], at, answeredAt))
   const ran = [...tasks.values()].filter(({ attempts }) => attempts.length > 0)
   const waits = ran.map(({ request, delayMs = 0, attempts }) => {
     const { answeredAt = Infinity } = requests.get(request!) ?? {}
@@ -341,6 +348,7 @@ function figuresOf ({ requests, tasks, faults }: Story, { violations, duplicates
     ghosts: violations.filter(({ rule }) => rule === 'ghost').length,
     inDoubt,
     longestWaitMs: Math.round(Math.max(0, ...waits)),
+    longestAnswerMs: Math.round(Math.max(0, ...answers)),
     keys: keys.length
   }
 }

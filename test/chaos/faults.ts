@@ -115,12 +115,12 @@ const onRedis: Record<OnRedis, (scene: Scene, planned: PlannedFault) => unknown>
     ]
     const multi = admin.multi()
     for (const { id, message } of corrupt) {
-      write({ event: 'corrupted', id: id.toString('latin1') })
       if (message !== undefined) multi.hset(`taskqueue:{${queue}}:message`, id, message)
       if (choice < 0.25 || choice > 0.75) multi.lpush(`taskqueue:{${queue}}:waiting`, id)
       else multi.rpush(`taskqueue:{${queue}}:waiting`, id)
     }
     await multi.exec()
+    for (const { id } of corrupt) write({ event: 'corrupted', id: id.toString('latin1') })
   }
 }
 

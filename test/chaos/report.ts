@@ -8,11 +8,11 @@ const SHOWN = 10
 
 /** One line of figures. */
 export function describe ({ seed, secs }: Plan, { figures, violations }: Run): string {
-  const { requests, ok, failed, unknown, tasks, attempts, duplicates, faults, lost, ghosts, inDoubt, longestWaitMs, keys } = figures
+  const { requests, ok, failed, unknown, tasks, attempts, duplicates, faults, lost, ghosts, inDoubt, longestWaitMs, longestAnswerMs, keys } = figures
   const list = (counts: object) => Object.entries(counts).map(([name, count]) => `${count} ${name}`).join(', ') || 'none'
   return `seed ${seed}, ${secs} s: ${requests} requests (${ok} ok, ${failed} failed, ${unknown} unknown), ${attempts} attempts at ${tasks} tasks, ` +
     `again after: ${list(duplicates)}; faults: ${list(faults)}; ${lost} lost, ${ghosts} ghosts, ${inDoubt} in doubt, ` +
-    `longest wait ${longestWaitMs} ms, ${keys} keys, ${violations.length} violations`
+    `longest answer ${longestAnswerMs} ms, longest wait ${longestWaitMs} ms, ${keys} keys, ${violations.length} violations`
 }
 
 /** The violations, each with the lines of the ledger on its task, its request, and the processes and faults meanwhile. */
