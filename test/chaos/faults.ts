@@ -36,7 +36,8 @@ export async function suffer (scene: Scene, planned: PlannedFault): Promise<void
 type OnRedis = 'restart' | 'freeze' | 'pause' | 'full' | 'flush' | 'kill clients' | 'kill subscribers' | 'corrupt'
 type OnMember = Exclude<FaultKind, OnRedis>
 
-const SCRIPTS = ['prepare', 'commit', 'rollback', 'turn', 'extend', 'turn', 'prepare']
+/** Scripts, and a command that each connection for notifications begins with. */
+const ANSWERED = ['prepare', 'commit', 'rollback', 'turn', 'extend', 'turn', 'prepare', 'subscribe']
 
 const onMember: Record<OnMember, (member: Member, planned: PlannedFault, scene: Scene) => unknown> = {
   kill (member, { ms }) { member.kill(ms) },
@@ -64,15 +65,15 @@ const onMember: Record<OnMember, (member: Member, planned: PlannedFault, scene: 
     proxy.cut()
   },
   async lose ({ proxy }, { ms, choice }, { scripts }) {
-    const script = scripts[SCRIPTS[Math.floor(choice * SCRIPTS.length)]!]!
-    proxy.loseRepliesTo = createHash('sha1').update(script).digest('hex')
+    const command = ANSWERED[Math.floor(choice * ANSWERED.length)]!
+    if (command === 'subscribe') proxy.cut()
+    proxy.loseRepliesTo = command in scripts ? createHash('sha1').update(scripts[command]!).digest('hex') : command
     await sleep(ms)
     proxy.loseRepliesTo = undefined
     proxy.cut()
   },
-  async half ({ proxy }, { ms }) {
-    proxy.halveReply()
-    await sleep(ms)
+  async half ({ proxy }, { ms, choice }) {
+    await Promise.race([proxy.halve(choice < 0.5 ? 'request' : 'reply'), sleep(ms)])
   },
   async slow ({ proxy }, { ms, choice }) {
     proxy.delayMs = 20 + choice * 130
