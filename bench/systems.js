@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto'
 import { Queue, Worker } from 'bullmq'
 import taskqueue from '../build/lib/index.js'
 
@@ -18,7 +19,7 @@ export const systems = {
     }
   },
 
-  async BullMQ (app, { redis, queues, concurrency, queueConnection, shared }, tell) {
+  async BullMQ (app, { redis, queues, concurrency, queueConnection, shared, ownIds }, tell) {
     const connection = { ...redis, ...queueConnection }
     const made = queues.map(name => new Queue(name, { connection: shared ?? connection }))
     const [queue] = made
@@ -43,7 +44,7 @@ export const systems = {
         for (const worker of workers) worker.on('error', onError)
         await Promise.all(workers.map(worker => worker.waitUntilReady()))
       },
-      async add (request, url, delayMs) { await queue.add('task', { url }, { delay: delayMs }) },
+      async add (request, url, delayMs) { await queue.add('task', { url }, { delay: delayMs, jobId: ownIds ? randomUUID() : undefined }) },
       async counts () {
         const { waiting, prioritized, delayed, active, failed } = await queue.getJobCounts()
         return { waiting: waiting + prioritized, delayed, running: active, dead: failed }

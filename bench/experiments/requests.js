@@ -16,10 +16,10 @@ export async function failingRequests (system, bed) {
   return { 'tasks that ran for 100 requests that failed': app.begun().filter(({ n }) => n !== 'barrier').length }
 }
 
-export async function lostReplies (system, bed) {
+async function loseReplies (system, bed, options) {
   const redis = await bed.redis({ tcp: true })
   const proxy = await startProxy(bed, { host: '127.0.0.1', port: redis.port })
-  const app = await bed.start(system, { host: '127.0.0.1', port: proxy.port }, { concurrency: 0 })
+  const app = await bed.start(system, { host: '127.0.0.1', port: proxy.port }, { concurrency: 0, ...options })
   const watcher = await bed.start(system, redis, { concurrency: 0 })
   let succeeded = 0
   for (let i = 0; i < 50; i++) {
@@ -37,6 +37,9 @@ export async function lostReplies (system, bed) {
   const { waiting } = await watcher.ask('counts')
   return { 'requests that succeeded, of 50': succeeded, 'tasks queued for these 50': waiting }
 }
+
+export const lostReplies = (system, bed) => loseReplies(system, bed)
+export const lostRepliesWithIds = (system, bed) => loseReplies(system, bed, { ownIds: true })
 
 const LONGEST_MS = 40_000
 
