@@ -31,15 +31,20 @@ type Row = Record<Measure, number>
 
 const { values: { minutes } } = parseArgs({ options: { minutes: { type: 'string', default: '10' } } })
 const endings: Array<() => unknown> = []
+for (const signal of ['SIGINT', 'SIGTERM']) process.once(signal, () => { finish().finally(() => process.exit(1)) })
 try {
   process.exitCode = await soak(Number(minutes) * 60_000) ? 0 : 1
 } finally {
-  for (const end of endings.reverse()) await end()
+  await finish()
+}
+
+async function finish (): Promise<void> {
+  for (const end of endings.splice(0).reverse()) await end()
 }
 
 async function soak (ms: number): Promise<boolean> {
   const redis = await startRedis({ teardown: end => { endings.push(end) } }, { args: ['--appendonly', 'yes'] })
-  const admin = new Redis(redis.path, { retryStrategy: () => 50 })
+  const admin = new Redis(redis.path, { retryStrategy: () => 50, maxRetriesPerRequest: null })
   admin.on('error', () => {})
   endings.push(() => { admin.disconnect() })
   const child = fork(fileURLToPath(new URL('fixtures/soak.js', import.meta.url)), [redis.path], { execArgv: ['--expose-gc'] })
