@@ -12,15 +12,24 @@ let starting = Promise.resolve()
  */
 export class Bed {
   #endings = []
+  #servers = []
+  #isOver = false
 
   /** For the helpers of the tests. */
   teardown (end) { this.#endings.push(end) }
 
   async end () {
+    this.#isOver = true
+    await Promise.allSettled(this.#servers)
     for (const end of this.#endings.splice(0).reverse()) await end()
   }
 
-  async redis (options) { return await startRedis(this, options) }
+  async redis (options) {
+    this.#refuseWhenOver()
+    const server = startRedis(this, options)
+    this.#servers.push(server)
+    return await server
+  }
 
   /** Starts a process with an app; see `app.js` for its options. */
   async start (system, redis, options = {}) {
@@ -30,7 +39,12 @@ export class Bed {
     return await start
   }
 
+  #refuseWhenOver () {
+    if (this.#isOver) throw new Error('the experiment is over')
+  }
+
   async #start (system, redis, options) {
+    this.#refuseWhenOver()
     const { path } = redis
     const settings = { system, redis: path === undefined ? redis : { path }, queues: ['default'], concurrency: 1, ...options }
     const child = fork(fileURLToPath(new URL('app.js', import.meta.url)), [JSON.stringify(settings)])

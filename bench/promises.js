@@ -36,8 +36,10 @@ const wanted = process.argv.slice(2)
 const experiments = EXPERIMENTS.filter(({ run }) => wanted.length === 0 || wanted.includes(run.name))
 
 const beds = new Set()
+let isInterrupted = false
 for (const signal of ['SIGINT', 'SIGTERM']) {
   process.once(signal, async () => {
+    isInterrupted = true
     await Promise.all([...beds].map(bed => bed.end()))
     process.exit(1)
   })
@@ -54,6 +56,7 @@ if (wanted.length === 0) {
 } else console.log(page)
 
 async function make (experiment, system) {
+  if (isInterrupted) return
   const bed = new Bed()
   beds.add(bed)
   try {
