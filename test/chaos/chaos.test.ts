@@ -20,8 +20,8 @@ const SECS = 15
 t.setTimeout(300_000)
 
 t.test('a seed fixes the plan, and the seeds have all faults', async t => {
-  t.strictSame(makePlan(1, SECS), makePlan(1, SECS))
-  t.strictNotSame(makePlan(1, SECS), makePlan(2, SECS))
+  const textOf = (seed: number) => JSON.stringify(makePlan(seed, SECS))
+  t.ok(textOf(1) === textOf(1) && textOf(1) !== textOf(2))
   const faults = SEEDS.flatMap(seed => makePlan(seed, SECS).faults.map(({ fault }) => fault))
   t.strictSame([...new Set(faults)].sort(), [...FAULT_KINDS].sort())
 })
