@@ -32,6 +32,15 @@ export interface RedisServerOptions {
   clock?: boolean
 }
 
+const children = new Set<ChildProcess>()
+process.on('exit', () => { for (const child of children) child.kill('SIGKILL') })
+
+/** Has a process end with this one, where a test that fails cannot see to it. */
+export function endWithMe (child: ChildProcess): ChildProcess {
+  children.add(child)
+  return child.once('exit', () => { children.delete(child) })
+}
+
 /** Starts a server on a private socket; the test stops it at its end. */
 export async function startRedis (t: { teardown (run: () => unknown): void }, { args = [], tcp = false, clock = false }: RedisServerOptions = {}): Promise<RedisServer> {
   // Short, since the path of a socket may have 108 bytes at most.
@@ -47,9 +56,9 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
     port,
     get pid () { return child!.pid! },
     async start (more = []) {
-      child = spawn(findRedis()!, [
+      child = endWithMe(spawn(findRedis()!, [
         '--port', String(port), '--bind', '127.0.0.1', '--unixsocket', path, '--dir', dir, '--save', '', '--appendonly', 'no', ...args, ...more
-      ], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...clock && fakeClock(clockFile) } })
+      ], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...clock && fakeClock(clockFile) } }))
       const { stdout } = child
       await new Promise<void>((resolve, reject) => {
         let log = ''

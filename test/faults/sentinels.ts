@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
-import { findRedis, freePort, startRedis, type RedisServer } from '../redis-server.js'
+import { endWithMe, findRedis, freePort, startRedis, type RedisServer } from '../redis-server.js'
 import { until } from '../until.js'
 import { adminOf } from './ledger.js'
 
@@ -62,7 +62,7 @@ export async function startSentinels (t: Test, pair: Pair): Promise<{ name: stri
       `port ${port}`, 'bind 127.0.0.1', `sentinel monitor ${name} 127.0.0.1 ${master} 2`,
       `sentinel down-after-milliseconds ${name} 1000`, `sentinel failover-timeout ${name} 2000`, ''
     ].join('\n'))
-    const child = spawn(findRedis()!, [file, '--sentinel'], { stdio: 'ignore' })
+    const child = endWithMe(spawn(findRedis()!, [file, '--sentinel'], { stdio: 'ignore' }))
     t.teardown(() => { child.kill('SIGKILL') })
   }
   for (const port of ports) {
