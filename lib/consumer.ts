@@ -144,6 +144,7 @@ export class Consumer {
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
       if (this.#ended.length > 0) this.#woken = true
       started = leases.filter(lease => this.#start(lease, alone))
+      clearTimeout(this.#alarm)
       this.#look(outlook)
     } catch (err) {
       this.#fail(err)
@@ -234,9 +235,9 @@ export class Consumer {
   }
 
   #wakeIn (ms: number): void {
-    clearTimeout(this.#alarm)
     // Longer than a timer can wait; the heartbeat looks again long before.
     if (ms > 0x7fffffff || this.#state !== 'consuming') return
+    clearTimeout(this.#alarm)
     this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms))
   }
 

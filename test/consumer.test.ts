@@ -253,6 +253,21 @@ t.test('a heartbeat that comes back late takes no lease from the next attempt at
   t.same(log.filter(({ msg }) => msg.includes('lost its lease')), [])
 })
 
+t.test('when the last task has ended nobody looks again when its lease would have', async t => {
+  const LEASE_MS = 1000
+  const store = new LocalStore()
+  let turns = 0
+  const { app, add } = await appOn(t, counted(store, () => { turns++ }), { leaseMs: LEASE_MS })
+  app.get('/', async () => ({}))
+  await app.ready()
+  await add('/')
+  await until(async () => turns > 1 && (await store.counts('default')).running === 0)
+  await sleep(50)
+  const before = turns
+  await sleep(LEASE_MS + 200)
+  t.equal(turns, before)
+})
+
 t.test('an app that cannot even route a task has failed it, and lives on', async t => {
   const store = new LocalStore()
   let isBroken = true
