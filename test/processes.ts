@@ -24,11 +24,13 @@ export interface Process {
   readonly ended: Attempt[]
   readonly aborted: Attempt[]
   readonly added: string[]
+  /** How it ended, once it has. */
+  readonly exit: Promise<[code: number | null, signal: NodeJS.Signals | null]>
   send (command: Command): void
   /** Returns how many MiB the process takes, garbage apart, and how many its answers had so far. */
   measure (): Promise<{ rss: number, answered: number }>
   /** Sends a signal that ends it, waits for its end, and returns how it ended. */
-  end (signal: NodeJS.Signals): Promise<[code: number | null, signal: NodeJS.Signals | null]>
+  end (signal: NodeJS.Signals): Process['exit']
 }
 
 export interface Processes {
@@ -77,12 +79,27 @@ export async function startAll (t: Test, options: RedisServerOptions = {}): Prom
   }
 }
 
+/**
+ * Returns "id attempt" for each settlement of a task that has told of its own: what such a
+ * task adds is stored when it is settled, and not otherwise.
+ */
+export function settlements (processes: readonly Process[]): string[] {
+  return processes.flatMap(({ begun }) => begun)
+    .map(({ url }) => /settled=(.*)&attempt=(.*)/.exec(url))
+    .flatMap(match => match === null ? [] : `${match[1]} ${match[2]}`)
+    .sort()
+}
+
+export const idsOf = (attempts: ReadonlyArray<{ id: string }>): string[] => attempts.map(({ id }) => id).sort()
+
+export const repeat = <T>(times: number, value: T): T[] => Array.from({ length: times }, () => value)
+
 const MIB = 2 ** 20
 const hasEnded = ({ exitCode, signalCode }: ChildProcess) => exitCode !== null || signalCode !== null
 
 function forkApp (t: Test, options: TaskqueueOptions): Process {
   const child = fork(fileURLToPath(new URL('fixtures/app.js', import.meta.url)), [JSON.stringify(options)], { execArgv: ['--expose-gc'] })
-  const exit = once(child, 'exit') as ReturnType<Process['end']>
+  const exit = once(child, 'exit') as Process['exit']
   t.teardown(async () => {
     // One that is stopped hears of nothing else.
     if (!hasEnded(child)) child.kill('SIGKILL')
@@ -96,6 +113,7 @@ function forkApp (t: Test, options: TaskqueueOptions): Process {
   return {
     child,
     reports,
+    exit,
     get begun () { return of('begins') },
     get ended () { return of('ends') },
     get aborted () { return of('aborts') },

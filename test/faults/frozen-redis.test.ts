@@ -74,7 +74,7 @@ t.test('a consumer that dies while Redis is frozen loses its tasks within a leas
 for (const [title, halt] of [['frozen', freeze], ['paused', pause]] as const) {
   t.test(`while Redis is ${title} a reply waits no longer than the commit timeout, and its tasks never run`, { buffered: true }, async t => {
     const processes = await startAll(t)
-    const { app } = await loggedApp(t, { redis: { path: processes.redis.path }, commitTimeoutMs: 300 })
+    const { app } = await loggedApp(t, { redis: { path: processes.redis.path } })
     const runs: string[] = []
     app.get<{ Params: { name: string } }>('/task/:name', async ({ params: { name } }) => {
       runs.push(name)
@@ -85,13 +85,13 @@ for (const [title, halt] of [['frozen', freeze], ['paused', pause]] as const) {
     }))
     await app.ready()
     const add = async (name: string) => await app.inject({ method: 'POST', url: `/add/${name}` })
-    t.equal((await add('before')).statusCode, 200)
-    await until(() => runs.length === 1)
+    await until(async () => (await add('before')).statusCode === 200)
+    await until(() => runs.includes('before'))
     const resume = await halt(processes)
     const start = performance.now()
     const replies = await Promise.all(Array.from({ length: 50 }, () => add('meanwhile')))
     const tookMs = performance.now() - start
-    t.ok(tookMs <= 300 + SLACK_MS, `${tookMs} ms`)
+    t.ok(tookMs <= 2000 + SLACK_MS, `${tookMs} ms`)
     t.strictSame(replies.filter(({ statusCode, body }) => statusCode !== 503 || !body.includes('FST_TASKQUEUE_COMMIT_FAILED')), [])
     await resume()
     await until(async () => (await add('after')).statusCode === 200)
@@ -109,6 +109,6 @@ async function freeze ({ redis }: Processes): Promise<() => Promise<void>> {
 
 async function pause ({ admin }: Processes): Promise<() => Promise<void>> {
   // Nothing ends it earlier, since CLIENT UNPAUSE would wait as well.
-  await admin.call('CLIENT', 'PAUSE', '4000', 'ALL')
+  await admin.call('CLIENT', 'PAUSE', '8000', 'ALL')
   return async () => { await admin.ping() }
 }
