@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Isolation } from './isolation.js'
-import type { Held, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
+import type { Held, Holding, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
@@ -44,6 +44,7 @@ export class Consumer {
   readonly #ended: Settlement[] = []
   #state: 'new' | 'consuming' | 'stopping' = 'new'
   #turning = false
+  #turns = 0
   #paused = false
   #woken = false
   #suspects = false
@@ -97,17 +98,19 @@ export class Consumer {
     if (!this.#turning && this.#state !== 'new') this.#turn()
   }
 
-  /** The leases to prolong. */
-  get leases (): Held[] {
-    return [...[...this.#running.values()].map(({ lease }) => lease), ...this.#ended.map(({ lease }) => lease)]
-  }
-
   get leaseMs (): number { return this.#limits.leaseMs }
 
-  /** Takes in what the heartbeat has learned of the queue, which had these leases when it was sent. */
-  feel ({ lost, outlook }: Pulse, leases: readonly Held[]): void {
+  /** The leases to prolong, as of the last turn. */
+  holding (): Holding & { readonly turn: number } {
+    const leases = [...this.#running.values(), ...this.#ended].map(({ lease }) => lease)
+    return { queue: this.queue, leases, leaseMs: this.#limits.leaseMs, turn: this.#turns }
+  }
+
+  /** Takes in what the heartbeat has learned that was sent with this holding. */
+  feel ({ lost, outlook }: Pulse, { leases, turn }: ReturnType<Consumer['holding']>): void {
     for (const lease of leases) if (lost.includes(lease.id)) this.#lose(lease)
-    this.#look(outlook)
+    // A turn that was taken since knows better.
+    if (turn === this.#turns) this.#look(outlook)
     // The store answers again, which is no time to go on waiting.
     if (this.#failures > 0) this.wake()
   }
@@ -135,6 +138,7 @@ export class Consumer {
   async #exchange (settlements: readonly Settlement[], { limit, alone }: { limit: number, alone: boolean }): Promise<void> {
     const { leaseMs } = this.#limits
     let started: readonly Lease[] = []
+    this.#turns++
     this.#isolation.begin()
     try {
       const { settled, leases, outlook } = await this.#store.turn(this.queue, { settlements, limit, alone, leaseMs })

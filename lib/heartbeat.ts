@@ -20,9 +20,9 @@ export function startHeartbeat (store: Store, consumers: readonly Consumer[], lo
     if (beating) return
     beating = true
     try {
-      const holdings = consumers.map(({ queue, leases, leaseMs }) => ({ queue, leases, leaseMs }))
+      const holdings = consumers.map(consumer => consumer.holding())
       const pulses = await store.extend(holdings)
-      pulses.forEach((pulse, index) => { consumers[index]!.feel(pulse, holdings[index]!.leases) })
+      pulses.forEach((pulse, index) => { consumers[index]!.feel(pulse, holdings[index]!) })
       failing = false
     } catch (err) {
       if (!failing) log.error({ err }, 'store does not answer the heartbeat')

@@ -57,32 +57,6 @@ t.test('a process has two connections, and one if it only adds', async t => {
   t.equal(await connections(), 1)
 })
 
-for (const count of [1, 50]) {
-  t.test(`an idle process with ${count === 1 ? 'one queue' : `${count} queues`} sends one command a heartbeat`, async t => {
-    const { path } = await startRedis(t)
-    const names = Array.from({ length: count }, (_, index) => `queue${index}`)
-    const queues = Object.fromEntries(names.map(name => [name, {}]))
-    const warnings: Error[] = []
-    const note = (warning: Error) => { warnings.push(warning) }
-    process.on('warning', note)
-    t.teardown(() => { process.off('warning', note) })
-    const { app, runs } = await countingApp(t, { redis: { path }, queues, consumer: { leaseMs: 500 } })
-    await app.taskqueue.transaction(tx => { for (const queue of names) tx.add('/run', { queue }) })
-    await until(async () => runs.length === count && (await Promise.all(app.taskqueue.queues.map(queue => queue.counts()))).every(({ running }) => running === 0))
-
-    const monitor = await clientOf(t, { path }).monitor()
-    t.teardown(() => { monitor.disconnect() })
-    const commands: Array<{ name: string, at: number }> = []
-    monitor.on('monitor', (_time: string, [name]: string[], source: string) => {
-      if (source !== 'lua') commands.push({ name: name!.toLowerCase(), at: performance.now() })
-    })
-    // What the last tasks have left to be looked at is over by then.
-    await until(() => commands.length > 10 && commands.at(-1)!.at - commands.at(-11)!.at > 900, '10 heartbeats with one command each')
-    t.strictSame(warnings, [])
-    t.strictSame([...new Set(commands.slice(-10).map(({ name }) => name))], ['evalsha'])
-  })
-}
-
 t.test('when all is done there is one key for each queue, and one for each consumer while it lives', async t => {
   const { path } = await startRedis(t)
   const { app, runs } = await countingApp(t, {

@@ -13,6 +13,10 @@ t.setTimeout(120_000)
 
 t.test('a process with a thousand queues has two connections, and sends nothing but one command a heartbeat when it is idle', async t => {
   const HEARTBEAT_MS = 500
+  const warnings: Error[] = []
+  const note = (warning: Error) => { warnings.push(warning) }
+  process.on('warning', note)
+  t.teardown(() => { process.off('warning', note) })
   const { path } = await startRedis(t)
   const admin = adminOf(t, path)
   const names = Array.from({ length: 1000 }, (_, index) => `queue${index}`)
@@ -34,6 +38,7 @@ t.test('a process with a thousand queues has two connections, and sends nothing 
   const sent = [...after].map(([name, calls]) => [name, calls - (before.get(name) ?? 0)] as const).filter(([, calls]) => calls > 0)
   t.strictSame(sent.map(([name]) => name), ['evalsha'])
   t.ok(sent[0]![1] >= 1 && sent[0]![1] <= beats + 1, `${sent[0]![1]} commands in ${beats} heartbeats`)
+  t.strictSame(warnings, [])
   t.equal((await admin.client('LIST') as string).trim().split('\n').length, 2 + 1)
 })
 
