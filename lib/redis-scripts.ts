@@ -388,6 +388,10 @@ while arg <= #ARGV do
   local count = tonumber(ARGV[arg + 2])
   -- One queue whose keys have been tampered with does not stop the others.
   local ok, pulse = pcall(beat, keys_of(#reply), arg, count)
+  -- Not so a Redis that has become a replica: it prolongs no lease.
+  if not ok and string.find(type(pulse) == 'table' and pulse.err or pulse, 'READONLY') then
+    return redis.error_reply('READONLY it is a replica')
+  end
   reply[#reply + 1] = ok and pulse or { -1, 0, {} }
   arg = arg + 3 + count * 2
 end
