@@ -1,4 +1,6 @@
+import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
+import { loggedApp } from '../logged-app.js'
 import type { RedisServer } from '../redis-server.js'
 import { startProxy } from '../tcp-proxy.js'
 import { until } from '../until.js'
@@ -10,31 +12,37 @@ import { startPair, startSentinels, type Pair } from './sentinels.js'
 t.setTimeout(120_000)
 
 t.test('a master that becomes a replica is left for the new one, five times under load, and no task is lost or doubled', async t => {
-  const pair = await startPair(t)
-  let master = await pair.master()
-  const target = () => ({ host: '127.0.0.1', port: master.port })
-  const proxy = await startProxy(t, target())
-  const ledger = await openLedger(t, {
-    redis: { host: '127.0.0.1', port: proxy.port }, commitTimeoutMs: 5000, consumer: { leaseMs: 1000, concurrency: 5 }
-  })
+  const { pair, ledger, swap } = await startBehindProxy(t)
   const release = await ledger.hold()
   const stop = ledger.load()
   for (let round = 1; round <= 5; round++) {
     await more(ledger, 20)
-    const next = pair.other(master)
-    // It waits until the other one has everything.
-    await pair.adminOf(master).call('FAILOVER', 'TO', '127.0.0.1', next.port, 'TIMEOUT', 5000)
-    await pair.master(next)
-    // Those that are connected stay so, and are answered with READONLY.
-    master = next
-    proxy.target = target()
+    await swap()
     await more(ledger, 20)
     await pair.complete()
   }
   await stop()
   t.same(ledger.refused, [])
   release()
-  await balance(t, ledger, pair.adminOf(master))
+  await balance(t, ledger, pair.adminOf(await pair.master()))
+})
+
+t.test('a consumer that only runs what it has when its master becomes a replica keeps it, beside others at the new one', async t => {
+  const { pair, ledger, moveTo } = await startBehindProxy(t)
+  const release = await ledger.hold()
+  await replicated(ledger, pair)
+  const master = await pair.master()
+  const next = pair.other(master)
+  const admin = pair.adminOf(next)
+  await admin.call('REPLICAOF', 'NO', 'ONE')
+  moveTo(next)
+  await pair.adminOf(master).call('REPLICAOF', '127.0.0.1', next.port)
+  const { app: other, log } = await loggedApp(t, { redis: addressOf(next), consumer: { leaseMs: 1000 } })
+  await other.ready()
+  await sleep(3000)
+  t.same(log.filter(({ taskId }) => taskId !== undefined), [], 'they take over nothing')
+  release()
+  await balance(t, ledger, admin)
 })
 
 for (const { replicas, kills, freezes } of [{ replicas: 1, kills: 3, freezes: 2 }, { replicas: 0, kills: 1, freezes: 1 }]) {
@@ -108,4 +116,30 @@ async function replicated (ledger: Ledger, pair: Pair): Promise<Set<string>> {
 async function more (ledger: Ledger, count: number): Promise<void> {
   const before = ledger.accepted.length
   await until(() => ledger.accepted.length >= before + count, 'more tasks', 30_000)
+}
+
+/** Apps that find the master through a proxy, as through an address that moves. */
+async function startBehindProxy (t: Test) {
+  const pair = await startPair(t)
+  const proxy = await startProxy(t, addressOf(await pair.master()))
+  const ledger = await openLedger(t, { redis: addressOf(proxy), commitTimeoutMs: 5000, consumer: { leaseMs: 1000, concurrency: 5 } })
+  /** Who is connected stays so. */
+  const moveTo = (server: RedisServer) => { proxy.target = addressOf(server) }
+  return {
+    pair,
+    ledger,
+    moveTo,
+    /** Makes the replica the master once it has everything. */
+    async swap () {
+      const master = await pair.master()
+      const next = pair.other(master)
+      await pair.adminOf(master).call('FAILOVER', 'TO', '127.0.0.1', next.port, 'TIMEOUT', 5000)
+      await pair.master(next)
+      moveTo(next)
+    }
+  }
+}
+
+function addressOf ({ port }: { port: number }) {
+  return { host: '127.0.0.1', port }
 }

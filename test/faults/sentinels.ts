@@ -38,7 +38,7 @@ export async function startPair (t: Test): Promise<Pair> {
     adminOf: server => admins.get(server)!,
     async complete () {
       await until(async () => {
-        const roles = (await Promise.all(servers.map(replication))).map(info => /role:(master)|role:slave[^]*master_link_status:(up)/.exec(info)?.slice(1).join(''))
+        const roles = (await Promise.all(servers.map(replication))).map(info => /role:(master)[^]*state=online|role:slave[^]*master_link_status:(up)/.exec(info)?.slice(1).join(''))
         return roles.sort().join() === 'master,up'
       }, 'a master and its replica', 30_000)
     }
