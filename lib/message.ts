@@ -131,9 +131,13 @@ function open (keys: readonly Key[], message: string, context: Buffer): string {
 
 function unseal (key: Key, text: string, context: Buffer): string {
   const sealed = Buffer.from(text, 'base64url')
-  const decipher = createDecipheriv('aes-256-gcm', key.sealing, sealed.subarray(0, 12), { authTagLength: 16 })
-    .setAAD(context).setAuthTag(sealed.subarray(-16))
-  return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString()
+  try {
+    const decipher = createDecipheriv('aes-256-gcm', key.sealing, sealed.subarray(0, 12), { authTagLength: 16 })
+      .setAAD(context).setAuthTag(sealed.subarray(-16))
+    return Buffer.concat([decipher.update(sealed.subarray(12, -16)), decipher.final()]).toString()
+  } catch {
+    throw new Error('its seal is broken')
+  }
 }
 
 function verify (key: Key, text: string, context: Buffer): string {
