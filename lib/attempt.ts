@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import { Withdrawn, type Attempt } from './consumer.js'
 import { dispatch } from './dispatch.js'
+import { direct } from './exchange.js'
 import type { Codec } from './message.js'
 import type { Settlement, Store, Verdict } from './store.js'
 import type { Task } from './task.js'
@@ -36,7 +37,7 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
     }
     const { timeoutMs = policy.timeoutMs, maxRetries = policy.maxRetries } = task
     const timer = setTimeout(() => { abort.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
-    const outcome = await dispatch(app, task, context)
+    const outcome = await dispatch(app, direct, task, context)
     clearTimeout(timer)
     if (abort.signal.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })

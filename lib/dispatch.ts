@@ -1,8 +1,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import inject from 'light-my-request'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
+import { hangUp, type Exchange, type Exchanger } from './exchange.js'
 import type { NewTask, Store } from './store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
@@ -45,71 +45,47 @@ const dispatches = new WeakMap<object, Dispatch>()
 export const dispatchOf = (raw: object): Dispatch | undefined => dispatches.get(raw)
 
 /** Makes the request that a task describes, in this process, through the whole app. Never rejects. */
-export async function dispatch (app: FastifyInstance, { method, url, headers, payload }: Task, context: Dispatch): Promise<Outcome> {
+export async function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
   const { task } = context
   return await new Promise<Outcome>(resolve => {
-    let pair: { request: IncomingMessage, response: ServerResponse } | undefined
+    let exchange: Exchange | undefined
     const finish = (outcome: Outcome) => {
       task.signal.removeEventListener('abort', abort)
       resolve(outcome)
     }
     const fail = (error: Error) => { finish({ kind: 'failed', reason: error.message }) }
     const abort = () => {
-      // Resolved first: what follows makes light-my-request report a lost reply.
+      // Resolved first: what follows would be taken for a lost answer.
       fail(task.signal.reason)
-      if (pair !== undefined) hangUp(pair.request, pair.response, task.signal.reason)
+      if (exchange !== undefined) hangUp(exchange, task.signal.reason)
     }
     task.signal.addEventListener('abort', abort)
-    inject((raw, response) => {
-      const request = raw as unknown as IncomingMessage
-      pair = { request, response }
+    exchanger(described, headersOf(described, task), made => {
+      exchange = made
+      const { request, response } = made
       dispatches.set(request, context)
+      response.once('finish', () => { finish(outcomeOf(response, context)) })
+      response.once('error', fail)
+      response.once('close', () => { fail(new Error('response destroyed before completion')) })
       try {
         app.routing(request, response)
       } catch (error) {
         fail(error as Error)
       }
-    }, {
-      method,
-      url,
-      headers: {
-        ...headers,
-        'user-agent': 'fastify-taskqueue',
-        'x-task-id': task.id,
-        ...task.userId !== undefined && { 'x-task-user-id': task.userId }
-      },
-      payload,
-      // Nobody reads the answer, so it is not kept: it may have no end.
-      payloadAsStream: true
-    }, (error, response) => {
-      if (error !== null && error !== undefined) return fail(error)
-      const { statusCode: status, headers: { 'retry-after': retryAfter, location, connection } } = response!
-      // What the router of a closing app answers, before any hook.
-      const isTurnedAway = !context.seen && status === 503 && connection === 'close'
-      const stream = response!.stream()
-      stream
-        .on('error', fail)
-        .on('end', () => {
-          if (isTurnedAway) finish({ kind: 'unseen' })
-          else finish({ kind: 'answered', status, retryAfter: retryAfter === undefined ? undefined : String(retryAfter), location })
-        })
-        .on('data', () => {
-          // light-my-request also writes it to a socket that goes nowhere, but slowly: unless
-          // that is waited for, an answer without an end fills the memory.
-          const { socket } = pair!.response
-          if (socket?.writableNeedDrain !== true) return
-          stream.pause()
-          socket.once('drain', () => { stream.resume() })
-        })
     })
   })
 }
 
-/** Ends a request as a client does that goes away: hooks for aborted requests run, and what the handler sends goes nowhere. */
-function hangUp (request: IncomingMessage, response: ServerResponse, reason: Error): void {
-  request.aborted = true
-  request.emit('close')
-  response.destroy(reason)
+function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<string, string> {
+  return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
+}
+
+function outcomeOf (response: ServerResponse, { seen }: Dispatch): Outcome {
+  const { statusCode: status } = response
+  // What the router of a closing app answers, before any hook.
+  if (!seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
+  const textOf = (name: string) => response.hasHeader(name) ? String(response.getHeader(name)) : undefined
+  return { kind: 'answered', status, retryAfter: textOf('retry-after'), location: textOf('location') }
 }
 
 /** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */
