@@ -1,7 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import { Withdrawn, type Attempt } from './consumer.js'
 import { dispatch } from './dispatch.js'
-import { direct } from './exchange.js'
+import type { Exchanger } from './exchange.js'
 import type { Codec } from './message.js'
 import type { Settlement, Store, Verdict } from './store.js'
 import type { Task } from './task.js'
@@ -13,7 +13,7 @@ export interface AttemptPolicy extends RetryPolicy {
 }
 
 /** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
-export function attemptWith (app: FastifyInstance, queue: string, store: Store, codec: Codec, policy: AttemptPolicy): Attempt {
+export function attemptWith (app: FastifyInstance, queue: string, store: Store, codec: Codec, exchanger: Exchanger, policy: AttemptPolicy): Attempt {
   return async (lease, abort) => {
     const start = performance.now()
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
@@ -37,7 +37,7 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
     }
     const { timeoutMs = policy.timeoutMs, maxRetries = policy.maxRetries } = task
     const timer = setTimeout(() => { abort.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
-    const outcome = await dispatch(app, direct, task, context)
+    const outcome = await dispatch(app, exchanger, task, context)
     clearTimeout(timer)
     if (abort.signal.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })

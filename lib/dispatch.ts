@@ -65,7 +65,8 @@ export async function dispatch (app: FastifyInstance, exchanger: Exchanger, desc
       const { request, response } = made
       dispatches.set(request, context)
       response.once('finish', () => { finish(outcomeOf(response, context)) })
-      response.once('error', fail)
+      // One after its end is only about what nobody waits for.
+      response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
       response.once('close', () => { fail(new Error('response destroyed before completion')) })
       try {
         app.routing(request, response)

@@ -5,6 +5,7 @@ import { Composer } from './composer.js'
 import { Consumer } from './consumer.js'
 import { dispatchOf, guardHeaders, hideTaskRoutes, taskOnly, type RequestTask } from './dispatch.js'
 import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from './errors.js'
+import { exchangers } from './exchange.js'
 import { startHeartbeat } from './heartbeat.js'
 import { Isolation } from './isolation.js'
 import { LocalStore } from './local-store.js'
@@ -118,7 +119,7 @@ function consume (app: FastifyInstance, settings: Settings, queues: Queues, code
   for (const { name, consumer } of settings.queues) {
     if (consumer === false) continue
     const { store } = queues.get(name)
-    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, consumer), isolation, app.log, consumer))
+    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, exchangers[settings.dispatch], consumer), isolation, app.log, consumer))
   }
 
   app.addHook('onReady', async () => {

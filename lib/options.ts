@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
+import { exchangers } from './exchange.js'
 import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './redis-store.js'
 import { show } from './show.js'
@@ -49,6 +50,11 @@ export interface TaskqueueOptions {
   maxTasksPerRequest?: number
   /** How long a chain of tasks may become in which each one is added by the one before. @default 16 */
   maxDepth?: number
+  /**
+   * How requests of tasks are made: `'direct'` as Node's server makes them, or `'inject'` by
+   * light-my-request, as `app.inject` makes them. @default 'direct'
+   */
+  dispatch?: keyof typeof exchangers
 }
 
 export type Secret = string | Uint8Array
@@ -128,6 +134,7 @@ export interface Settings {
   readonly maxPayloadBytes: number
   readonly maxTasksPerRequest: number
   readonly maxDepth: number
+  readonly dispatch: keyof typeof exchangers
 }
 
 const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
@@ -137,7 +144,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   const {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
     prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
-    maxDepth = 16, ...unknown
+    maxDepth = 16, dispatch = 'direct', ...unknown
   } = options
   // What Fastify itself may add to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -152,6 +159,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('maxPayloadBytes', maxPayloadBytes, 1)
   checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
   checkWhole('maxDepth', maxDepth, 1)
+  expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
   return {
     queues: Object.keys(queues).sort().map(queue => readQueue(queue, queues[queue], { redis, consumer, name })),
@@ -164,7 +172,8 @@ export function readOptions (options: TaskqueueOptions): Settings {
     replicas,
     maxPayloadBytes,
     maxTasksPerRequest,
-    maxDepth
+    maxDepth,
+    dispatch
   }
 }
 

@@ -58,6 +58,9 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     [{ replicas: -1 }, 'replicas', 'a whole number, 0 or more', '-1'],
     [{ maxTasksPerRequest: 0 }, 'maxTasksPerRequest', 'a whole number, 1 or more', '0'],
     [{ maxDepth: 0 }, 'maxDepth', 'a whole number, 1 or more', '0'],
+    [{ dispatch: 'socket' }, 'dispatch', "'direct' or 'inject'", '"socket"'],
+    [{ dispatch: null }, 'dispatch', "'direct' or 'inject'", 'null'],
+    [{ dispatch: 'toString' }, 'dispatch', "'direct' or 'inject'", '"toString"'],
     [{ prefix: '' }, 'prefix', prefix, '""'],
     [{ prefix: 1 }, 'prefix', prefix, '1'],
     [{ prefix: 'a{b}' }, 'prefix', prefix, '"a{b}"'],
@@ -192,7 +195,7 @@ t.test('no password and no secret is ever in an error', async t => {
 t.test('options that are left out have the documented defaults', async t => {
   const { queues: [queue, ...others], user, ...settings } = readOptions({})
   t.strictSame(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, dispatch: 'direct'
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!
@@ -214,11 +217,11 @@ t.test('an option that is undefined is as good as left out', async t => {
   t.strictSame(consumerOf({ consumer: undefinedConsumer }), consumerOf({}))
   t.strictSame(consumerOf({ consumer: { concurrency: 4 }, queues: { q: { consumer: undefinedConsumer } } }), consumerOf({ consumer: { concurrency: 4 } }))
   const { queues: [queue], ...settings } = readOptions({
-    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined
+    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, dispatch: undefined
   })
   t.match(queue, { type: 'local', consumer: { concurrency: 1 } })
   t.match(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, dispatch: 'direct'
   })
 })
 
