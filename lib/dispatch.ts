@@ -82,7 +82,8 @@ function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<stri
 }
 
 function outcomeOf (response: ServerResponse, { seen }: Dispatch): Outcome {
-  const { statusCode: status } = response
+  // As it was sent, whatever it has been set to since.
+  const status = Number((response as ServerResponse & { _header: string })._header.slice(9, 12))
   // What the router of a closing app answers, before any hook.
   if (!seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
   const textOf = (name: string) => response.hasHeader(name) ? String(response.getHeader(name)) : undefined

@@ -16,6 +16,7 @@ t.setTimeout(110_000)
 
 const types: Record<string, (t: Test) => Promise<TaskqueueOptions>> = {
   local: async () => ({}),
+  'local, dispatched as app.inject does,': async () => ({ dispatch: 'inject' }),
   redis: async t => ({ redis: { path: (await startRedis(t)).path } }),
   'redis, as the user that SECURITY.md recommends,': async t => {
     const { path } = await startRedis(t)

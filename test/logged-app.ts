@@ -23,7 +23,9 @@ export async function loggedApp (
 }
 
 /** An app with one queue, which is kept in the given store, and what the log says of its tasks. */
-export async function appOn (t: Test, store: Store, consumer: ConsumerOptions = {}, queue = 'default', server: FastifyServerOptions = {}): Promise<{
+export async function appOn (
+  t: Test, store: Store, { dispatch, ...consumer }: ConsumerOptions & Pick<TaskqueueOptions, 'dispatch'> = {}, queue = 'default', server: FastifyServerOptions = {}
+): Promise<{
   app: FastifyInstance
   log: LogLine[]
   /** Resolves when the app, and its consumer, have begun to close. */
@@ -32,7 +34,7 @@ export async function appOn (t: Test, store: Store, consumer: ConsumerOptions = 
   /** Resolves with the lines on the ends of a task's attempts, once there are as many. */
   lines (taskId: string, count: number): Promise<LogLine[]>
 }> {
-  const { app, log, closing } = await loggedApp(t, { queues: { [queue]: { type: () => store } }, consumer }, server)
+  const { app, log, closing } = await loggedApp(t, { queues: { [queue]: { type: () => store } }, consumer, dispatch }, server)
   return {
     app,
     log,
