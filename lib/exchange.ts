@@ -115,6 +115,8 @@ class Nowhere extends Writable {
   constructor () {
     super({ decodeStrings: false })
     this.on('drain', () => { this.#drain() })
+    // An answer that does not listen is over.
+    this.on('timeout', () => { if (this.response?.emit('timeout', this) !== true) this.destroy() })
   }
 
   override _write (chunk: string | Uint8Array, _encoding: unknown, done: () => void): void {
@@ -134,7 +136,7 @@ class Nowhere extends Writable {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (callback !== undefined) this.once('timeout', callback)
-    if (ms > 0) this.#timer = setTimeout(() => { this.#timeOut() }, ms).unref()
+    if (ms > 0) this.#timer = setTimeout(() => { this.emit('timeout') }, ms)
     return this
   }
 
@@ -143,12 +145,6 @@ class Nowhere extends Writable {
     if (this.response?.writableNeedDrain !== true) return
     this.response.outputData.push({ data: '', encoding: 'latin1', callback: null })
     this.response._flush()
-  }
-
-  /** A response that does not listen ends. */
-  #timeOut (): void {
-    const isHeard = this.response?.emit('timeout', this)
-    if (!this.emit('timeout') && isHeard !== true) this.destroy()
   }
 
   destroySoon (): void { this.end() }

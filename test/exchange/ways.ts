@@ -68,7 +68,7 @@ export async function look (each: Case, way: Way): Promise<unknown[]> {
   const closers: Array<() => unknown> = []
   const abort = new AbortController()
   const see: See = (...what) => { if (what.length > 0) seen.push(what.length === 1 ? what[0] : what) }
-  const sight: Sight = { see, giveUp: () => { abort.abort(new Error('given up')) }, teardown: run => { closers.push(run) } }
+  const sight: Sight = { see, giveUp: () => { setImmediate(() => { abort.abort(new Error('given up')) }) }, teardown: run => { closers.push(run) } }
   const app = Fastify({ ...server, logger: log && { level: 'trace', stream: { write (line: string) { see(...said(line)) } } } } as FastifyServerOptions) as unknown as FastifyInstance
   try {
     app.addHook('onError', async (_request, _reply, { name, code, message }) => { see('error', name, code ?? message) })
@@ -76,7 +76,7 @@ export async function look (each: Case, way: Way): Promise<unknown[]> {
     if (handler !== undefined) app.all('/it', (request, reply) => handler(request, reply, sight))
     await app.ready()
     const outcome = await (way === 'socket' ? send(app, each, abort.signal) : take(app, each, way, abort.signal))
-    if (last !== undefined) await until(() => seen.flat().includes(last), `${last} of ${each.title}, by ${way}: ${JSON.stringify(seen)}`)
+    if (last !== undefined) await until(() => seen.flat().includes(last), `${last} of ${each.title}, by ${way}`)
     // What comes late is seen as well.
     for (let turns = 0; turns < 5; turns++) await turn()
     // The reason is for the log only.
