@@ -176,6 +176,22 @@ const cases: Case[] = [
     ends: [timedOut, done]
   },
   {
+    title: 'writes without an end and without content, after hijacking, end by the timeout',
+    handler: once((_request, reply) => {
+      reply.hijack()
+      const write = () => { if (!reply.raw.destroyed) reply.raw.write('', write) }
+      write()
+    }),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
+    title: 'a stream without an end, a byte at a time, ends by the timeout',
+    handler: once(() => new Readable({ read () { this.push('x') } })),
+    consumer: { backoff: () => 0, timeoutMs: 100 },
+    ends: [timedOut, done]
+  },
+  {
     title: 'an answer that breaks off is tried again',
     handler: once(() => Readable.from((async function * () {
       yield 'half an ans'
