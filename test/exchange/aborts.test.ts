@@ -40,6 +40,15 @@ t.test('an exchange that is given up ends in the same way', async t => {
     { title: 'in a handler that hangs, with a body', ...body, app: hooks, handler: giveUpAndHang, asInject: parsed },
     { title: 'by its events', app: events, handler: giveUpAndHang, asInject: 'a server tells the answer first' },
     {
+      title: 'by the event of its request',
+      handler: async ({ raw }, _reply, { see, giveUp }) => {
+        raw.once('aborted', () => { see('aborted', raw.aborted) })
+        giveUp()
+        return await hang()
+      },
+      last: 'aborted'
+    },
+    {
       title: 'by its signal',
       handler: async ({ signal }, _reply, { see, giveUp }) => {
         signal.addEventListener('abort', () => { see('aborted') })
