@@ -41,7 +41,7 @@ export interface Case {
   /** Why a dispatch is as a server, and not as app.inject. */
   readonly asServer?: string | undefined
   /** Why a dispatch is as app.inject, and not as a server. */
-  readonly asInject?: string
+  readonly asInject?: string | undefined
 }
 
 /** Makes a test of each case: what an app sees of a request is the same by all ways, or as the case says. */
