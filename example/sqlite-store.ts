@@ -35,6 +35,7 @@ const carryOut = {
   done: 'DELETE FROM task',
   // It still has the position of a task that was first in line.
   release: "UPDATE task SET state = 'waiting', due = 0",
+  unseen: "UPDATE task SET state = 'waiting', due = 0, attempt = attempt - 1",
   retry: `UPDATE task SET state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
   dead: `UPDATE task SET state = 'dead', due = NULL, position = ${last}, reason = :reason`
 }
@@ -130,8 +131,9 @@ export class SqliteStore implements Store {
     }
   }
 
-  #settle (queue: string, { lease: { id, fence }, verdict: { kind, ...rest }, chain = [] }: Settlement): boolean {
-    if (this.#run(`${carryOut[kind]} WHERE ${held}`, { queue, id, fence, ...rest }) === 0) return false
+  #settle (queue: string, { lease: { id, fence }, verdict, chain = [] }: Settlement): boolean {
+    const { kind, unseen, ...rest } = { unseen: false, ...verdict }
+    if (this.#run(`${carryOut[unseen ? 'unseen' : kind]} WHERE ${held}`, { queue, id, fence, ...rest }) === 0) return false
     this.#add(chain)
     if (kind === 'release' || kind === 'retry') this.#wake(queue)
     return true

@@ -295,6 +295,18 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.equal(withLimit0.outlook.wakeInMs, 0)
   },
 
+  async 'does not count an attempt at a task that is given back unseen' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    const [first] = await claim(store, queue, 1)
+    assert.equal(await settle(store, queue, first!, release), true)
+    const [second] = await claim(store, queue, 1)
+    assert.equal(await settle(store, queue, second!, { kind: 'release', unseen: true }), true)
+    const [third] = await claim(store, queue, 1)
+    assert.equal(third?.id, 'a')
+    assert.deepEqual(counters(third), { attempt: 2, retries: 0, deaths: 0 })
+    assert.equal(await settle(store, queue, second!, done), false)
+  },
+
   async 'gives a released task back to the front, without a retry and with a higher attempt' (store, queue) {
     await add(store, ['a', 'b', 'c'].map(id => task(queue, id)))
     const [a, b] = await claim(store, queue, 2)

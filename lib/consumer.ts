@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Isolation } from './isolation.js'
+import { Pace } from './pace.js'
 import type { Held, Holding, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
@@ -23,6 +24,12 @@ interface Running {
 
 const PAUSE_MS = 100
 
+/** How long the store may wait to hear of an end while there is work at hand. */
+const SETTLE_MS = 2
+
+/** How long a claimed task may wait for room here before it is left to others. */
+const HOLD_MS = 100
+
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows
  * stores and attempts, and nothing of HTTP.
@@ -31,6 +38,9 @@ const PAUSE_MS = 100
  * it: a notification, a task that ended, the time the next one is due, the heartbeat.
  * A wake-up takes a turn, in which one call to the store settles what has ended and
  * claims what there is room for; wake-ups during a turn make it take one more.
+ *
+ * Where tasks are short it claims a few more than there is room for, which start as others
+ * end, and takes a turn when half of them have. Those that turn out to wait are given back.
  */
 export class Consumer {
   readonly queue: string
@@ -40,6 +50,10 @@ export class Consumer {
   readonly #log: FastifyBaseLogger
   readonly #limits: ConsumerLimits
   readonly #running = new Map<string, Running>()
+  readonly #pace = new Pace()
+  /** What was claimed ahead, in order, and since when it is held. */
+  #ready: Lease[] = []
+  #readySince = 0
   /** Ended attempts whose leases are held until the store has heard of it. */
   readonly #ended: Settlement[] = []
   #state: 'new' | 'consuming' | 'stopping' = 'new'
@@ -50,6 +64,8 @@ export class Consumer {
   #suspects = false
   #failures = 0
   #alarm?: NodeJS.Timeout
+  #settling: NodeJS.Timeout | undefined
+  #holding: NodeJS.Timeout | undefined
   #idle?: () => void
 
   constructor (queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits) {
@@ -102,7 +118,7 @@ export class Consumer {
 
   /** The leases to prolong, as of the last turn. */
   holding (): Holding & { readonly turn: number } {
-    const leases = [...this.#running.values(), ...this.#ended].map(({ lease }) => lease)
+    const leases = [...[...this.#running.values(), ...this.#ended].map(({ lease }) => lease), ...this.#ready]
     return { queue: this.queue, leases, leaseMs: this.#limits.leaseMs, turn: this.#turns }
   }
 
@@ -119,6 +135,9 @@ export class Consumer {
     this.#turning = true
     while (this.#woken) {
       this.#woken = false
+      clearTimeout(this.#settling)
+      this.#settling = undefined
+      if (this.#ready.length > 0 && !this.#mayStart()) this.#returnReady()
       const settlements = this.#ended.slice()
       const claim = this.#plan()
       if (claim.limit > 0 || settlements.length > 0) await this.#exchange(settlements, claim)
@@ -131,7 +150,13 @@ export class Consumer {
   #plan (): { limit: number, alone: boolean } {
     if (this.#state !== 'consuming' || this.#paused) return { limit: 0, alone: false }
     if (this.#suspects) return this.#isolation.enter(() => { this.wake() }) ? { limit: 1, alone: true } : { limit: 0, alone: false }
-    return { limit: this.#isolation.isOpen ? this.#limits.concurrency - this.#running.size : 0, alone: false }
+    if (!this.#isolation.isOpen) return { limit: 0, alone: false }
+    const { concurrency } = this.#limits
+    return { limit: Math.max(0, concurrency + this.#pace.ahead(concurrency) - this.#running.size - this.#ready.length), alone: false }
+  }
+
+  #mayStart (): boolean {
+    return this.#state === 'consuming' && !this.#paused && !this.#suspects && this.#isolation.isOpen
   }
 
   /** Tells the store what has ended, and starts what it hands out. */
@@ -147,7 +172,8 @@ export class Consumer {
       const ended = this.#ended.splice(0, settled.length)
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
       if (this.#ended.length > 0) this.#woken = true
-      started = leases.filter(lease => this.#start(lease, alone))
+      if (alone) started = leases.filter(lease => this.#start(lease, alone))
+      else this.#receive(leases)
       clearTimeout(this.#alarm)
       this.#look(outlook)
     } catch (err) {
@@ -157,6 +183,36 @@ export class Consumer {
     if (alone && started.length === 0) this.#isolation.leave()
   }
 
+  #receive (leases: readonly Lease[]): void {
+    if (leases.length === 0) return
+    if (this.#ready.length === 0) this.#readySince = performance.now()
+    this.#ready.push(...leases)
+    this.#fill()
+  }
+
+  /** Starts what there is room for. */
+  #fill (): void {
+    while (this.#ready.length > 0 && this.#running.size < this.#limits.concurrency) {
+      this.#readySince = performance.now()
+      this.#start(this.#ready.shift()!, false)
+    }
+    if (this.#ready.length > 0) this.#holding ??= setTimeout(() => { this.#review() }, HOLD_MS).unref()
+  }
+
+  /** Leaves to others what has waited too long. */
+  #review (): void {
+    this.#holding = undefined
+    if (this.#ready.length === 0) return
+    if (performance.now() - this.#readySince < HOLD_MS) return this.#fill()
+    this.#pace.slow()
+    this.#returnReady()
+    this.wake()
+  }
+
+  #returnReady (): void {
+    for (const lease of this.#ready.splice(0)) this.#ended.push({ lease, verdict: { kind: 'release', unseen: true } })
+  }
+
   /** Starts an attempt, or gives the task back: the answer to a claim may come late, when things have changed. */
   #start (lease: Lease, alone: boolean): boolean {
     if (this.#state === 'stopping' || lease.suspect !== alone || (!alone && this.#isolation.isAlone)) {
@@ -164,10 +220,12 @@ export class Consumer {
       return false
     }
     const abort = new AbortController()
+    const start = performance.now()
     this.#running.set(lease.id, { lease, abort })
     this.#isolation.begin()
     this.#attempt(lease, abort).then(settlement => {
       this.#isolation.end()
+      this.#pace.note(performance.now() - start)
       if (alone) this.#isolation.leave()
       // The app has turned the task away because it is about to close.
       if (settlement.verdict.kind === 'release' && !abort.signal.aborted) this.#pause()
@@ -189,7 +247,10 @@ export class Consumer {
   #end (settlement: Settlement): void {
     this.#running.delete(settlement.lease.id)
     this.#ended.push(settlement)
-    this.wake()
+    if (!this.#mayStart()) return this.wake()
+    this.#fill()
+    if (this.#ready.length > this.#ended.length) this.#settling ??= setTimeout(() => { this.wake() }, SETTLE_MS)
+    else this.wake()
   }
 
   #giveBack (): void {
@@ -206,6 +267,7 @@ export class Consumer {
 
   /** Tells a task that others may run it, and leaves it to them. */
   #lose ({ id, fence }: Held): void {
+    this.#ready = this.#ready.filter(lease => lease.id !== id || lease.fence !== fence)
     const running = this.#running.get(id)
     // It may have ended, or been claimed again, while the heartbeat was on its way.
     if (running?.lease.fence !== fence) return
@@ -246,6 +308,6 @@ export class Consumer {
   }
 
   #isIdle (): boolean {
-    return !this.#turning && this.#running.size === 0 && this.#ended.length === 0
+    return !this.#turning && this.#running.size + this.#ready.length + this.#ended.length === 0
   }
 }

@@ -144,10 +144,13 @@ class LocalQueue {
     if (ids.length > 0) this.wake()
   }
 
-  /** All but a release: what a turn gives back is given back together. */
+  /** But puts nothing in line: what a turn gives back is given back together. */
   #carryOut (entry: Entry, verdict: Verdict): void {
     const { id } = entry
     switch (verdict.kind) {
+      case 'release':
+        if (verdict.unseen === true) entry.attempt--
+        break
       case 'done':
         this.#tasks.delete(id)
         break

@@ -282,7 +282,11 @@ for i, s in ipairs(settlements) do
     ended[#ended + 1] = s.id
     if s.verdict == 'done' then
       done[#done + 1] = s.id
-    elseif s.verdict == 'release' then
+    elseif s.verdict == 'release' or s.verdict == 'unseen' then
+      if s.verdict == 'unseen' then
+        p.attempt = p.attempt - 1
+        redis.call('HSET', k.progress, s.id, progress(p))
+      end
       local list = p.suspect == 1 and suspects or released
       list[#list + 1] = s.id
     elseif s.verdict == 'retry' then

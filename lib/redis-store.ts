@@ -146,9 +146,9 @@ export class RedisStore implements Store {
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
     if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
     const args = settlements.flatMap(({ lease: { id, fence }, verdict }, index) => {
-      const { kind, delayMs, reason } = { delayMs: 0, reason: '', ...verdict }
+      const { kind, unseen, delayMs, reason } = { unseen: false, delayMs: 0, reason: '', ...verdict }
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
-      return [id, fence, kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
+      return [id, fence, unseen ? 'unseen' : kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
     })
     return {
       keys: [...this.#keysOf(queues), this.#turnKeyOf(queue)],

@@ -90,7 +90,7 @@ export interface Lease {
   readonly message: string
   /** Tells this lease from every other one of its task, and of any other task that has its id: so it fences off who had it before. */
   readonly fence: number
-  /** Counts the claims of this task from 1, and only grows. */
+  /** Counts the claims of this task of which it cannot be said that the app has not seen it, from 1. */
   readonly attempt: number
   /** How often the task was sent back to be tried again. */
   readonly retries: number
@@ -107,7 +107,8 @@ export type Held = Pick<Lease, 'id' | 'fence'>
 export type Verdict =
   | { readonly kind: 'done' }
   | { readonly kind: 'retry', readonly delayMs: number, readonly reason: string }
-  | { readonly kind: 'release' }
+  /** To the front. If the app has not seen it, the attempt does not count. */
+  | { readonly kind: 'release', readonly unseen?: boolean }
   | { readonly kind: 'dead', readonly reason: string }
 
 /** The end of an attempt. A lease that is no longer held settles nothing. */

@@ -25,7 +25,7 @@ const HTTP_DATE = /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? .*\d\d:\d\d:\d\d/
 
 /** Decides what becomes of a task whose attempt has ended. */
 export function judge (outcome: Outcome, { retries }: Pick<Lease, 'retries'>, policy: RetryPolicy): Verdict {
-  if (outcome.kind === 'unseen') return { kind: 'release' }
+  if (outcome.kind === 'unseen') return { kind: 'release', unseen: true }
   const { status = 500 } = outcome as { status?: number }
   if (status < 400) return { kind: 'done' }
   const reason = outcome.kind === 'failed' ? outcome.reason : `status ${status}`

@@ -51,7 +51,7 @@ t.test('a task that a closing app turns away unseen is given back once, and cost
   await closed
   t.strictSame(runs, [])
   t.strictSame(verdicts, ['release'])
-  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
+  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000 })).leases, [{ id, attempt: 1, retries: 0, deaths: 0 }])
 })
 
 t.test('a task that is given back is not said to have failed', async t => {

@@ -124,8 +124,10 @@ for (const [type, makeStore] of Object.entries(stores)) {
       await opened
       return {}
     })
+    // Not so short that the next ones would be claimed ahead.
+    app.get('/dead', async (_request, reply) => { await sleep(50); return reply.code(410).send() })
     await app.ready()
-    await lines(await add('/no such route'), 1)
+    await lines(await add('/dead'), 1)
     const id = await add('/')
     await until(() => running)
     await Promise.all([add('/'), add('/'), add('/', { delayMs: 60_000 })])
