@@ -108,16 +108,27 @@ local function tick (k, heartbeat)
   return lease_clock
 end
 
--- Returns what is known of each id: its progress, and whether it is running.
+-- Returns what is known of each id: nothing yet before the first claim.
 local function look_up (k, ids)
-  if #ids == 0 then return {} end
-  local known, scores = redis.call('HMGET', k.progress, unpack(ids)), redis.call('ZMSCORE', k.running, unpack(ids))
+  local known = #ids > 0 and redis.call('HMGET', k.progress, unpack(ids)) or {}
   for i, text in ipairs(known) do
-    local fence, attempt, retries, deaths, suspect = string.match(text or '0 0 0 0 0', '(%d+) (%d+) (%d+) (%d+) (%d)')
-    known[i] = {
-      fence = tonumber(fence), attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), suspect = tonumber(suspect), running = scores[i]
-    }
+    if text then
+      local fence, attempt, retries, deaths, suspect = string.match(text, '(%d+) (%d+) (%d+) (%d+) (%d)')
+      known[i] = {
+        fence = tonumber(fence), attempt = tonumber(attempt), retries = tonumber(retries), deaths = tonumber(deaths), suspect = tonumber(suspect)
+      }
+    else
+      known[i] = { fence = 0, attempt = 0, retries = 0, deaths = 0, suspect = 0 }
+    end
   end
+  return known
+end
+
+-- The same of ids that may be running.
+local function look_up_running (k, ids)
+  local known = look_up(k, ids)
+  local scores = #ids > 0 and redis.call('ZMSCORE', k.running, unpack(ids)) or {}
+  for i, p in ipairs(known) do p.running = scores[i] end
   return known
 end
 
@@ -224,30 +235,18 @@ local k, last_turn = keys_of(0), KEYS[#KEYS]
 local number, heartbeat, lease_ms, limit, alone, dead_limit = unpack(ARGV, 1, 6)
 number, heartbeat, limit = tonumber(number), tonumber(heartbeat), tonumber(limit)
 
-local function lend (ids, fences)
-  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
-  local leases = {}
-  for i, p in ipairs(look_up(k, ids)) do
-    if holds(p, fences[i]) then
-      for _, value in ipairs({ ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect }) do leases[#leases + 1] = value end
-    end
-  end
-  return leases
+local function append (list, ...)
+  for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
 end
 
--- Sets aside what cannot have been added: an id that is not one, or that has no message.
-local function readable (ids)
+-- Hands out once more what is still lent.
+local function lend_again (ids, fences)
   local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
-  local fine = {}
-  for i, p in ipairs(look_up(k, ids)) do
-    if messages[i] and string.find(ids[i], '^[\\32-\\126]+$') then
-      fine[#fine + 1] = ids[i]
-    else
-      bury(k, ids[i], p, 'it is not a task')
-      keep_newest_dead(k, dead_limit)
-    end
+  local leases = {}
+  for i, p in ipairs(look_up_running(k, ids)) do
+    if holds(p, fences[i]) then append(leases, ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect) end
   end
-  return fine
+  return leases
 end
 
 local last = redis.call('GET', last_turn)
@@ -255,7 +254,7 @@ last = last and cmsgpack.unpack(last) or { number = 0 }
 if last.number > number then return redis.error_reply('ERR this turn is over') end
 local lease_clock = tick(k, heartbeat)
 if last.number == number then
-  return { { outlook(k, lease_clock) }, last.settled, lend(last.ids, last.fences) }
+  return { { outlook(k, lease_clock) }, last.settled, lend_again(last.ids, last.fences) }
 end
 
 local settlements, ids = {}, {}
@@ -271,7 +270,7 @@ end
 
 local settled, ended, done, released, suspects = {}, {}, {}, {}, {}
 local has_died = false
-local known = look_up(k, ids)
+local known = look_up_running(k, ids)
 for i, s in ipairs(settlements) do
   local p = known[i]
   -- Settled twice in one turn, the second time would find what the first one has left.
@@ -312,7 +311,7 @@ for i, s in ipairs(settlements) do
   end
 end
 
-local claimed, fences = {}, {}
+local claimed, fences, leases = {}, {}, {}
 if limit > 0 then
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', lease_clock, 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
@@ -327,22 +326,31 @@ if limit > 0 then
   call_with('ZREM', k.delayed, due)
   call_with('RPUSH', k.waiting, due)
 
-  claimed = redis.call('LPOP', alone == '1' and k.suspects or k.waiting, alone == '1' and 1 or limit) or {}
-  claimed = readable(claimed)
+  local popped = redis.call('LPOP', alone == '1' and k.suspects or k.waiting, alone == '1' and 1 or limit) or {}
+  local messages = #popped > 0 and redis.call('HMGET', k.message, unpack(popped)) or {}
   local noted, lent = {}, {}
-  for i, p in ipairs(look_up(k, claimed)) do
-    -- No task is claimed twice in a microsecond.
-    p.fence, p.attempt = now_us + i, p.attempt + 1
-    fences[i] = p.fence
-    for _, value in ipairs({ claimed[i], progress(p) }) do noted[#noted + 1] = value end
-    for _, value in ipairs({ lease_end(lease_clock, lease_ms, i), claimed[i] }) do lent[#lent + 1] = value end
+  for i, p in ipairs(look_up(k, popped)) do
+    local id, message = popped[i], messages[i]
+    if message and string.find(id, '^[\\32-\\126]+$') then
+      -- No task is claimed twice in a microsecond.
+      p.fence, p.attempt = now_us + i, p.attempt + 1
+      append(claimed, id)
+      append(fences, p.fence)
+      append(noted, id, progress(p))
+      append(lent, lease_end(lease_clock, lease_ms, i), id)
+      append(leases, id, message, p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+    else
+      -- It cannot have been added.
+      bury(k, id, p, 'it is not a task')
+      keep_newest_dead(k, dead_limit)
+    end
   end
   call_with('HSET', k.progress, noted)
   call_with('ZADD', k.running, lent)
 end
 -- For as long as its consumer may ask again.
 redis.call('SET', last_turn, cmsgpack.pack({ number = number, settled = settled, ids = claimed, fences = fences }), 'EX', 86400)
-return { { outlook(k, lease_clock) }, settled, lend(claimed, fences) }
+return { { outlook(k, lease_clock) }, settled, leases }
 `
 
 /**
@@ -371,7 +379,7 @@ local function beat (k, arg, count)
   for i = 1, count do
     ids[i], fences[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
   end
-  for i, p in ipairs(look_up(k, ids)) do
+  for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
       for _, value in ipairs({ lease_end(lease_clock, ARGV[arg + 1], i), ids[i] }) do kept[#kept + 1] = value end
     else
