@@ -239,13 +239,17 @@ local function append (list, ...)
   for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
 end
 
--- Hands out once more what is still lent.
-local function lend_again (ids, fences)
+-- Hands out once more what is still lent, and for a whole lease: its holder did not know, and prolonged nothing.
+local function lend_again (ids, fences, lease_clock)
   local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
-  local leases = {}
+  local leases, lent = {}, {}
   for i, p in ipairs(look_up_running(k, ids)) do
-    if holds(p, fences[i]) then append(leases, ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect) end
+    if holds(p, fences[i]) then
+      append(lent, lease_end(lease_clock, lease_ms, i), ids[i])
+      append(leases, ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+    end
   end
+  call_with('ZADD', k.running, lent)
   return leases
 end
 
@@ -254,7 +258,7 @@ last = last and cmsgpack.unpack(last) or { number = 0 }
 if last.number > number then return redis.error_reply('ERR this turn is over') end
 local lease_clock = tick(k, heartbeat)
 if last.number == number then
-  return { { outlook(k, lease_clock) }, last.settled, lend_again(last.ids, last.fences) }
+  return { { outlook(k, lease_clock) }, last.settled, lend_again(last.ids, last.fences, lease_clock) }
 end
 
 local settlements, ids = {}, {}

@@ -5,13 +5,14 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { storeConformance } from '../lib/conformance.js'
 import type { RedisLocation } from '../lib/redis-store.js'
-import { scripts } from '../lib/redis-scripts.js'
+import { KEYS, scripts } from '../lib/redis-scripts.js'
 import { RedisStore } from '../lib/redis-store.js'
 import { DEAD_LIMIT, type Lease, type NewTask, type Settlement } from '../lib/store.js'
 import { addAclUser } from './acl-user.js'
 import { addTo } from './add-to.js'
 import { loggedApp } from './logged-app.js'
 import { freePort, startRedis } from './redis-server.js'
+import { until } from './until.js'
 
 const PASSWORD = 'hush-hush-4711'
 
@@ -98,6 +99,23 @@ t.test('Redis keeps one copy of each script, whatever it is passed', async t => 
     await store.turn(`queue${i}`, { settlements: [], limit: i, alone: false, leaseMs: 1000 + i })
   }
   t.match(await admin.info('memory'), new RegExp(`number_of_cached_scripts:${Object.keys(scripts).length}\\r`))
+})
+
+t.test('a claim that is asked for again hands out its leases anew, however much of them was over', async t => {
+  const { admin, store } = await openStore(t)
+  const [leaseMs, heartbeatMs] = [1000, 200]
+  const claimOnce = async () => {
+    const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
+    const [, , [id]] = await admin.eval(scripts.turn, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, DEAD_LIMIT) as [unknown, unknown, string[]]
+    return id
+  }
+  // Of a consumer that is in contact and holds nothing.
+  const leftMs = async () => (await store.extend([{ queue: 'q', leases: [], leaseMs }]))[0]!.outlook.wakeInMs
+  await addTo(store, [task('a')])
+  t.equal(await claimOnce(), 'a')
+  await until(async () => await leftMs() < 300)
+  t.equal(await claimOnce(), 'a', 'the answer was lost')
+  t.ok(await leftMs() > 600)
 })
 
 t.test('a Redis that would make room by dropping tasks is refused, and one that has room for all is not', async t => {
