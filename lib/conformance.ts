@@ -544,14 +544,10 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.equal(await settle(store, queue, running!, done), true)
   },
 
-  async 'wakes the watchers of a queue to which a task is added, chained or given back' (store, queue, other) {
-    let count = 0
-    const nextTask = (queue: string) => task(queue, `${count++}`)
-    await untilWoken(store, queue, () => add(store, [nextTask(other), nextTask(queue)]))
+  async 'wakes the watchers of an empty queue to which a task is added, chained or given back, and of any that has one delayed' (store, queue, other) {
+    await untilWoken(store, queue, () => add(store, [task(queue, '1')]))
     await untilWoken(store, queue, async () => settle(store, queue, await claimOne(store, queue), release))
-    await untilWoken(store, other, async () => {
-      await add(store, [nextTask(queue)])
-      await settle(store, queue, await claimOne(store, queue), done, [nextTask(other)])
-    })
+    await untilWoken(store, other, async () => { await settle(store, queue, await claimOne(store, queue), done, [task(other, '2')]) })
+    await untilWoken(store, other, () => add(store, [{ ...task(other, '3'), delayMs: 1000 }]))
   }
 }

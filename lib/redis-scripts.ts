@@ -10,8 +10,8 @@
  *     suspects  list of ids that were running when their consumer died, the next one first
  *     progress  hash by id of "fence attempt retries deaths suspect reason", from the first claim on
  *     clock     "time of the last contact, lease clock"
- *     commits   sorted set of commits by the time at which they were prepared or rolled back
- *     prepared  hash by commit of its tasks, between the two phases
+ *     prepared  hash by commit of "time tasks": its tasks between the two phases, or none where what
+ *               has ended may be prepared once more, by a call that comes late
  *
  * A script is atomic and takes its times from Redis. Whatever it is passed is an argument
  * and never part of its text, so that Redis keeps one copy of it. Its first write is one
@@ -22,13 +22,16 @@
  * up; none does anything a second time. For `turn` that takes one more key of each
  * consumer's own, with its last turn in it.
  */
-export const KEYS = ['waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'commits', 'prepared'] as const
+export const KEYS = ['waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'prepared'] as const
 
 const prelude = /* lua */ `
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
 -- Microseconds tell apart what becomes due in the same millisecond, and so keep it in order.
-local now_us = time[1] * 1000000 + time[2]
+local now, now_us
+local function read_time ()
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  now_us = time[1] * 1000000 + time[2]
+end
 
 -- KEYS holds the keys of one queue after those of another, counted from 0.
 local function keys_of (queue)
@@ -52,35 +55,40 @@ end
 
 /** `add` reads tasks from a list: for each its id, its message and when it is due, 0 for at once. */
 const adding = /* lua */ `
--- Puts tasks in line before it keeps their messages, by which they are known: so, if something
--- is wrong with a key, it can be done again.
+local function is_due (at)
+  if at == 0 then return true end
+  if not now_us then read_time() end
+  return at <= now_us
+end
+
+-- Adds all tasks that are not known yet, or none if something is wrong with a key.
 local function add (k, list)
-  local ids, delayed, waiting, messages, seen = {}, {}, {}, {}, {}
-  for i = 1, #list, 3 do ids[#ids + 1] = list[i] end
-  local known = {}
-  for i = 1, #ids, 1000 do
-    for _, message in ipairs(redis.call('HMGET', k.message, unpack(ids, i, math.min(i + 999, #ids)))) do known[#known + 1] = message end
-  end
-  for i, id in ipairs(ids) do
-    local message, due = list[i * 3 - 1], tonumber(list[i * 3])
-    if known[i] and redis.call('ZREM', k.dead, id) == 1 then
+  local known, waiting, delayed = {}, {}, {}
+  local function take (id, message, due)
+    if redis.call('HSETNX', k.message, id, message) == 0 then
+      if redis.call('ZREM', k.dead, id) == 0 then return end
       redis.call('HDEL', k.progress, id)
-      known[i] = false
+      redis.call('HSET', k.message, id, message)
     end
-    if not known[i] and not seen[id] then
-      seen[id] = true
-      for _, value in ipairs({ id, message }) do messages[#messages + 1] = value end
-      if due > now_us then
-        for _, value in ipairs({ string.format('%.0f', due), id }) do delayed[#delayed + 1] = value end
-      else
-        waiting[#waiting + 1] = id
-      end
+    known[#known + 1] = id
+    if is_due(due) then
+      waiting[#waiting + 1] = id
+    else
+      delayed[#delayed + 1] = string.format('%.0f', due)
+      delayed[#delayed + 1] = id
     end
   end
-  call_with('ZADD', k.delayed, delayed)
-  call_with('RPUSH', k.waiting, waiting)
-  call_with('HSET', k.message, messages)
-  wake(k)
+  local ok, failure = pcall(function ()
+    for i = 1, #list, 3 do take(list[i], list[i + 1], tonumber(list[i + 2])) end
+    call_with('ZADD', k.delayed, delayed)
+    call_with('RPUSH', k.waiting, waiting)
+  end)
+  if not ok then
+    call_with('HDEL', k.message, known)
+    error(failure)
+  end
+  -- Where others wait already whoever has room knows of them.
+  if #delayed > 0 or #waiting > 0 and redis.call('LLEN', k.waiting) == #waiting then wake(k) end
 end
 
 -- Reads tasks from ARGV: for each the number of its queue, its id, its message, when ('', 'in' or 'at')
@@ -181,45 +189,55 @@ end
 `
 
 /**
- * ARGV: the commit and its tasks. Returns 1, or 0 when it was rolled back before: what a
- * rollback leaves in the set keeps out a prepare that arrives after it.
+ * ARGV: for each commit its id, the number of its tasks, and those. What a commit or a
+ * rollback leaves in its place keeps out a prepare that arrives after it.
  */
 const prepare = /* lua */ `${prelude}${adding}
-for queue, list in pairs(read_tasks(2, (#ARGV - 1) / 5)) do
-  local k = keys_of(queue)
-  if redis.call('ZADD', k.commits, 'NX', now, ARGV[1]) == 1 then
-    redis.call('HSET', k.prepared, ARGV[1], cmsgpack.pack(list))
-  elseif redis.call('HEXISTS', k.prepared, ARGV[1]) == 0 then
-    return 0
+read_time()
+local arg = 1
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 1])
+  for queue, list in pairs(read_tasks(arg + 2, count)) do
+    redis.call('HSETNX', keys_of(queue).prepared, ARGV[arg], string.format('%.0f ', now) .. cmsgpack.pack(list))
   end
+  arg = arg + 2 + count * 5
 end
-return 1
 `
 
 /**
- * ARGV: the commit, and 1 if it was sent to be prepared more than once, so that the last
- * of them may be yet to come. KEYS: those of the queues that it adds to.
+ * ARGV: for each commit its id, and 1 if it was sent to be prepared more than once, so that the
+ * last of them may be yet to come. KEYS: those of the queues that they add to.
  */
 const commit = /* lua */ `${prelude}${adding}
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
-  local packed = redis.call('HGET', k.prepared, ARGV[1])
-  if packed then
-    -- Changes nothing, and allows the rest if the memory is full.
-    redis.call('HDEL', k.prepared, '')
-    add(k, cmsgpack.unpack(packed))
-    redis.call('HDEL', k.prepared, ARGV[1])
-    if ARGV[2] == '1' then redis.call('ZADD', k.commits, now, ARGV[1]) else redis.call('ZREM', k.commits, ARGV[1]) end
+  for arg = 1, #ARGV, 2 do
+    local id, repeated = unpack(ARGV, arg, arg + 1)
+    local prepared = redis.call('HGET', k.prepared, id)
+    local packed = prepared and string.match(prepared, '^%d+ (.+)$')
+    if packed then
+      -- First, since a full memory allows it, and then the rest.
+      redis.call('HDEL', k.prepared, id)
+      local ok, failure = pcall(add, k, cmsgpack.unpack(packed))
+      if not ok then
+        redis.call('HSET', k.prepared, id, prepared)
+        return type(failure) == 'table' and failure or redis.error_reply(failure)
+      end
+      if repeated == '1' then redis.call('HSET', k.prepared, id, string.match(prepared, '^%d+ ')) end
+    end
   end
 end
 `
 
-/** ARGV: the commit. KEYS: those of the queues that it would add to. */
+/** ARGV: as for `commit`. KEYS: those of the queues that they would add to. */
 const rollback = /* lua */ `${prelude}
+read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
-  redis.call('HDEL', k.prepared, ARGV[1])
-  redis.call('ZADD', k.commits, now, ARGV[1])
+  for arg = 1, #ARGV, 2 do
+    redis.call('HDEL', k.prepared, ARGV[arg])
+    redis.call('HSET', k.prepared, ARGV[arg], string.format('%.0f ', now))
+  end
 end
 `
 
@@ -231,6 +249,7 @@ end
  * for each settlement; and for each lease id, message, fence, attempt, retries, deaths and suspect.
  */
 const turn = /* lua */ `${prelude}${adding}${leasing}
+read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 local number, heartbeat, lease_ms, limit, alone, dead_limit = unpack(ARGV, 1, 6)
 number, heartbeat, limit = tonumber(number), tonumber(heartbeat), tonumber(limit)
@@ -362,19 +381,27 @@ return { { outlook(k, lease_clock) }, settled, leases }
  * leaseMs, the number of its leases, and for each lease id and fence. Returns for each queue
  * wakeInMs, the number of suspects, and the ids that are no longer held.
  */
-const extend = /* lua */ `${prelude}${adding}${leasing}
+const extend = /* lua */ `${prelude}${leasing}
+read_time()
+
 -- A commit whose process has died before it could say what became of the request. Nobody
 -- knows whether its tasks should run, so they do not, and are kept for somebody to look at.
-local function bury_in_doubt (k, commit)
-  local packed = redis.call('HGET', k.prepared, commit)
-  local list = packed and cmsgpack.unpack(packed) or {}
-  for i = 1, #list, 3 do
-    if redis.call('HSETNX', k.message, list[i], list[i + 1]) == 1 then
-      bury(k, list[i], { fence = 0, attempt = 0, retries = 0, deaths = 0, suspect = 0 }, 'its process died while it committed')
+-- They are found by looking at a few commits of many: most are gone a moment later.
+local function bury_in_doubt (k)
+  local some = redis.call('HRANDFIELD', k.prepared, 10, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local since, packed = string.match(some[i + 1], '^(%d+) (.*)$')
+    if now - since >= tonumber(ARGV[2]) then
+      local list = packed == '' and {} or cmsgpack.unpack(packed)
+      for j = 1, #list, 3 do
+        if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
+          bury(k, list[j], { fence = 0, attempt = 0, retries = 0, deaths = 0, suspect = 0 }, 'its process died while it committed')
+        end
+      end
+      redis.call('HDEL', k.prepared, some[i])
     end
   end
-  redis.call('HDEL', k.prepared, commit)
-  redis.call('ZREM', k.commits, commit)
+  if buried > 0 then keep_newest_dead(k, ARGV[1]) end
 end
 
 local function beat (k, arg, count)
@@ -391,9 +418,7 @@ local function beat (k, arg, count)
     end
   end
   call_with('ZADD', k.running, kept)
-  local in_doubt = redis.call('ZRANGEBYSCORE', k.commits, '-inf', now - ARGV[2], 'LIMIT', 0, 1000)
-  for _, commit in ipairs(in_doubt) do bury_in_doubt(k, commit) end
-  if #in_doubt > 0 then keep_newest_dead(k, ARGV[1]) end
+  bury_in_doubt(k)
   local wake_in, suspects = outlook(k, lease_clock)
   return { wake_in, suspects, lost }
 end
@@ -423,6 +448,7 @@ return redis.error_reply(string.find(reply.err, 'nknown') and 'ERR it is older t
 
 /** Returns the numbers of waiting, delayed, running and dead tasks. */
 const counts = /* lua */ `${prelude}
+read_time()
 local k = keys_of(0)
 local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
 local waiting = redis.call('LLEN', k.waiting) + redis.call('LLEN', k.suspects)

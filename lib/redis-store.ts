@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { setTimeout as sleep } from 'node:timers/promises'
+import { setImmediate as endOfTick, setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
@@ -15,11 +15,17 @@ export type RedisLocation = string | RedisOptions | Redis | Cluster
 /** What has to become of a prepared commit, until Redis has heard it. */
 interface Conclusion {
   readonly script: 'commit' | 'rollback'
-  readonly keys: readonly string[]
+  readonly queues: readonly string[]
   readonly id: string
   /** Whether it may have been prepared twice, and once more after this. */
   readonly repeated: boolean
 }
+
+/** Calls of one script that are made together at the end of the tick in which they have come up. */
+interface Batch<T> { readonly items: T[], readonly done: Promise<void> }
+
+/** A commit on its way to be prepared, and whom to tell each time that Redis may have got it. */
+interface Preparation { readonly args: ReadonlyArray<string | number>, readonly sent: () => void }
 
 /** The arguments of a turn to which there is no answer yet. */
 interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<string | number> }
@@ -44,8 +50,10 @@ export class RedisStore implements Store {
   readonly #id = randomUUID()
   readonly #watchers = new Map<string, Array<() => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
+  readonly #preparing = new Map<string, Batch<Preparation>>()
+  readonly #concluding = new Map<string, Batch<Conclusion>>()
   readonly #conclusions = new Set<Conclusion>()
-  /** Those that Redis has refused, by their keys: one of them tries for all. */
+  /** Those that Redis has refused, by their queues: one of them tries for all. */
   readonly #refused = new Map<string, Set<Conclusion>>()
   readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
   #subscriber: Redis | Cluster | undefined
@@ -103,24 +111,56 @@ export class RedisStore implements Store {
    * open then is rolled back behind itself.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
-    const parts = this.#together(tasks.map(({ queue }) => queue))
+    const parts = this.#together(tasks.map(({ queue }) => queue).sort())
     if (this.#isInArrears(parts.flat())) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
     const id = randomUUID()
     let sends = 0
     const conclude = (script: Conclusion['script']) => {
-      for (const queues of parts) this.#conclude({ script, keys: this.#keysOf(queues), id, repeated: sends > parts.length })
+      for (const queues of parts) this.#conclude({ script, queues, id, repeated: sends > parts.length })
     }
     try {
       for (const queues of parts) {
         const batch = tasks.filter(({ queue }) => queues.includes(queue))
-        await this.#insist('prepare', this.#keysOf(queues), [id, ...argsOf(batch, queues)], () => { sends++ })
+        await this.#prepare(queues, { args: [id, batch.length, ...argsOf(batch, queues)], sent: () => { sends++ } })
       }
       await this.#replicate()
     } catch (error) {
       if (sends > 0) conclude('rollback')
       throw error
     }
-    return { commit: async () => { conclude('commit') }, rollback () { conclude('rollback') } }
+    return {
+      commit: async () => {
+        conclude('commit')
+        // It is under way then, and whatever is asked next is asked behind it.
+        await endOfTick()
+      },
+      rollback () { conclude('rollback') }
+    }
+  }
+
+  async #prepare (queues: readonly string[], preparation: Preparation): Promise<void> {
+    await this.#atOnce(this.#preparing, queues.join(), preparation, async preparations => {
+      const args = preparations.flatMap(({ args }) => args)
+      await this.#insist('prepare', this.#keysOf(queues), args, () => { for (const { sent } of preparations) sent() })
+    })
+  }
+
+  /** Makes one call for all that comes up under one key until the end of this tick. */
+  #atOnce<T> (batches: Map<string, Batch<T>>, key: string, item: T, call: (items: readonly T[]) => Promise<void>): Promise<void> {
+    let batch = batches.get(key)
+    if (batch === undefined || batch.items.length === MAX_AT_ONCE) {
+      const items: T[] = []
+      const made: Batch<T> = {
+        items,
+        done: endOfTick().then(() => {
+          if (batches.get(key) === made) batches.delete(key)
+          return call(items)
+        })
+      }
+      batches.set(key, batch = made)
+    }
+    batch.items.push(item)
+    return batch.done
   }
 
   async turn (queue: string, turn: Turn): Promise<TurnResult> {
@@ -295,32 +335,34 @@ export class RedisStore implements Store {
   /** Whether too many commits to any of these queues are without an answer: more would only take memory. */
   #isInArrears (queues: readonly string[]): boolean {
     if (this.#conclusions.size < MAX_CONCLUSIONS) return false
-    const keys = new Set(this.#keysOf(queues))
-    return [...this.#conclusions].filter(conclusion => conclusion.keys.some(key => keys.has(key))).length >= MAX_CONCLUSIONS
+    return [...this.#conclusions].filter(conclusion => conclusion.queues.some(queue => queues.includes(queue))).length >= MAX_CONCLUSIONS
   }
 
   /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
   async #conclude (conclusion: Conclusion): Promise<void> {
-    const { script, keys, id, repeated } = conclusion
+    const { script, queues } = conclusion
     this.#conclusions.add(conclusion)
-    try {
-      await this.#run(script, keys, [id, repeated ? 1 : 0])
-      if (script === 'commit') await this.#replicate()
-      this.#conclusions.delete(conclusion)
-    } catch (error) {
-      // Of the connection: its return is when it is sent again.
-      if (!isAnswer(error) && this.#client.status !== 'ready') return
-      const refused = this.#refused.get(keys.join()) ?? new Set()
-      if (refused.size === 0) setTimeout(() => { this.#concludeRefused(keys.join()) }, 1000).unref()
-      this.#refused.set(keys.join(), refused.add(conclusion))
-    }
+    await this.#atOnce(this.#concluding, `${script} ${queues}`, conclusion, async conclusions => {
+      try {
+        await this.#run(script, this.#keysOf(queues), conclusions.flatMap(({ id, repeated }) => [id, repeated ? 1 : 0]))
+        if (script === 'commit') await this.#replicate()
+        for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
+      } catch (error) {
+        // Of the connection: its return is when it is sent again.
+        if (!isAnswer(error) && this.#client.status !== 'ready') return
+        const refused = this.#refused.get(queues.join()) ?? new Set()
+        if (refused.size === 0) setTimeout(() => { this.#concludeRefused(queues.join()) }, 1000).unref()
+        this.#refused.set(queues.join(), refused)
+        for (const conclusion of conclusions) refused.add(conclusion)
+      }
+    })
   }
 
-  async #concludeRefused (keys: string): Promise<void> {
-    const [first, ...others] = [...this.#refused.get(keys)!].filter(conclusion => this.#conclusions.has(conclusion))
-    this.#refused.delete(keys)
+  async #concludeRefused (queues: string): Promise<void> {
+    const [first, ...others] = [...this.#refused.get(queues)!].filter(conclusion => this.#conclusions.has(conclusion))
+    this.#refused.delete(queues)
     if (first !== undefined) await this.#conclude(first)
-    const refused = this.#refused.get(keys)
+    const refused = this.#refused.get(queues)
     for (const other of others) {
       if (refused === undefined) this.#conclude(other)
       else refused.add(other)
@@ -386,6 +428,9 @@ const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 
 /** How many commits to a queue may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
+
+/** How many commits one call takes in. */
+const MAX_AT_ONCE = 1000
 
 /** For how long nobody can know what was to become of a commit. */
 const IN_DOUBT_MS = 60 * 60 * 1000

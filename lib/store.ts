@@ -48,7 +48,10 @@ export interface Store {
    */
   extend (holdings: readonly Holding[]): Promise<Pulse[]>
 
-  /** Calls `wake` when a queue may have something to claim. Wake-ups may be lost, late or for nothing. */
+  /**
+   * Calls `wake` when a queue may have something to claim, or has it sooner; when others wait for
+   * it already it need not. Wake-ups may be lost, late or for nothing.
+   */
   watch (queue: string, wake: () => void): Promise<void>
 
   /** Counts the tasks of a queue by state. */

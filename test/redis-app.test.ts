@@ -107,6 +107,7 @@ t.test('neither the log nor an error holds what a task holds, nor a password', a
   await admin.config('SET', 'maxmemory', '1')
   await refused()
   await admin.config('SET', 'maxmemory', '0')
+  await admin.del('taskqueue:{default}:prepared')
   await admin.lpush('taskqueue:{default}:prepared', 'of another type')
   await app.taskqueue.add('/tasks', { payload: PAYLOAD, delayMs: 10 }).then(() => t.fail('it is added'), error => { texts.push(inspect(error, { depth: 9 })) })
   await admin.del('taskqueue:{default}:prepared')

@@ -170,7 +170,7 @@ class Checker {
     const dead = [...lives.values()].filter(({ cause }) => cause !== undefined && cause !== 'closed')
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
     if (turns.length > 2 * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
-    const strange = keys.filter(key => !/^taskqueue:\{[a-z]+\}:(dead|message|progress|clock|commits|prepared|turn:[-0-9a-f]{36})$/.test(key))
+    const strange = keys.filter(key => !/^taskqueue:\{[a-z]+\}:(dead|message|progress|clock|prepared|turn:[-0-9a-f]{36})$/.test(key))
     if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)
   }
 

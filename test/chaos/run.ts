@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
+import { hasTasks } from '../faults/ledger.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'
 import { check, type FinalState, type Findings } from './check.js'
@@ -105,9 +106,10 @@ async function lookAt (admin: Redis): Promise<FinalState> {
     for (const name of ['waiting', 'suspects']) places[keyOf(queue, name)] = await admin.llen(keyOf(queue, name))
     for (const name of ['delayed', 'running']) places[keyOf(queue, name)] = await admin.zcard(keyOf(queue, name))
     dead.push(...text(await admin.zrangeBuffer(keyOf(queue, 'dead'), '0', '-1')))
-    prepared.push(...text(await admin.hvalsBuffer(keyOf(queue, 'prepared'))))
+    const values = await admin.hvalsBuffer(keyOf(queue, 'prepared'))
+    prepared.push(...text(values.filter(hasTasks)))
+    commits += values.length
     for (const name of ['message', 'progress']) kept.push(...text(await admin.hkeysBuffer(keyOf(queue, name))))
-    commits += await admin.zcard(keyOf(queue, 'commits'))
   }
   return { places, dead, prepared, kept, commits, keys: await admin.keys('*') }
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { scripts } from '../../lib/redis-scripts.js'
+import { KEYS, scripts } from '../../lib/redis-scripts.js'
 import { RedisStore } from '../../lib/redis-store.js'
 import { addTo } from '../add-to.js'
 import { startRedis } from '../redis-server.js'
@@ -71,18 +71,35 @@ t.test('a settlement whose reply is lost is carried out once, and its task runs 
 t.test('a prepare that arrives after its rollback, or once more after its commit, prepares nothing', async t => {
   const redis = await startRedis(t)
   const admin = adminOf(t, redis)
-  const keys = ['waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'commits', 'prepared'].map(key => `p:{q}:${key}`)
-  const prepare = async (commit: string, id: string) => await admin.eval(scripts.prepare, keys.length, ...keys, commit, 0, id, 'message', '', 0)
-  await admin.eval(scripts.rollback, keys.length, ...keys, 'first', 0)
-  t.equal(await prepare('first', 'a'), 0)
-  await admin.eval(scripts.commit, keys.length, ...keys, 'first', 0)
+  const keys = KEYS.map(key => `p:{q}:${key}`)
+  const run = async (script: keyof typeof scripts, ...args: Array<string | number>) => await admin.eval(scripts[script], keys.length, ...keys, ...args)
+  const waiting = async () => await admin.lrange('p:{q}:waiting', '0', '-1')
+  await run('rollback', 'first', 0)
+  await run('prepare', 'first', 1, 0, 'a', 'message', '', 0)
+  await run('commit', 'first', 0)
+  t.strictSame(await waiting(), [])
 
-  t.equal(await prepare('second', 'b'), 1)
-  t.equal(await prepare('second', 'b'), 1, 'again, before its commit')
-  await admin.eval(scripts.commit, keys.length, ...keys, 'second', 1)
-  t.equal(await prepare('second', 'b'), 0)
-  t.strictSame(await admin.lrange('p:{q}:waiting', '0', '-1'), ['b'])
-  t.equal(await admin.hlen('p:{q}:prepared'), 0)
+  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
+  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
+  await run('commit', 'second', 1)
+  t.strictSame(await waiting(), ['b'], 'sent twice before its commit it is one')
+  await admin.del('p:{q}:waiting', 'p:{q}:message')
+  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
+  await run('commit', 'second', 0)
+  t.strictSame(await waiting(), [], 'and none after it')
+})
+
+t.test('a commit that meets a key of another type stays prepared, wholly, until it can be carried out', async t => {
+  const redis = await startRedis(t)
+  const admin = adminOf(t, redis)
+  const keys = KEYS.map(key => `p:{q}:${key}`)
+  await admin.eval(scripts.prepare, keys.length, ...keys, 'c', 2, 0, 'a', 'message', '', 0, 0, 'b', 'message', 'in', 60_000)
+  await admin.set('p:{q}:waiting', 'no list')
+  await t.rejects(admin.eval(scripts.commit, keys.length, ...keys, 'c', 0), /WRONGTYPE/)
+  t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.hlen('p:{q}:message')], [1, 0])
+  await admin.del('p:{q}:waiting')
+  await admin.eval(scripts.commit, keys.length, ...keys, 'c', 0)
+  t.strictSame([await admin.lrange('p:{q}:waiting', '0', '-1'), await admin.zcard('p:{q}:delayed'), await admin.exists('p:{q}:prepared')], [['a'], 1, 0])
 })
 
 t.test('a commit whose process died between its phases runs nothing, and is a dead letter after an hour', async t => {
@@ -93,16 +110,28 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   await store.open()
   await store.prepare([{ queue: 'q', id: 'in doubt', message: 'message' }])
   const beat = async () => await store.extend([{ queue: 'q', leases: [], leaseMs: 1000 }])
+  const passHour = async () => {
+    for (const [commit, text] of Object.entries(await admin.hgetallBuffer('p:{q}:prepared'))) {
+      const since = Number(text.subarray(0, 13)) - 3_600_001
+      await admin.hset('p:{q}:prepared', commit, Buffer.concat([Buffer.from(String(since)), text.subarray(13)]))
+    }
+  }
   await beat()
   t.match(await store.counts('q'), { waiting: 0, dead: 0 })
-  const [commit] = await admin.zrange('p:{q}:commits', '0', '-1')
-  await admin.zadd('p:{q}:commits', String(Date.now() - 3_600_001), commit!)
+  await passHour()
   await beat()
   t.match(await store.counts('q'), { waiting: 0, dead: 1 })
   t.match(await admin.hget('p:{q}:progress', 'in doubt'), /its process died while it committed/)
-  t.strictSame([await admin.zcard('p:{q}:commits'), await admin.hlen('p:{q}:prepared')], [0, 0])
+  t.equal(await admin.hlen('p:{q}:prepared'), 0)
   await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message' }])
   t.match(await store.counts('q'), { waiting: 1, dead: 0 }, 'and makes way')
+
+  ;(await store.prepare([{ queue: 'q', id: 'rolled back', message: 'message' }])).rollback()
+  await until(async () => (await admin.hvals('p:{q}:prepared'))[0]?.length === 14, 'a rollback')
+  await passHour()
+  await beat()
+  t.equal(await admin.hlen('p:{q}:prepared'), 0, 'as long as that a rollback is remembered, which leaves nothing')
+  t.match(await store.counts('q'), { waiting: 1, dead: 0 })
 })
 
 // A connection that is lost, or only seems to be there.
