@@ -27,7 +27,7 @@ const MUTANTS: readonly Mutant[] = [
   {
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
     file: 'redis-scripts.js',
-    edits: [["redis.call('HSET', k.prepared, ARGV[1], cmsgpack.pack(list))", 'add(k, list)']],
+    edits: [["redis.call('HSETNX', keys_of(queue).prepared, ARGV[arg], string.format('%.0f ', now) .. cmsgpack.pack(list))", 'add(keys_of(queue), list)']],
     seed: 1,
     secs: 10,
     options: { faults: ['freeze'], leases: [1, 1.5], poison: 0 },
