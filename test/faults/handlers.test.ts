@@ -350,8 +350,9 @@ for (const [title, provide, dispatch] of DISPATCHES.flatMap(dispatch => paces.ma
     await app.ready()
     t.match(await lines(await add('/'), 1), [{ reason: /no answer within 2000 ms/ }])
     t.ok(answer.destroyed)
-    t.ok(length > 64 * MIB, `${length / MIB} MiB of answer`)
-    t.ok(most < 48 * MIB, `${Math.round(most / MIB)} MiB in memory`)
+    t.ok(length > 200 * MIB, `${length / MIB} MiB of answer`)
+    // As much as streams and sockets hold back on their ways, and not what was sent.
+    t.ok(most < 100 * MIB, `${Math.round(most / MIB)} MiB in memory`)
   })
 }
 
