@@ -1,0 +1,77 @@
+/** Measures how fast tasks are added and run, here and by others, and writes what came out: `npm run bench`. */
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { parseArgs } from 'node:util'
+import { environmentOf } from './speed/environment.js'
+import * as drain from './speed/measures/drain.js'
+import { pageOf } from './speed/page.js'
+import { Stage } from './speed/stage.js'
+import { number } from './speed/text.js'
+
+const MEASURES = { drain }
+
+const { values } = parseArgs({
+  options: {
+    only: { type: 'string', default: Object.keys(MEASURES).join() },
+    tasks: { type: 'string' },
+    rounds: { type: 'string' },
+    quick: { type: 'boolean', default: false },
+    render: { type: 'boolean', default: false }
+  }
+})
+const { tasks = values.quick ? 500 : 20_000, rounds = values.quick ? 1 : 5 } = values
+const options = { tasks: Number(tasks), rounds: Number(rounds), quick: values.quick }
+const wanted = values.only.split(',')
+for (const name of wanted) if (!(name in MEASURES)) throw new Error(`there is no measure ${name}, but ${Object.keys(MEASURES).join(', ')}`)
+
+const folder = new URL(`results/${values.quick ? 'quick/' : ''}`, import.meta.url)
+const file = name => new URL(name, folder)
+mkdirSync(folder, { recursive: true })
+const sections = existsSync(file('speed.json')) ? JSON.parse(readFileSync(file('speed.json'))) : {}
+
+let stage
+for (const signal of ['SIGINT', 'SIGTERM']) {
+  process.once(signal, async () => {
+    await stage?.end()
+    process.exit(1)
+  })
+}
+
+if (!values.render) {
+  for (const name of wanted) {
+    sections[name] = await make(name)
+    writeFileSync(file('speed.json'), `${JSON.stringify(sections, undefined, 1)}\n`)
+  }
+}
+writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
+
+async function make (name) {
+  const measure = MEASURES[name]
+  const limits = { ...options, rounds: Math.min(options.rounds, measure.mostRounds ?? Infinity) }
+  const environment = environmentOf(limits, process.argv.slice(2))
+  const trials = measure.trials(limits)
+  const rounds = []
+  for (let round = 0; round < limits.rounds; round++) {
+    const first = Math.floor(round * trials.length / limits.rounds)
+    const entries = []
+    for (const trial of [...trials.slice(first), ...trials.slice(0, first)]) {
+      const figures = await attempt(name, trial, limits)
+      if (figures !== undefined) entries.push({ trial, figures })
+    }
+    rounds.push(entries)
+  }
+  return { environment, rounds }
+}
+
+async function attempt (name, trial, limits) {
+  stage = new Stage(name)
+  try {
+    const figures = await MEASURES[name].measure(stage, trial, limits)
+    console.error(name, ...Object.values(trial), '|', ...Object.entries(figures).map(([figure, value]) => `${figure} ${number(value)}`))
+    return figures
+  } catch (error) {
+    process.exitCode = 1
+    console.error(name, ...Object.values(trial), '|', error)
+  } finally {
+    await stage.end()
+  }
+}

@@ -1,0 +1,93 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import { contenders } from '../contenders.js'
+import { cpuUs, RedisMeter } from '../meter.js'
+import { inject, makeApp, payloadOf } from '../route.js'
+import { forEachOf, range } from '../statistics.js'
+import { Tally } from '../tally.js'
+import { number, spread, table } from '../text.js'
+
+export const title = 'Draining waiting tasks'
+
+export function trials () {
+  return [1, 10, 50].flatMap(concurrency => Object.keys(contenders).map(contender => ({ contender, concurrency })))
+}
+
+export async function measure (stage, { contender, concurrency }, { tasks }) {
+  const { usesRedis } = contenders[contender]
+  const redis = usesRedis ? (await stage.redis()).path : undefined
+  return await stage.play(contender === 'bare' ? 'loop' : 'drain', { contender, redis, concurrency, tasks }).result
+}
+
+const WARM_UP = 500
+
+export const roles = {
+  /** Requests without a queue. */
+  async loop ({ concurrency, tasks }) {
+    let tally = new Tally(WARM_UP)
+    const app = makeApp(n => { tally.note(n) })
+    await app.ready()
+    await forEachOf(WARM_UP, concurrency, n => inject(app, payloadOf(n)))
+    let before
+    tally = new Tally(tasks, { onFirst () { before = process.cpuUsage() } })
+    await forEachOf(tasks, concurrency, n => inject(app, payloadOf(n)))
+    tally.check()
+    return { perSecond: tally.perSecond, nodeUs: cpuUs(before) / tasks, redisUs: 0, commands: 0, bytesIn: 0, bytesOut: 0 }
+  },
+
+  async drain ({ contender, redis, concurrency, tasks }) {
+    await drain({ contender, redis, concurrency, tasks: WARM_UP })
+    return await drain({ contender, redis, concurrency, tasks })
+  }
+}
+
+async function drain ({ contender, redis, concurrency, tasks }) {
+  let before
+  const tally = new Tally(tasks, { onFirst () { before = process.cpuUsage() } })
+  const queue = await contenders[contender].open({ redis, concurrency, onTask: tally.note })
+  const meter = redis === undefined ? undefined : new RedisMeter(redis)
+  await queue.addAll(range(tasks))
+  await meter?.start()
+  await queue.start()
+  await tally.done
+  const nodeUs = cpuUs(before) / tasks
+  // Until Redis has heard of the last ones.
+  await sleep(50)
+  const figures = await meter?.read(tasks) ?? { redisUs: 0, commands: 0, bytesIn: 0, bytesOut: 0 }
+  tally.check()
+  await queue.close()
+  await meter?.flush()
+  await meter?.close()
+  return { perSecond: tally.perSecond, nodeUs, ...figures }
+}
+
+export function tables (results, { tasks }) {
+  return [1, 10, 50].flatMap(concurrency => {
+    const rows = Object.entries(contenders).filter(([contender]) => results.has({ contender, concurrency })).map(([contender, { label }]) => {
+      const trial = { contender, concurrency }
+      const ratio = other => number(results.ratio(trial, { contender: other, concurrency }, 'perSecond'))
+      return [
+        label, spread(results.values(trial, 'perSecond')), ratio('bare'), ratio('bullmq'),
+        ...['nodeUs', 'redisUs', 'commands', 'bytesIn', 'bytesOut'].map(figure => number(results.median(trial, figure)))
+      ]
+    })
+    return [`### ${tasks.toLocaleString('en')} tasks, concurrency ${concurrency}`, table(HEADS, rows)]
+  })
+}
+
+const HEADS = [
+  '', 'tasks/s', '× `app.inject`', '× BullMQ', 'CPU of Node, µs/task', 'CPU of Redis, µs/task', 'commands/task', 'bytes to Redis/task', 'bytes from Redis/task'
+]
+
+const RIVALS = ['bullmq', 'bee', 'platformatic']
+
+export function goals (results) {
+  return [1, 10, 50].filter(concurrency => results.has({ contender: 'ours', concurrency })).flatMap(concurrency => {
+    const over = (contender, other, figure) => results.ratio({ contender, concurrency }, { contender: other, concurrency }, figure)
+    const rivals = RIVALS.map(rival => over('ours', rival, 'perSecond'))
+    const empty = over('ours', 'bullmq-empty', 'perSecond')
+    return [
+      { goal: `concurrency ${concurrency}: faster than each of the others`, value: `${number(Math.min(...rivals))} × the fastest`, isReached: Math.min(...rivals) > 1 },
+      { goal: `concurrency ${concurrency}: faster than BullMQ without a request`, value: `${number(empty)} ×`, isReached: empty > 1 }
+    ]
+  })
+}

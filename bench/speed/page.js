@@ -1,0 +1,33 @@
+import { Results } from './results.js'
+import { table } from './text.js'
+
+/** Writes what the measures have brought, those that were made. */
+export function pageOf (measures, sections) {
+  const parts = Object.entries(measures).filter(([name]) => sections[name] !== undefined).map(([name, measure]) => partOf(measure, sections[name]))
+  return `# How fast fastify-taskqueue is, beside others
+
+Made by \`npm run bench\`. Each figure is the median of the rounds [least–most], each ratio the median of
+the ratios within a round. In a round each contender is measured once, in processes of its own and with a
+Redis of its own (on a private socket, without persistence), and the order changes from round to round.
+
+Every task is the same request with a body of 200 bytes, to the same route with a schema. The others run it
+by \`app.inject\`, as an app would. Each has its defaults, but that whatever has ended is removed from Redis
+where that can be set (\`removeOnComplete\` of BullMQ, \`removeOnSuccess\` of Bee-Queue, which also sends no
+events, as its README advises; @platformatic/job-queue keeps results for an hour). CPU of Redis and its
+commands are by \`INFO\`: commands that scripts run are counted, and those that measure are not.
+
+${parts.join('\n\n')}
+`
+}
+
+function partOf ({ title, tables, goals }, { environment, rounds }) {
+  const results = new Results(rounds)
+  const reached = goals(results).filter(({ value }) => value !== undefined)
+  const aims = reached.length === 0 ? [] : [table(['goal', 'reached', ''], reached.map(({ goal, value, isReached }) => [goal, value, isReached ? 'yes' : '**no**']))]
+  return [`## ${title}`, saying(environment), ...tables(results, environment), ...aims].join('\n\n')
+}
+
+function saying ({ date, cores, cpu, node, redis, versions, command, rounds }) {
+  return `${date}, ${cores} cores (${cpu}), Node ${node}, Redis ${redis}, ` +
+    `${Object.entries(versions).map(([name, version]) => `${name} ${version}`).join(', ')}. \`${command}\`, ${rounds} ${rounds === 1 ? 'round' : 'rounds'}.`
+}
