@@ -2,12 +2,14 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { parseArgs } from 'node:util'
 import { environmentOf } from './speed/environment.js'
+import * as adding from './speed/measures/adding.js'
+import * as committing from './speed/measures/committing.js'
 import * as drain from './speed/measures/drain.js'
 import { pageOf } from './speed/page.js'
 import { Stage } from './speed/stage.js'
 import { number } from './speed/text.js'
 
-const MEASURES = { drain }
+const MEASURES = { drain, adding, committing }
 
 const { values } = parseArgs({
   options: {
