@@ -1,15 +1,25 @@
 /** Measures how fast tasks are added and run, here and by others, and writes what came out: `npm run bench`. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
 import { environmentOf } from './speed/environment.js'
 import * as adding from './speed/measures/adding.js'
 import * as committing from './speed/measures/committing.js'
+import * as backlog from './speed/measures/backlog.js'
 import * as drain from './speed/measures/drain.js'
+import * as latency from './speed/measures/latency.js'
+import * as memory from './speed/measures/memory.js'
+import * as processes from './speed/measures/processes.js'
+import * as queues from './speed/measures/queues.js'
+import * as requests from './speed/measures/requests.js'
 import { pageOf } from './speed/page.js'
 import { Stage } from './speed/stage.js'
 import { number } from './speed/text.js'
 
-const MEASURES = { drain, adding, committing }
+const MEASURES = { drain, adding, committing, latency, memory, backlog, processes, queues, requests }
+
+/** For one trial. */
+const LONGEST_MS = 5 * 60_000
 
 const { values } = parseArgs({
   options: {
@@ -48,7 +58,7 @@ writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
 
 async function make (name) {
   const measure = MEASURES[name]
-  const limits = { ...options, rounds: Math.min(options.rounds, measure.mostRounds ?? Infinity) }
+  const limits = { ...options, rounds: measure.roundsOf?.(options.rounds) ?? options.rounds }
   const environment = environmentOf(limits, process.argv.slice(2))
   const trials = measure.trials(limits)
   const rounds = []
@@ -67,7 +77,7 @@ async function make (name) {
 async function attempt (name, trial, limits) {
   stage = new Stage(name)
   try {
-    const figures = await MEASURES[name].measure(stage, trial, limits)
+    const figures = await inTime(MEASURES[name].measure(stage, trial, limits))
     console.error(name, ...Object.values(trial), '|', ...Object.entries(figures).map(([figure, value]) => `${figure} ${number(value)}`))
     return figures
   } catch (error) {
@@ -75,5 +85,17 @@ async function attempt (name, trial, limits) {
     console.error(name, ...Object.values(trial), '|', error)
   } finally {
     await stage.end()
+  }
+}
+
+/** Whatever hangs fails, and the rest goes on. */
+async function inTime (figures) {
+  const ending = new AbortController()
+  const late = sleep(LONGEST_MS, undefined, { signal: ending.signal }).then(() => { throw new Error('it has not ended in time') })
+  try {
+    return await Promise.race([figures, late])
+  } finally {
+    ending.abort()
+    late.catch(() => {})
   }
 }

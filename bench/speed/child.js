@@ -14,4 +14,4 @@ const line = {
 
 const { roles } = await import(`./measures/${measure}.js`)
 const result = await roles[role](options, line)
-process.send({ result }, () => { process.exit() })
+process.send({ result: result ?? null }, () => { process.exit() })

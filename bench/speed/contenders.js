@@ -27,35 +27,42 @@ async function inParts (list, run) {
   for (let i = 0; i < list.length; i += AT_ONCE) await run(list.slice(i, i + AT_ONCE))
 }
 
-function adderTo ({ taskqueue }, queue) {
-  const optionsOf = n => ({ queue, payload: payloadOf(n) })
+function adderWith (getApp) {
+  const optionsOf = n => ({ payload: payloadOf(n) })
   return {
-    add: n => taskqueue.add(PATH, optionsOf(n)),
-    addAll: numbers => inParts(numbers, part => taskqueue.transaction(transaction => {
-      for (const n of part) transaction.add(PATH, optionsOf(n))
-    }))
+    add: async n => await (await getApp()).taskqueue.add(PATH, optionsOf(n)),
+    addAll: async numbers => {
+      const { taskqueue } = await getApp()
+      await inParts(numbers, part => taskqueue.transaction(transaction => {
+        for (const n of part) transaction.add(PATH, optionsOf(n))
+      }))
+    }
   }
 }
 
+/** One app that adds, where any is added, and one that consumes: that consumes as soon as it is ready. */
 async function openOurs ({ redis: path, queues = ['default'], concurrency, onTask }, options = {}) {
   const settings = { redis: { path }, queues: Object.fromEntries(queues.map(name => [name, {}])), ...options }
-  const adder = await makeApp(onTask).register(taskqueue, { ...settings, consumer: false })
-  await adder.ready()
-  const app = makeApp(onTask)
+  const [adder, consumer] = [makeApp(onTask), makeApp(onTask)]
+  let opening
+  const openAdder = () => {
+    opening ??= adder.register(taskqueue, { ...settings, consumer: false }).then(() => adder.ready()).then(() => adder)
+    return opening
+  }
   return {
-    ...adderTo(adder, queues[0]),
+    ...adderWith(openAdder),
     async start () {
-      await app.register(taskqueue, { ...settings, consumer: { concurrency } })
-      await app.ready()
+      await consumer.register(taskqueue, { ...settings, consumer: { concurrency } })
+      await consumer.ready()
     },
-    async close () { await Promise.all([adder.close(), app.close()]) }
+    async close () { await Promise.all([adder.close(), consumer.close()]) }
   }
 }
 
 async function openOursLocal ({ concurrency, onTask }) {
   const app = makeApp(onTask)
   await app.register(taskqueue, { consumer: { concurrency } })
-  return { ...adderTo(app), start: () => app.ready(), close: () => app.close() }
+  return { ...adderWith(async () => app), start: () => app.ready(), close: () => app.close() }
 }
 
 /** With its defaults, but that what has ended is removed. */

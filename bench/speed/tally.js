@@ -1,3 +1,5 @@
+import { withResolvers } from './resolvers.js'
+
 /** Sees to it that each of so many tasks runs once, and knows when the first and the last one do. */
 export class Tally {
   #seen
@@ -5,7 +7,7 @@ export class Tally {
   #count = 0
   #repeated = 0
   #onFirst
-  #done = Promise.withResolvers?.() ?? withResolvers()
+  #done = withResolvers()
 
   constructor (total, { onFirst = () => {}, of = total } = {}) {
     this.#total = total
@@ -38,10 +40,4 @@ export class Tally {
   check () {
     if (this.#count !== this.#total || this.#repeated > 0) throw new Error(`${this.#count} runs of ${this.#total} tasks, ${this.#repeated} of them again`)
   }
-}
-
-function withResolvers () {
-  let resolve
-  const promise = new Promise(_resolve => { resolve = _resolve })
-  return { promise, resolve }
 }
