@@ -13,6 +13,7 @@ import * as processes from './speed/measures/processes.js'
 import * as queues from './speed/measures/queues.js'
 import * as requests from './speed/measures/requests.js'
 import { pageOf } from './speed/page.js'
+import { plotOf } from './speed/plot.js'
 import { Stage } from './speed/stage.js'
 import { number } from './speed/text.js'
 
@@ -55,6 +56,7 @@ if (!values.render) {
   }
 }
 writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
+if (sections.drain !== undefined) writeFileSync(file('speed.svg'), plotOf(sections.drain))
 
 async function make (name) {
   const measure = MEASURES[name]

@@ -16,7 +16,7 @@ export const contenders = {
   bullmq: { label: 'BullMQ', usesRedis: true, open: place => openBullMQ(place, inject) },
   'bullmq-empty': { label: 'BullMQ, empty handler', usesRedis: true, open: openEmptyBullMQ },
   bee: { label: 'Bee-Queue', usesRedis: true, open: openBee },
-  platformatic: { label: '@platformatic/job-queue', usesRedis: true, open: place => openPlatformatic(place, new RedisStorage({ url: place.redis })) },
+  platformatic: { label: '@platformatic/job-queue', usesRedis: true, open: place => openPlatformatic(place, new RedisStorage({ url: place.redis, keyPrefix: `${place.queues?.[0] ?? 'jq'}:` })) },
   'platformatic-local': { label: '@platformatic/job-queue, in memory', open: place => openPlatformatic(place, new MemoryStorage()) }
 }
 
@@ -94,17 +94,17 @@ function openEmptyBullMQ (place) {
 }
 
 /** As its README advises where nobody waits for results, and with what has ended removed. */
-async function openBee ({ redis: path, concurrency, onTask }) {
+async function openBee ({ redis: path, queues: [name] = ['default'], concurrency, onTask }) {
   const app = makeApp(onTask)
   await app.ready()
   const settings = { redis: { path }, getEvents: false, sendEvents: false, storeJobs: false, removeOnSuccess: true }
-  const queue = await new BeeQueue('default', { ...settings, isWorker: false }).ready()
+  const queue = await new BeeQueue(name, { ...settings, isWorker: false }).ready()
   let worker
   return {
     add: n => queue.createJob(payloadOf(n)).save(),
     addAll: numbers => inParts(numbers, part => queue.saveAll(part.map(n => queue.createJob(payloadOf(n))))),
     async start () {
-      worker = await new BeeQueue('default', settings).ready()
+      worker = await new BeeQueue(name, settings).ready()
       worker.process(concurrency, ({ data }) => inject(app, data))
     },
     async close () {

@@ -3,7 +3,7 @@ import { table } from './text.js'
 
 /** Writes what the measures have brought, those that were made. */
 export function pageOf (measures, sections) {
-  const parts = Object.entries(measures).filter(([name]) => sections[name] !== undefined).map(([name, measure]) => partOf(measure, sections[name]))
+  const parts = Object.entries(measures).filter(([name]) => sections[name] !== undefined).map(([name, measure]) => partOf(measure, sections[name], sections))
   return `# How fast fastify-taskqueue is, beside others
 
 Made by \`npm run bench\`. Each figure is the median of the rounds [least–most], each ratio the median of
@@ -20,11 +20,12 @@ ${parts.join('\n\n')}
 `
 }
 
-function partOf ({ title, tables, goals }, { environment, rounds }) {
+function partOf ({ title, tables, goals }, { environment, rounds }, sections) {
   const results = new Results(rounds)
-  const reached = goals(results).filter(({ value }) => value !== undefined)
+  const others = Object.fromEntries(Object.entries(sections).map(([name, { rounds }]) => [name, new Results(rounds)]))
+  const reached = goals(results, others).filter(({ value }) => value !== undefined)
   const aims = reached.length === 0 ? [] : [table(['goal', 'reached', ''], reached.map(({ goal, value, isReached }) => [goal, value, isReached ? 'yes' : '**no**']))]
-  return [`## ${title}`, saying(environment), ...tables(results, environment), ...aims].join('\n\n')
+  return [`## ${title}`, saying(environment), ...tables(results, environment, others), ...aims].join('\n\n')
 }
 
 function saying ({ date, cores, cpu, node, redis, versions, command, rounds }) {

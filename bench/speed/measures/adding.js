@@ -48,8 +48,8 @@ export const roles = {
 
 const HEADS = ['', 'tasks/s', '× BullMQ', '× Bee-Queue', 'µs/task', 'CPU of Node, µs/task', 'CPU of Redis, µs/task', 'commands/task', 'bytes to Redis/task']
 
-export function tables (results) {
-  return Object.entries(WAYS).flatMap(([way, { title }]) => {
+export function tables (results, _environment, { drain }) {
+  const ways = Object.entries(WAYS).flatMap(([way, { title }]) => {
     const rows = ADDERS.map(contender => ({ contender, way })).filter(trial => results.has(trial)).map(trial => [
       contenders[trial.contender].label,
       spread(results.values(trial, 'perSecond')),
@@ -58,13 +58,34 @@ export function tables (results) {
     ])
     return [`### ${title}, of ${payloadBytes} bytes`, table(HEADS, rows)]
   })
+  if (drain === undefined) return ways
+  const rows = ['ours', 'bullmq', 'bee', 'platformatic'].map(contender => [
+    contenders[contender].label, ...CONCURRENCIES.map(concurrency => number(commandsOf(contender, concurrency, results, drain)))
+  ])
+  return [
+    ...ways, '### Added one at a time, and run',
+    table(['commands/task in all', ...CONCURRENCIES.map(concurrency => `run at concurrency ${concurrency}`)], rows)
+  ]
+}
+
+const CONCURRENCIES = [1, 10, 50]
+
+function commandsOf (contender, concurrency, results, drain) {
+  const [adding, running] = [[results, { contender, way: 'single' }], [drain, { contender, concurrency }]]
+    .map(([results, trial]) => results.has(trial) ? results.median(trial, 'commands') : NaN)
+  return adding + running
 }
 
 const payloadBytes = JSON.stringify(payloadOf(0)).length
 
-export function goals (results) {
-  return Object.entries(WAYS).filter(([way]) => results.has({ contender: 'ours', way })).map(([way, { title }]) => {
+export function goals (results, { drain }) {
+  const faster = Object.entries(WAYS).filter(([way]) => results.has({ contender: 'ours', way })).map(([way, { title }]) => {
     const least = Math.min(...['bullmq', 'bee'].map(contender => results.ratio({ contender: 'ours', way }, { contender, way }, 'perSecond')))
     return { goal: `${title}: faster than BullMQ and Bee-Queue`, value: `${number(least)} × the faster one`, isReached: least > 1 }
   })
+  const commands = CONCURRENCIES.map(concurrency => drain === undefined ? NaN : commandsOf('ours', concurrency, results, drain))
+  if (commands.some(count => Number.isNaN(count))) return faster
+  return [...faster, {
+    goal: 'a task takes 8 commands at most, added one at a time and run', value: `${number(Math.min(...commands))} to ${number(Math.max(...commands))}`, isReached: Math.max(...commands) <= 8
+  }]
 }

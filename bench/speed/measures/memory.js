@@ -4,6 +4,7 @@ import { contenders } from '../contenders.js'
 import { range } from '../statistics.js'
 import { Tally } from '../tally.js'
 import { number, spread, table } from '../text.js'
+import { warmUp } from '../warm-up.js'
 
 export const title = 'Memory of Redis'
 export const roundsOf = rounds => Math.min(rounds, 2)
@@ -26,7 +27,7 @@ export const roles = {
       await sleep(200)
       return Number(/^used_memory:(\d+)/m.exec(await client.info('memory'))[1])
     }
-    await pass(contender, redis, 500)
+    await warmUp(contender, { redis, concurrency: 10 })
     await client.flushall()
     // The same connections are open at each look.
     const idle = await contenders[contender].open({ redis, concurrency: 10, onTask () {} })
@@ -44,15 +45,6 @@ export const roles = {
     const keys = await client.dbsize()
     return { bytes: (full - before) / tasks, leftBytes: after - before, keys }
   }
-}
-
-async function pass (contender, redis, tasks) {
-  const tally = new Tally(tasks)
-  const queue = await contenders[contender].open({ redis, concurrency: 10, onTask: tally.note })
-  await queue.addAll(range(tasks))
-  await queue.start()
-  await tally.done
-  await queue.close()
 }
 
 export function tables (results, { tasks }) {

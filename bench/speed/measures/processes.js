@@ -1,9 +1,9 @@
 import { nowUs } from '../clock.js'
 import { contenders } from '../contenders.js'
 import { RedisMeter } from '../meter.js'
-import { withResolvers } from '../resolvers.js'
 import { range } from '../statistics.js'
 import { number, spread, table } from '../text.js'
+import { warmUp } from '../warm-up.js'
 
 export const title = 'One process and two'
 
@@ -52,7 +52,7 @@ export const roles = {
       if (count === 0) first = last
       count++
     }
-    await warmUp(contender, redis)
+    await warmUp(contender, { redis, concurrency: CONCURRENCY })
     line.tell('warm')
     await line.hear()
     const queue = await contenders[contender].open({ redis, concurrency: CONCURRENCY, onTask })
@@ -62,16 +62,6 @@ export const roles = {
     clearInterval(telling)
     return { count, first, last }
   }
-}
-
-async function warmUp (contender, redis) {
-  let left = 500
-  const { promise, resolve } = withResolvers()
-  const queue = await contenders[contender].open({ redis, queues: [`warm-up-${process.pid}`], concurrency: CONCURRENCY, onTask () { if (--left === 0) resolve() } })
-  await queue.addAll(range(500))
-  await queue.start()
-  await promise
-  await queue.close()
 }
 
 export function tables (results) {
