@@ -69,7 +69,7 @@ async function make (name) {
     const entries = []
     for (const trial of [...trials.slice(first), ...trials.slice(0, first)]) {
       const figures = await attempt(name, trial, limits)
-      if (figures !== undefined) entries.push({ trial, figures })
+      if (figures !== undefined) entries.push({ trial, figures: rounded(figures) })
     }
     rounds.push(entries)
   }
@@ -88,6 +88,10 @@ async function attempt (name, trial, limits) {
   } finally {
     await stage.end()
   }
+}
+
+function rounded (figures) {
+  return Object.fromEntries(Object.entries(figures).map(([figure, value]) => [figure, Number(value.toPrecision(6))]))
 }
 
 /** Whatever hangs fails, and the rest goes on. */

@@ -2,8 +2,8 @@ import { contenders } from './contenders.js'
 import { Results } from './results.js'
 import { number } from './text.js'
 
-const WIDTH = 760
-const LEFT = 235
+const WIDTH = 780
+const LEFT = 250
 const RIGHT = 70
 const ROW = 19
 const BAR = 13
