@@ -26,7 +26,7 @@ export async function measure (stage, { contender, queues }, { quick }) {
   const idler = stage.play('idler', { contender, redis: path, queues })
   await idler.hear()
   const made = await connections() - others
-  await sleep(windowMs / 2)
+  await sleep(windowMs)
 
   await meter.start()
   idler.tell('begin')

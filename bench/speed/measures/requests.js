@@ -19,7 +19,7 @@ export function trials () {
 /** Two processes take turns, one with the plugin and one without. */
 export async function measure (stage, { route }, { quick }) {
   const { path } = await stage.redis()
-  const [blocks, requests] = quick ? [4, 200] : [40, 2000]
+  const [blocks, requests] = quick ? [4, 200] : [100, 1000]
   const servers = ['with', 'without'].map(plugin => ({ actor: stage.play('server', { redis: plugin === 'with' ? path : undefined, route, requests }), us: [], cpuUs: [] }))
   for (const { actor } of servers) await actor.hear()
   for (const block of range(blocks)) {
