@@ -49,14 +49,19 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
   })
 }
 
-if (!values.render) {
+if (values.render) render()
+else {
   for (const name of wanted) {
     sections[name] = await make(name)
     writeFileSync(file('speed.json'), `${JSON.stringify(sections, undefined, 1)}\n`)
+    render()
   }
 }
-writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
-if (sections.drain !== undefined) writeFileSync(file('speed.svg'), plotOf(sections.drain))
+
+function render () {
+  writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
+  if (sections.drain !== undefined) writeFileSync(file('speed.svg'), plotOf(sections.drain))
+}
 
 async function make (name) {
   const measure = MEASURES[name]
