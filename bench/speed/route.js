@@ -7,7 +7,7 @@ export function payloadOf (n) {
   return { n: 1_000_000 + n, text: TEXT }
 }
 
-const TEXT = 'x'.repeat(176)
+const TEXT = 'x'.repeat(177)
 
 const schema = {
   body: {
