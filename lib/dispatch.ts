@@ -49,7 +49,9 @@ export async function dispatch (app: FastifyInstance, exchanger: Exchanger, desc
   const { task } = context
   return await new Promise<Outcome>(resolve => {
     let exchange: Exchange | undefined
+    let isOver = false
     const finish = (outcome: Outcome) => {
+      isOver = true
       task.signal.removeEventListener('abort', abort)
       resolve(outcome)
     }
@@ -67,7 +69,7 @@ export async function dispatch (app: FastifyInstance, exchanger: Exchanger, desc
       response.once('finish', () => { finish(outcomeOf(response, context)) })
       // One after its end is only about what nobody waits for.
       response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
-      response.once('close', () => { fail(new Error('response destroyed before completion')) })
+      response.once('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
       try {
         app.routing(request, response)
       } catch (error) {

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer'
 import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
 import { checkUserId } from './inheritance.js'
@@ -43,13 +44,12 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
 const VERSION = 1
 
 function toJson ({ id, payload, depth, ...rest }: Task): string {
-  // Most payloads are text, and text is shorter and legible.
-  const text = payload?.toString()
   return JSON.stringify({
     v: VERSION,
     ...rest,
     ...depth > 1 && { depth },
-    ...payload !== undefined && (Buffer.from(text!).equals(payload) ? { text } : { base64: payload.toString('base64') })
+    // Most payloads are text, and text is shorter and legible.
+    ...payload !== undefined && (isUtf8(payload) ? { text: payload.toString() } : { base64: payload.toString('base64') })
   })
 }
 

@@ -1,4 +1,4 @@
-import { randomBytes } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import {
   FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
@@ -128,6 +128,7 @@ export function checkMethod (method: unknown): asserts method is TaskMethod {
 export function canonicalUrl (url: unknown, query?: AddOptions['query']): string {
   // Without its query, which may hold what is nobody's business.
   const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(typeof url === 'string' ? url.split('?', 1)[0] : url))
+  if (query === undefined && typeof url === 'string' && PLAIN_PATH.test(url)) return url
   if (typeof url !== 'string' || !/^\/(?!\/)/.test(url)) throw refuse("a path of this app, starting with one '/'")
   // eslint-disable-next-line no-control-regex
   if (/[\\#\u0000-\u001f\u007f]/.test(url)) throw refuse('free of backslashes, fragments and control characters')
@@ -157,6 +158,9 @@ export function canonicalUrl (url: unknown, query?: AddOptions['query']): string
   if (extra.size === 0) return pathname + search
   return `${pathname}${searchParams.size === 0 ? '?' : `${search}&`}${extra}`
 }
+
+/** A path that is in canonical form already, as most are. */
+const PLAIN_PATH = /^(?:\/[\w~-][\w.~-]*)+\/?$/
 
 /**
  * Headers that are between the two ends of one connection (RFC 9110 §7.6.1), that the
@@ -268,10 +272,7 @@ export function uuidv7 (now = Date.now()): string {
     lastMs++
     sequence = 0
   }
-  const bytes = randomBytes(16)
-  bytes.writeUIntBE(lastMs, 0, 6)
-  bytes.writeUInt16BE(0x7000 | sequence, 6)
-  bytes[8] = 0x80 | (bytes[8]! & 0x3f)
-  const hex = bytes.toString('hex')
-  return `${hex.slice(0, 8)}-${hex.slice(8, 12)}-${hex.slice(12, 16)}-${hex.slice(16, 20)}-${hex.slice(20)}`
+  const hex = lastMs.toString(16).padStart(12, '0')
+  // The rest of one of version 4 is random as well.
+  return `${hex.slice(0, 8)}-${hex.slice(8)}-7${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
 }
