@@ -42,6 +42,14 @@ t.test('what Node says of a request is the same', async t => {
     { title: 'of headers that are kept apart', headers: { 'x-two': 'a, b' }, handler: async ({ raw }, _reply, { see }) => { see({ ...raw.headersDistinct }) }, asServer: 'light-my-request has no headersDistinct' },
     { title: 'of trailers', method: 'POST', payload: 'text', handler: async ({ raw }, _reply, { see }) => { see(raw.trailers, raw.rawTrailers) }, asServer: 'light-my-request has no trailers' },
     { title: 'that it is complete', method: 'POST', payload: 'text', handler: async ({ raw }, _reply, { see }) => { see(raw.complete) }, asServer: 'light-my-request does not say so' },
+    {
+      title: 'of a socket that is tuned',
+      handler: async ({ socket }, _reply, { see }) => {
+        see(typeof socket.address(), socket.setNoDelay() === socket, socket.setKeepAlive(true, 1000) === socket, socket.ref() === socket, socket.unref() === socket)
+        see(socket.pause() === socket, socket.resume() === socket)
+      },
+      asServer: 'light-my-request has no such methods'
+    },
     { title: 'of its socket', handler: async ({ socket, raw, raw: { socket: { remoteAddress, remoteFamily } } }, reply, { see }) => { see(remoteAddress, remoteFamily, socket.destroyed, raw.socket === reply.raw.socket) }, asServer: 'light-my-request has an event emitter with an address' },
     { title: 'of its encryption', handler: async ({ socket, protocol }, _reply, { see }) => { see((socket as { encrypted?: boolean }).encrypted, protocol) } }
   ])
