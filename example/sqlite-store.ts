@@ -4,53 +4,79 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  DEAD_LIMIT, storeConformance, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement,
-  type Store, type Turn, type TurnResult
+  DEAD_LIMIT, RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
 
 /**
- * `position` gives the order in which tasks are claimed, and died. `due` is 0 while a task
- * waits, the time until which it is delayed or leased, and null when it is dead, so that
- * the least tells when there is something to claim.
+ * `position` gives the order in which tasks are claimed, and have ended. `due` is 0 while a
+ * task waits, the time until which it is delayed or leased, and null when it has ended, so
+ * that the least tells when there is something to claim. A task expires at `expires`, until
+ * an attempt at it counts, and is kept until `kept` when it has ended; null: for good. `next`
+ * is what replaces a running task when its attempt has ended.
+ *
+ * A mark is something to remember for a while: that a queue is paused, an id is awaited or
+ * keeps others out, or a lease was lost because its task was cancelled.
  */
 const schema = `
   CREATE TABLE IF NOT EXISTS task (
     position INTEGER PRIMARY KEY,
     queue TEXT NOT NULL, id TEXT NOT NULL, message TEXT NOT NULL,
-    state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead')),
-    due INTEGER,
+    state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired')),
+    due INTEGER, expires INTEGER, ended INTEGER, kept INTEGER,
     fence INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
     suspect INTEGER NOT NULL DEFAULT 0,
-    reason TEXT,
+    records TEXT NOT NULL DEFAULT '[]', reason TEXT, progress TEXT, next TEXT,
     UNIQUE (queue, id)
   );
-  CREATE INDEX IF NOT EXISTS task_due ON task (queue, due)`
+  CREATE INDEX IF NOT EXISTS task_due ON task (queue, due);
+  CREATE INDEX IF NOT EXISTS task_state ON task (queue, state, position);
+  CREATE INDEX IF NOT EXISTS task_expires ON task (queue, expires);
+  CREATE TABLE IF NOT EXISTS task_mark (
+    queue TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('paused', 'awaited', 'deduped', 'cancelled')), name TEXT NOT NULL, until INTEGER NOT NULL,
+    PRIMARY KEY (queue, kind, name)
+  )`
 
 const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
 const last = '(SELECT max(position) + 1 FROM task)'
-const held = "queue = :queue AND id = :id AND fence = :fence AND state = 'running'"
+const one = 'queue = :queue AND id = :id'
+const held = `${one} AND fence = :fence AND state = 'running'`
+const record = (value: string) =>
+  `records = json_insert(iif(json_array_length(records) < ${RECORD_LIMIT}, records, json_remove(records, '$[0]')), '$[#]', ${value})`
+const ended = (state: State) => `state = '${state}', due = NULL, expires = NULL, next = NULL, progress = NULL, position = ${last}, ended = ${now}`
+/** The state that is shown: what is delayed and has become due waits. */
+const shown = `iif(state = 'delayed' AND due <= ${now}, 'waiting', state)`
+const isKept = `(kept IS NULL OR kept > ${now})`
+const order = {
+  waiting: 'suspect DESC, due, position', delayed: 'due, position', running: 'due, position', dead: 'position DESC', done: 'position DESC', cancelled: 'position DESC', expired: 'position DESC'
+}
 
 const carryOut = {
-  done: 'DELETE FROM task',
+  done: `${ended('done')}, kept = ${now} + :keptMs, message = '', reason = NULL`,
   // It still has the position of a task that was first in line.
-  release: "UPDATE task SET state = 'waiting', due = 0",
-  unseen: "UPDATE task SET state = 'waiting', due = 0, attempt = attempt - 1",
-  retry: `UPDATE task SET state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
-  dead: `UPDATE task SET state = 'dead', due = NULL, position = ${last}, reason = :reason`
+  release: "state = 'waiting', due = 0",
+  retry: `state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
+  dead: `${ended('dead')}, reason = :reason`,
+  follow: `
+    message = next->>'message', expires = next->>'expires', next = NULL, retries = 0, deaths = 0, suspect = 0, reason = NULL, progress = NULL, position = ${last},
+    state = iif(next->>'due' > ${now}, 'delayed', 'waiting'), due = iif(next->>'due' > ${now}, next->>'due', 0)`
 }
 
 /**
  * Keeps tasks in a table next to the app's own ones: what an app adds within a transaction
  * of its database is committed with it, and rolled back with it.
  *
- * It serves the one process that has the file open. So watchers are functions, and leases
- * go by the time of day: none can run out because others lost touch with the store. Only a
- * process that stands still for longer than a lease may see its own tasks handed out again.
+ * It serves the one process that has the file open. So watchers are functions, what is under
+ * way to be committed is kept in memory, and leases go by the time of day: none can run out
+ * because others lost touch with the store. Only a process that stands still for longer than
+ * a lease may see its own tasks handed out again.
  */
 export class SqliteStore implements Store {
   readonly #db: Database
-  readonly #watchers = new Map<string, Array<() => void>>()
+  readonly #listeners = new Map<string, Array<(news: News) => void>>()
+  /** Ids that a commit under way has taken, until it is concluded. */
+  readonly #reserved = new Map<string, Promise<void>>()
 
   /** Leaves it to the app to close the database. */
   constructor (db: Database) {
@@ -64,106 +90,278 @@ export class SqliteStore implements Store {
   /** This process keeps what is prepared; that the database can be written to is vote enough. */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     this.#run('DELETE FROM task WHERE false')
+    const named = tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)
+    for (let name; (name = named.find(name => this.#reserved.has(name))) !== undefined;) await this.#reserved.get(name)
+    const isKeptOut = this.#decide(tasks)
+    const taken = tasks.filter((_, index) => !isKeptOut[index])
+    const free = this.#reserve(taken)
     return {
-      commit: async () => { this.#atomically(() => { this.#add(tasks) }) },
-      rollback () {}
+      keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ id }) => id),
+      commit: async () => {
+        try {
+          this.#atomically(() => { this.#add(taken) })
+        } finally {
+          free()
+        }
+      },
+      rollback: free
     }
   }
 
-  async turn (queue: string, { settlements, limit, alone, leaseMs }: Turn): Promise<TurnResult> {
+  /** Whether each is kept out; throws if one is refused. */
+  #decide (tasks: readonly NewTask[]): boolean[] {
+    const names = new Set<string>()
+    return tasks.map(task => {
+      const name = nameOf(task)
+      const isDuplicate = names.has(name) || this.#keepsOut(task)
+      names.add(name)
+      if (isDuplicate && task.onDuplicate === 'reject') throw new errorCodes.FST_TASKQUEUE_DUPLICATE(task.id)
+      return isDuplicate && task.onDuplicate === 'keep'
+    })
+  }
+
+  #reserve (tasks: readonly NewTask[]): () => void {
+    const names = tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)
+    let conclude: () => void
+    const concluded = new Promise<void>(resolve => { conclude = resolve })
+    for (const name of names) this.#reserved.set(name, concluded)
+    return () => {
+      for (const name of names) this.#reserved.delete(name)
+      conclude()
+    }
+  }
+
+  async turn (queue: string, { settlements, limit, alone, leaseMs, keep }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
-      const settled = settlements.map(settlement => this.#settle(queue, settlement))
-      this.#sweep(queue)
-      const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
-        SELECT id, message, attempt + 1 AS attempt, retries, deaths, suspect
-        FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
-      { queue, suspect: Number(alone), limit: alone ? Math.min(limit, 1) : limit })
-      const fence = randomInt(2 ** 48 - 1)
-      const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
-      // In one statement, so that they expire together.
-      this.#run(`
-        UPDATE task SET state = 'running', due = ${now} + :leaseMs, fence = :fence, attempt = attempt + 1
-        WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`, { queue, leaseMs, fence, ids: JSON.stringify(leases.map(({ id }) => id)) })
+      const settled = settlements.map(settlement => this.#settle(queue, settlement, keep))
+      const leases = limit > 0 ? this.#claim(queue, alone ? 1 : limit, alone, leaseMs, keep) : []
+      this.#trim(queue, keep)
       return { settled, leases, outlook: this.#outlook(queue) }
     })
   }
 
+  #claim (queue: string, limit: number, alone: boolean, leaseMs: number, keep: Keep): Lease[] {
+    this.#sweep(queue, keep)
+    if (this.#hasMark(queue, 'paused')) return []
+    const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
+      SELECT id, message, attempt + 1 AS attempt, retries, deaths, suspect
+      FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
+    { queue, suspect: Number(alone), limit })
+    const fence = randomInt(2 ** 48 - 1)
+    const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
+    // In one statement, so that they expire together.
+    this.#run(`UPDATE task SET state = 'running', due = ${now} + :leaseMs, fence = :fence, attempt = attempt + 1
+      WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`,
+    { queue, leaseMs, fence, ids: JSON.stringify(leases.map(({ id }) => id)) })
+    return leases
+  }
+
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    return this.#atomically(() => holdings.map(({ queue, leases, leaseMs }) => ({
-      lost: leases.map(({ id, fence }) => ({ queue, id, fence, leaseMs }))
-        .filter(lease => this.#run(`UPDATE task SET due = max(due, ${now} + :leaseMs) WHERE ${held}`, lease) === 0)
-        .map(({ id }) => id),
-      outlook: this.#outlook(queue)
-    })))
+    return this.#atomically(() => holdings.map(({ queue, leases, leaseMs }) => {
+      const lost = leases.filter(({ id, fence }) =>
+        this.#run(`UPDATE task SET due = max(due, ${now} + :leaseMs) WHERE ${held}`, { queue, id, fence, leaseMs }) === 0)
+      return {
+        lost: lost.map(({ id }) => id),
+        cancelled: lost.filter(lease => this.#hasMark(queue, 'cancelled', leaseOf(lease))).map(({ id }) => id),
+        outlook: this.#outlook(queue)
+      }
+    }))
   }
 
-  async watch (queue: string, wake: () => void): Promise<void> {
-    this.#watchers.set(queue, [...this.#watchers.get(queue) ?? [], wake])
+  async watch (queue: string, listener: (news: News) => void): Promise<void> {
+    this.#listeners.set(queue, [...this.#listeners.get(queue) ?? [], listener])
   }
 
-  async counts (queue: string): Promise<Counts> {
-    return this.#all<Counts>(`
+  async counts (queue: string): Promise<Counts & { readonly paused: boolean }> {
+    const [counts] = this.#all<Counts>(`
       SELECT
-        count(*) FILTER (WHERE state = 'waiting' OR state = 'delayed' AND due <= ${now}) AS waiting,
-        count(*) FILTER (WHERE state = 'delayed' AND due > ${now}) AS delayed,
+        count(*) FILTER (WHERE ${shown} = 'waiting') AS waiting,
+        count(*) FILTER (WHERE ${shown} = 'delayed') AS delayed,
         count(*) FILTER (WHERE state = 'running') AS running,
         count(*) FILTER (WHERE state = 'dead') AS dead
-      FROM task WHERE queue = :queue`, { queue })[0]!
+      FROM task WHERE queue = :queue`, { queue })
+    return { ...counts!, paused: this.#hasMark(queue, 'paused') }
   }
 
-  async purge (queue: string): Promise<number> {
-    return this.#run("DELETE FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed')", { queue })
+  async find (queues: readonly string[], id: string, awaitMs = 0): Promise<Found | undefined> {
+    for (const queue of queues) {
+      const [found] = this.#show(`${one} AND ${isKept}`, { queue, id })
+      if (found === undefined) continue
+      if (awaitMs > 0 && found.endedAt === undefined) this.#mark(queue, 'awaited', id, awaitMs)
+      return found
+    }
+    return undefined
+  }
+
+  async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
+    return this.#show(`queue = :queue AND ${shown} = :state AND ${isKept} ORDER BY ${order[state]} LIMIT :limit OFFSET :offset`, { queue, state, offset, limit })
+  }
+
+  async steer (queue: string, steering: Order): Promise<number> {
+    const changed = this.#atomically(() => this.#steer(queue, steering))
+    if (changed > 0 || steering.kind === 'resume') this.#tell(queue, { kind: 'work' })
+    return changed
+  }
+
+  #steer (queue: string, steering: Order): number {
+    switch (steering.kind) {
+      case 'cancel': return this.#cancel(queue, steering.ids, steering.keep)
+      case 'schedule': return this.#each(queue, steering.ids, `
+        UPDATE task SET
+          position = iif(state = 'waiting', position, ${last}), state = iif(:due > ${now}, 'delayed', 'waiting'), due = iif(:due > ${now}, :due, 0)
+        WHERE ${one} AND state IN ('waiting', 'delayed') AND suspect = 0`, { due: dueOf(steering, Date.now()) })
+      case 'redrive': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `
+        UPDATE task SET state = 'waiting', due = 0, ended = NULL, retries = 0, deaths = 0, suspect = 0, position = ${last} WHERE ${one} AND state = 'dead'`)
+      case 'remove': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `DELETE FROM task WHERE ${one} AND state = 'dead'`)
+      case 'purge': return this.#run("DELETE FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed')", { queue })
+      case 'pause':
+        this.#mark(queue, 'paused')
+        return 0
+      case 'resume':
+        this.#run("DELETE FROM task_mark WHERE queue = :queue AND kind = 'paused'", { queue })
+        return 0
+    }
+  }
+
+  #deadIn (queue: string): string[] {
+    return this.#all<Held>("SELECT id FROM task WHERE queue = :queue AND state = 'dead' ORDER BY position", { queue }).map(({ id }) => id)
+  }
+
+  #cancel (queue: string, ids: readonly string[], keep: Keep): number {
+    const cancelled = ids.filter(id => {
+      const [lease] = this.#all<Held & { leftMs: number }>(`SELECT id, fence, due - ${now} AS leftMs FROM task WHERE ${one} AND state = 'running'`, { queue, id })
+      if (lease !== undefined) {
+        this.#mark(queue, 'cancelled', leaseOf(lease), lease.leftMs)
+        this.#tell(queue, { kind: 'change' })
+      }
+      return this.#end(queue, id, 'cancelled', keep)
+    })
+    this.#trim(queue, keep)
+    return cancelled.length
+  }
+
+  async note (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
+    return this.#run(`UPDATE task SET progress = :progress WHERE ${held}`, { queue, id, fence, progress }) > 0
   }
 
   async close (): Promise<void> {
-    this.#watchers.clear()
+    this.#listeners.clear()
+  }
+
+  #keepsOut ({ queue, id, onDuplicate }: NewTask): boolean {
+    if (onDuplicate === 'replace') return false
+    const known = this.#all(`
+      SELECT 1 FROM task WHERE ${one} AND (state = 'running' OR state IN ('waiting', 'delayed') AND (expires IS NULL OR expires > ${now}))`, { queue, id })
+    return known.length > 0 || (onDuplicate !== undefined && this.#hasMark(queue, 'deduped', id))
   }
 
   #add (tasks: readonly NewTask[]): void {
-    const time = Date.now()
-    for (const { queue, id, message, delayMs = 0, runAt = time + delayMs } of tasks) {
-      const [state, due] = runAt > time ? ['delayed', runAt] : ['waiting', 0]
-      this.#run("DELETE FROM task WHERE queue = :queue AND id = :id AND state = 'dead'", { queue, id })
-      this.#run(`
-        INSERT INTO task (queue, id, message, state, due) VALUES (:queue, :id, :message, :state, :due)
-        ON CONFLICT (queue, id) DO NOTHING`, { queue, id, message, state, due })
-      this.#wake(queue)
+    for (const task of tasks) {
+      const { queue, id, message, expiresMs } = task
+      if (this.#keepsOut(task)) continue
+      const time = Date.now()
+      const due = dueOf(task, time)
+      const expires = expiresMs === undefined ? null : Math.ceil(time + expiresMs)
+      if (this.#run(`UPDATE task SET next = :next WHERE ${one} AND state = 'running'`, { queue, id, next: JSON.stringify({ message, due, expires }) }) === 0) {
+        this.#run(`DELETE FROM task WHERE ${one}`, { queue, id })
+        this.#run('INSERT INTO task (queue, id, message, state, due, expires) VALUES (:queue, :id, :message, :state, :due, :expires)',
+          { queue, id, message, expires, ...due > time ? { state: 'delayed', due } : { state: 'waiting', due: 0 } })
+      }
+      this.#tell(queue, { kind: 'work' })
     }
   }
 
-  #settle (queue: string, { lease: { id, fence }, verdict, chain = [] }: Settlement): boolean {
+  #settle (queue: string, { lease: { id, fence }, verdict, chain = [], record: text, dedupeMs = 0 }: Settlement, keep: Keep): boolean {
+    const [row] = this.#all<{ next: string | null }>(`SELECT next FROM task WHERE ${held}`, { queue, id, fence })
+    if (row === undefined) return false
     const { kind, unseen, ...rest } = { unseen: false, ...verdict }
-    if (this.#run(`${carryOut[unseen ? 'unseen' : kind]} WHERE ${held}`, { queue, id, fence, ...rest }) === 0) return false
+    if (text !== undefined) this.#run(`UPDATE task SET ${record(':text')} WHERE ${one}`, { queue, id, text })
+    this.#run(`UPDATE task SET ${unseen ? 'attempt = attempt - 1' : 'expires = NULL'} WHERE ${one}`, { queue, id })
+    if (row.next !== null) {
+      this.#run(`UPDATE task SET ${carryOut.follow} WHERE ${one}`, { queue, id })
+    } else {
+      this.#run(`UPDATE task SET ${carryOut[kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
+      if (kind === 'done' && dedupeMs > 0) this.#mark(queue, 'deduped', id, dedupeMs)
+      if (kind === 'done' || kind === 'dead') this.#tellEnd(queue, id)
+    }
     this.#add(chain)
-    if (kind === 'release' || kind === 'retry') this.#wake(queue)
+    this.#tell(queue, { kind: 'work' })
     return true
   }
 
-  /** Does what time demands: leases expire, delayed tasks become due, old dead letters go. */
-  #sweep (queue: string): void {
+  /** Ends a task that has not been settled. */
+  #end (queue: string, id: string, state: 'cancelled' | 'expired', { ms }: Keep): boolean {
+    const isEnded = this.#run(`UPDATE task SET ${ended(state)}, kept = ${now} + :ms WHERE ${one} AND state IN ('waiting', 'delayed', 'running')`, { queue, id, ms }) > 0
+    if (isEnded) this.#tellEnd(queue, id)
+    return isEnded
+  }
+
+  /** Does what time demands: leases expire, tasks expire or become due. */
+  #sweep (queue: string, keep: Keep): void {
     this.#run(`
-      UPDATE task SET state = 'waiting', due = 0, deaths = deaths + suspect, suspect = 1
+      UPDATE task SET
+        state = 'waiting', due = 0, expires = NULL, deaths = deaths + suspect, suspect = 1, ${record('NULL')},
+        message = coalesce(next->>'message', message), retries = iif(next IS NULL, retries, 0), next = NULL
       WHERE queue = :queue AND state = 'running' AND due <= ${now}`, { queue })
+    const expired = this.#all<{ id: string }>(`
+      SELECT id FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed') AND expires <= ${now} ORDER BY expires, position`, { queue })
+    for (const { id } of expired) this.#end(queue, id, 'expired', keep)
     const due = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state = 'delayed' AND due <= ${now} ORDER BY due, position`, { queue })
-    for (const { id } of due) {
-      this.#run(`UPDATE task SET state = 'waiting', due = 0, position = ${last} WHERE queue = :queue AND id = :id`, { queue, id })
+    this.#each(queue, due.map(({ id }) => id), `UPDATE task SET state = 'waiting', due = 0, position = ${last} WHERE ${one}`)
+  }
+
+  /** Forgets what has ended too long ago. */
+  #trim (queue: string, { count, ms }: Keep): void {
+    for (const [states, limit] of [["'dead'", DEAD_LIMIT], ["'done', 'cancelled', 'expired'", count]] as const) {
+      this.#run(`
+        DELETE FROM task WHERE queue = :queue AND state IN (${states}) AND position <= (
+          SELECT position FROM task WHERE queue = :queue AND state IN (${states}) ORDER BY position DESC LIMIT 1 OFFSET :limit)`, { queue, limit })
     }
-    this.#run(`
-      DELETE FROM task WHERE queue = :queue AND state = 'dead' AND position <= (
-        SELECT position FROM task WHERE queue = :queue AND state = 'dead' ORDER BY position DESC LIMIT 1 OFFSET ${DEAD_LIMIT})`, { queue })
+    this.#run(`DELETE FROM task WHERE queue = :queue AND (kept <= ${now} OR kept IS NOT NULL AND ended <= ${now} - :ms)`, { queue, ms })
+    this.#run(`DELETE FROM task_mark WHERE queue = :queue AND until <= ${now}`, { queue })
   }
 
   #outlook (queue: string): Outlook {
+    if (this.#hasMark(queue, 'paused')) return { wakeInMs: Infinity, suspects: false }
     const [row] = this.#all<{ ms: number | null, suspects: number }>(`
       SELECT max(0, min(due) - ${now}) AS ms, count(*) FILTER (WHERE suspect = 1 AND due = 0) AS suspects
       FROM task WHERE queue = :queue`, { queue })
     return { wakeInMs: row?.ms ?? Infinity, suspects: row !== undefined && row.suspects > 0 }
   }
 
-  /** Wakes them later, when the transaction has ended. */
-  #wake (queue: string): void {
-    setImmediate(() => { for (const wake of this.#watchers.get(queue) ?? []) wake() })
+  #show (where: string, values: Values): Found[] {
+    const rows = this.#all<Row>(`
+      SELECT queue, id, ${shown} AS state, message, due AS dueAt, ended AS endedAt, attempt, reason, progress, records FROM task WHERE ${where}`, values)
+    return rows.map(({ message, dueAt, endedAt, reason, progress, records, ...row }) => ({
+      ...row,
+      message: row.state === 'done' ? undefined : message,
+      dueAt: row.state === 'delayed' ? dueAt : undefined,
+      endedAt: endedAt ?? undefined,
+      reason: reason ?? undefined,
+      progress: progress ?? undefined,
+      records: (JSON.parse(records) as Array<string | null>).map(text => text ?? undefined)
+    }))
+  }
+
+  /** Remembers it for so long, or for good. */
+  #mark (queue: string, kind: string, name = '', ms = 2 ** 52): void {
+    this.#run(`
+      INSERT INTO task_mark (queue, kind, name, until) VALUES (:queue, :kind, :name, ${now} + :ms)
+      ON CONFLICT DO UPDATE SET until = max(until, excluded.until)`, { queue, kind, name, ms })
+  }
+
+  #hasMark (queue: string, kind: string, name = ''): boolean {
+    return this.#all(`SELECT 1 FROM task_mark WHERE queue = :queue AND kind = :kind AND name = :name AND until > ${now}`, { queue, kind, name }).length > 0
+  }
+
+  #tellEnd (queue: string, id: string): void {
+    if (this.#hasMark(queue, 'awaited', id)) this.#tell(queue, { kind: 'ended', id })
+  }
+
+  /** Tells them later, when the transaction has ended. */
+  #tell (queue: string, news: News): void {
+    setImmediate(() => { for (const listener of this.#listeners.get(queue) ?? []) listener(news) })
   }
 
   /** Works in a savepoint, which is a transaction, or a part of the app's. */
@@ -180,6 +378,11 @@ export class SqliteStore implements Store {
     }
   }
 
+  /** Changes one after the other, so that each takes a position of its own; returns how many it has changed. */
+  #each (queue: string, ids: readonly string[], sql: string, values: Values = {}): number {
+    return [...new Set(ids)].reduce((changed, id) => changed + this.#run(sql, { queue, id, ...values }), 0)
+  }
+
   #run (sql: string, values: Values = {}): number {
     return this.#db.run(sql, named(values)).changes
   }
@@ -189,7 +392,24 @@ export class SqliteStore implements Store {
   }
 }
 
-type Values = Record<string, string | number>
+/** There is no newline in an id. */
+const nameOf = ({ queue, id }: NewTask) => `${queue}\n${id}`
+const leaseOf = ({ id, fence }: Held) => `${fence} ${id}`
+
+function dueOf ({ delayMs = 0, runAt }: Pick<NewTask, 'delayMs' | 'runAt'>, time: number): number {
+  return Math.ceil(runAt ?? time + delayMs)
+}
+
+interface Row extends Pick<Found, 'queue' | 'id' | 'state' | 'attempt'> {
+  readonly message: string
+  readonly dueAt: number
+  readonly endedAt: number | null
+  readonly reason: string | null
+  readonly progress: string | null
+  readonly records: string
+}
+
+type Values = Record<string, string | number | null>
 
 const named = (values: Values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [`:${name}`, value]))
 

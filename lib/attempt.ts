@@ -3,7 +3,8 @@ import { Withdrawn, type Attempt } from './consumer.js'
 import { dispatch } from './dispatch.js'
 import type { Exchanger } from './exchange.js'
 import type { Codec } from './message.js'
-import type { Settlement, Store, Verdict } from './store.js'
+import { recordOf } from './status.js'
+import type { Keep, Settlement, Store, Verdict } from './store.js'
 import type { Task } from './task.js'
 import { judge, prejudge, type Outcome, type RetryPolicy } from './verdict.js'
 
@@ -13,8 +14,11 @@ export interface AttemptPolicy extends RetryPolicy {
 }
 
 /** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
-export function attemptWith (app: FastifyInstance, queue: string, store: Store, codec: Codec, exchanger: Exchanger, policy: AttemptPolicy): Attempt {
+export function attemptWith (
+  app: FastifyInstance, queue: string, store: Store, codec: Codec, exchanger: Exchanger, keep: Keep, policy: AttemptPolicy
+): Attempt {
   return async (lease, abort) => {
+    const at = Date.now()
     const start = performance.now()
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
       app.log.error({ taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }, 'task is dead before it was attempted')
@@ -29,7 +33,14 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
       return bury({ kind: 'dead', reason: (err as Error).message }, err)
     }
     const context = {
-      task: { id: task.id, queue, attempt: lease.attempt, userId: task.userId, signal: abort.signal },
+      task: {
+        id: task.id,
+        queue,
+        attempt: lease.attempt,
+        userId: task.userId,
+        signal: abort.signal,
+        progress: async (value: unknown) => { await store.note(queue, lease, codec.encodeRecord(queue, task.id, { value })) }
+      },
       depth: task.depth,
       store,
       chain: [],
@@ -41,14 +52,24 @@ export function attemptWith (app: FastifyInstance, queue: string, store: Store, 
     clearTimeout(timer)
     if (abort.signal.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
-    report(app, { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs: performance.now() - start }, outcome, verdict)
-    return { lease, verdict, chain: verdict.kind === 'done' ? context.chain : [] }
+    const durationMs = performance.now() - start
+    report(app, { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }, outcome, verdict)
+    const isDone = verdict.kind === 'done'
+    const isLast = isDone || verdict.kind === 'dead'
+    const isKept = verdict.kind !== 'release' && (!isDone || keep.count > 0)
+    return {
+      lease,
+      verdict,
+      chain: isDone ? context.chain : [],
+      ...isKept && { record: codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast)) },
+      ...task.dedupeMs !== undefined && { dedupeMs: task.dedupeMs }
+    }
   }
 }
 
 /** Logs the one line that each attempt ends with. */
 function report ({ log }: FastifyInstance, attempt: object, outcome: Outcome, verdict: Verdict): void {
-  const { kind: _, ...ended } = outcome
+  const ended = endOf(outcome)
   switch (verdict.kind) {
     case 'done':
       if (outcome.kind === 'answered' && outcome.status >= 300) log.warn({ ...attempt, ...ended }, 'task done, its redirection not followed')
@@ -63,4 +84,11 @@ function report ({ log }: FastifyInstance, attempt: object, outcome: Outcome, ve
     case 'dead':
       log.error({ ...attempt, ...ended, reason: verdict.reason }, 'task failed for good')
   }
+}
+
+function endOf (outcome: Outcome): object {
+  if (outcome.kind === 'unseen') return {}
+  if (outcome.kind === 'failed') return { reason: outcome.reason }
+  const { location, 'retry-after': retryAfter } = outcome.answer.headers
+  return { status: outcome.status, location, retryAfter }
 }

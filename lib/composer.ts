@@ -5,8 +5,9 @@ import { checkUserId, inheritFrom } from './inheritance.js'
 import type { Codec } from './message.js'
 import type { Settings } from './options.js'
 import type { Queues } from './queue.js'
-import { dueOf, makeTask, type AddOptions, type Inheritance } from './task.js'
-import type { Added, Compose } from './transaction.js'
+import { TaskRoute } from './task-route.js'
+import { makeTask, placeOf, type AddOptions, type Inheritance, type Task } from './task.js'
+import type { Added, AddedTask, Compose } from './transaction.js'
 
 /** Turns what `add` is given into a task that is checked, complete and ready for its store. */
 export class Composer {
@@ -23,28 +24,30 @@ export class Composer {
   /** For tasks that inherit from a request. */
   within (request: FastifyRequest): Compose {
     let inheritance: Inheritance | undefined
-    return (url, options) => {
+    return (target, options) => {
       inheritance ??= inheritFrom(request, this.#settings.copyHeaders)
-      return this.#compose(url, options, inheritance, request)
+      return this.#compose(target, options, inheritance, request)
     }
   }
 
   /** For tasks that nobody's request adds. */
-  readonly alone: Compose = (url, options) => this.#compose(url, options)
+  readonly alone: Compose = (target, options) => this.#compose(target, options)
 
-  #compose (url: string, options: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
+  #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
     const depth = depthOf(request) + 1
     if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
+    const [url, options] = target instanceof TaskRoute ? target.address(given) : [target, given]
     const task = { ...makeTask(url, options, inheritance), depth }
+    if (target instanceof TaskRoute) target.check(task, given)
     const { name: queue, store } = this.#queues.get(options.queue)
-    const due = dueOf(options)
+    const place = placeOf(options)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
     // Asked last: a promise that nobody waits for, since something else is wrong, would have nobody to reject to.
     const userId = request === undefined ? undefined : this.#userIdOf(request)
     const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
     // It is awaited at the commit, which may never come.
     if (message instanceof Promise) message.catch(() => {})
-    return { store, task: { queue, id: task.id, ...due }, message }
+    return { store, task: { queue, id: task.id, ...place }, message, describe: () => describe(task, queue, place) }
   }
 
   /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
@@ -58,4 +61,20 @@ export class Composer {
 /** How many tasks lead to what this request adds. */
 function depthOf (request?: FastifyRequest): number {
   return (request && dispatchOf(request.raw)?.depth) ?? 0
+}
+
+function describe ({ id, method, url, headers, payload }: Omit<Task, 'userId'>, queue: string, { delayMs, runAt, expiresMs }: ReturnType<typeof placeOf>): AddedTask {
+  const type = headers['content-type'] ?? ''
+  const text = () => payload!.toString()
+  return {
+    id,
+    queue,
+    method,
+    url,
+    headers,
+    ...payload !== undefined && { payload: type.startsWith('application/json') ? JSON.parse(text()) : type.startsWith('text/') ? text() : payload },
+    ...delayMs !== undefined && { delayMs },
+    ...runAt !== undefined && { runAt },
+    ...expiresMs !== undefined && { expiresMs }
+  }
 }

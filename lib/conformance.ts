@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
-import { DEAD_LIMIT, type Counts, type Held, type Lease, type NewTask, type Settlement, type Store, type Turn, type TurnResult, type Verdict } from './store.js'
+import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
+import {
+  DEAD_LIMIT, RECORD_LIMIT, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type News, type Settlement, type State,
+  type Store, type Turn, type TurnResult, type Verdict
+} from './store.js'
 
 export interface ConformanceTest { readonly title: string, readonly run: () => Promise<void> }
 
@@ -27,23 +31,27 @@ const SHORT_MS = 50
 const LONG_MS = 60_000
 /** How long a store may take over what it promises to do at some time. */
 const PATIENCE_MS = 10_000
+const KEEP: Keep = { count: 100, ms: LONG_MS }
 
 const done: Verdict = { kind: 'done' }
 const release: Verdict = { kind: 'release' }
-const dead: Verdict = { kind: 'dead', reason: '500 "it\'s broken"\n🚨' }
-const retry = (delayMs: number): Verdict => ({ kind: 'retry', delayMs, reason: '503 "it\'s broken"\n🚨' })
+const REASON = '500 "it\'s broken"\n🚨'
+const dead: Verdict = { kind: 'dead', reason: REASON }
+const retry = (delayMs: number): Verdict => ({ kind: 'retry', delayMs, reason: REASON })
 
 function task (queue: string, id: string, rest: Partial<NewTask> = {}): NewTask {
   return { queue, id, message: `message of ${id}`, ...rest }
 }
 
-async function add (store: Store, tasks: readonly NewTask[]): Promise<void> {
+/** Returns the ids of those that are kept out. */
+async function add (store: Store, tasks: readonly NewTask[]): Promise<readonly string[]> {
   const prepared = await store.prepare(tasks)
   await prepared.commit()
+  return prepared.keptOut
 }
 
 function turn (store: Store, queue: string, settlements: readonly Settlement[], limit = 0, rest: Partial<Turn> = {}): Promise<TurnResult> {
-  return store.turn(queue, { settlements, limit, alone: false, leaseMs: LONG_MS, ...rest })
+  return store.turn(queue, { settlements, limit, alone: false, leaseMs: LONG_MS, keep: KEEP, ...rest })
 }
 
 async function claim (store: Store, queue: string, limit = 100, leaseMs = LONG_MS): Promise<readonly Lease[]> {
@@ -63,8 +71,8 @@ async function claimOne (store: Store, queue: string, leaseMs = LONG_MS): Promis
   return lease
 }
 
-async function settle (store: Store, queue: string, lease: Held, verdict: Verdict, chain: readonly NewTask[] = []): Promise<boolean | undefined> {
-  return (await turn(store, queue, [{ lease, verdict, chain }])).settled[0]
+async function settle (store: Store, queue: string, lease: Held, verdict: Verdict, chain: readonly NewTask[] = [], rest: Partial<Settlement> = {}): Promise<boolean | undefined> {
+  return (await turn(store, queue, [{ lease, verdict, chain, ...rest }])).settled[0]
 }
 
 async function lost (store: Store, queue: string, leases: readonly Held[]): Promise<readonly string[] | undefined> {
@@ -101,7 +109,7 @@ async function untilSuspect (store: Store, queue: string): Promise<void> {
 /** Acts again and again until two watchers are woken, because any one wake-up may be lost. */
 async function untilWoken (store: Store, queue: string, act: () => Promise<unknown>): Promise<void> {
   const woken = new Set<number>()
-  for (const watcher of [1, 2]) await store.watch(queue, () => { woken.add(watcher) })
+  for (const watcher of [1, 2]) await store.watch(queue, ({ kind }) => { if (kind === 'work') woken.add(watcher) })
   // Late ones, for what happened before, are not meant.
   await setTimeout(20)
   woken.clear()
@@ -111,6 +119,86 @@ async function untilWoken (store: Store, queue: string, act: () => Promise<unkno
     await act()
     await setTimeout(10)
   }
+}
+
+/** Acts again and again until a watcher is told what is meant, because any one news may be lost. */
+async function untilTold (store: Store, queue: string, isMeant: (news: News) => boolean, act: () => Promise<unknown>): Promise<void> {
+  let tell = () => {}
+  const told = new Promise<true>(resolve => { tell = () => resolve(true) })
+  await store.watch(queue, news => { if (isMeant(news)) tell() })
+  await until('watchers are told', async () => {
+    await act()
+    return await Promise.race([told, setTimeout(10 * SHORT_MS, false)])
+  })
+}
+
+async function until (what: string, isSo: () => Promise<boolean>): Promise<void> {
+  const deadline = performance.now() + PATIENCE_MS
+  while (!await isSo()) {
+    assert.ok(performance.now() < deadline, `${what} within ${PATIENCE_MS} ms`)
+    await setTimeout(5)
+  }
+}
+
+/** Has tasks found that have expired, by turns that claim only suspects, which they give back. */
+async function untilExpired (store: Store, queue: string, ids: readonly string[]): Promise<void> {
+  for (const id of ids) {
+    await until(`${id} expires`, async () => {
+      const { leases } = await turn(store, queue, [], 1, { alone: true })
+      for (const lease of leases) await settle(store, queue, lease, release)
+      return (await show(store, queue, id))?.state === 'expired'
+    })
+  }
+}
+
+/** Makes a task of every state that has not ended, and a dead one, named after it; returns the lease of the one that runs. */
+async function stage (store: Store, queue: string): Promise<Lease> {
+  await add(store, [task(queue, 'suspect')])
+  await claimOne(store, queue, SHORT_MS)
+  await untilSuspect(store, queue)
+  await add(store, ['running', 'retried', 'dead'].map(id => task(queue, id)))
+  const [running, retried, dying] = await claim(store, queue)
+  await store.note(queue, retried!, 'half')
+  await turn(store, queue, [
+    { lease: retried!, verdict: retry(LONG_MS), record: 'try' },
+    { lease: dying!, verdict: dead, record: 'end of dead' }
+  ])
+  await add(store, [task(queue, 'waiting'), task(queue, 'delayed', { delayMs: LONG_MS })])
+  return running!
+}
+
+/** Makes a task of every state that has ended in an empty queue, one after the other, named after it. */
+async function end (store: Store, queue: string): Promise<void> {
+  for (const [id, verdict] of [['done', done], ['dead', dead]] as const) {
+    await add(store, [task(queue, id)])
+    await settle(store, queue, await claimOne(store, queue), verdict, [], { record: `end of ${id}` })
+  }
+  await add(store, [task(queue, 'cancelled'), task(queue, 'expired', { expiresMs: 1 })])
+  await store.steer(queue, { kind: 'cancel', ids: ['cancelled'], keep: KEEP })
+  await untilExpired(store, queue, ['expired'])
+}
+
+/** Claims so many tasks, one turn after the other if not all of them are due yet. */
+async function claimAll (store: Store, queue: string, count: number): Promise<Lease[]> {
+  const leases: Lease[] = []
+  await until(`${count} tasks can be claimed`, async () => leases.push(...await claim(store, queue)) >= count)
+  assert.equal(leases.length, count)
+  return leases
+}
+
+async function show (store: Store, queue: string, id: string): Promise<Found | undefined> {
+  const found = await store.find([queue], id)
+  return found === undefined ? undefined : trimmed(found)
+}
+
+/** Without what is undefined. */
+const trimmed = (found: Found) => Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined)) as unknown as Found
+
+const isDuplicate = (id: string) => (error: unknown) => error instanceof FST_TASKQUEUE_DUPLICATE && error.message.includes(id)
+
+/** The clock of the store is that of this machine, or close to it. */
+function assertTime (time: number, before: number): void {
+  assert.ok(Number.isInteger(time) && time >= before - 5 && time <= Date.now() + 5, `${time} is between ${before} and now`)
 }
 
 async function assertCounts (store: Store, queue: string, expected: Partial<Counts>): Promise<void> {
@@ -123,7 +211,7 @@ function assertWake (wakeInMs: number | undefined, dueInMs: number, since: numbe
   assert.ok(wakeInMs >= dueInMs - (performance.now() - since) - 1, `${wakeInMs} is no sooner than in ${dueInMs}`)
 }
 
-const ids = (leases: readonly Held[]) => leases.map(({ id }) => id)
+const ids = (tasks: ReadonlyArray<{ readonly id: string }>) => tasks.map(({ id }) => id)
 const counters = ({ attempt, retries, deaths }: Lease) => ({ attempt, retries, deaths })
 
 const promises: Record<string, (store: Store, queue: string, other: string) => Promise<void>> = {
@@ -155,7 +243,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.equal((await turn(store, queue, [])).outlook.wakeInMs, Infinity)
     assert.equal((await store.extend([{ queue, leases: [], leaseMs: LONG_MS }]))[0]?.outlook.wakeInMs, Infinity)
     assert.deepEqual(await store.extend([]), [])
-    assert.equal(await store.purge(queue), 0)
+    assert.equal(await store.steer(queue, { kind: 'purge' }), 0)
     await add(store, [])
     await assertCounts(store, queue, {})
   },
@@ -536,7 +624,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await turn(store, queue, [{ lease: a!, verdict: dead }, { lease: b!, verdict: release }, { lease: c!, verdict: retry(LONG_MS) }])
     await add(store, [task(queue, 'delayed', { delayMs: LONG_MS }), task(other, 'waiting')])
     await assertCounts(store, queue, { waiting: 3, delayed: 2, running: 1, dead: 1 })
-    assert.equal(await store.purge(queue), 5)
+    assert.equal(await store.steer(queue, { kind: 'purge' }), 5)
     await assertCounts(store, queue, { running: 1, dead: 1 })
     await assertCounts(store, other, { waiting: 1 })
     await add(store, [task(queue, 'delayed')])
@@ -549,5 +637,682 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await untilWoken(store, queue, async () => settle(store, queue, await claimOne(store, queue), release))
     await untilWoken(store, other, async () => { await settle(store, queue, await claimOne(store, queue), done, [task(other, '2')]) })
     await untilWoken(store, other, () => add(store, [{ ...task(other, '3'), delayMs: 1000 }]))
+  },
+
+  async 'keeps out a task whose id waits, is delayed or runs, and says so' (store, queue, other) {
+    await stage(store, queue)
+    const again = ['suspect', 'running', 'waiting', 'delayed', 'retried', 'dead', 'new'].map(id => task(queue, id, { message: 'again', onDuplicate: 'keep' }))
+    assert.deepEqual(await add(store, [...again, task(other, 'waiting', { onDuplicate: 'keep' })]), ['suspect', 'running', 'waiting', 'delayed', 'retried'])
+    await assertCounts(store, queue, { waiting: 4, delayed: 2, running: 1 })
+    await assertCounts(store, other, { waiting: 1 })
+    assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['message of waiting', 'again', 'again'])
+  },
+
+  async 'refuses a task whose id waits, is delayed or runs, and all that is prepared with it' (store, queue, other) {
+    await stage(store, queue)
+    for (const id of ['suspect', 'running', 'waiting', 'delayed', 'retried']) {
+      const tasks = [task(other, 'a', { onDuplicate: 'keep' }), task(queue, id, { onDuplicate: 'reject' }), task(queue, 'b', { onDuplicate: 'replace' })]
+      await assert.rejects(store.prepare(tasks), isDuplicate(id))
+    }
+    await assertCounts(store, other, {})
+    const tasks = [task(other, 'a', { onDuplicate: 'reject' }), task(queue, 'dead', { onDuplicate: 'reject' }), task(queue, 'b', { onDuplicate: 'reject' })]
+    assert.deepEqual(await add(store, tasks), [])
+    await assertCounts(store, other, { waiting: 1 })
+    await assertCounts(store, queue, { waiting: 4, delayed: 2, running: 1 })
+  },
+
+  async 'replaces a task that waits or is delayed by a new one at the end of the line' (store, queue) {
+    await stage(store, queue)
+    const ids = ['suspect', 'retried', 'waiting', 'delayed', 'dead', 'new']
+    const replacements = ids.map(id => task(queue, id, { message: 'again', onDuplicate: 'replace' }))
+    await add(store, [task(queue, 'before')])
+    assert.deepEqual(await add(store, replacements), [])
+    await assertCounts(store, queue, { waiting: 7, running: 1 })
+    assert.deepEqual(await show(store, queue, 'retried'), { queue, id: 'retried', state: 'waiting', message: 'again', attempt: 0, records: [] })
+    const leases = await claim(store, queue)
+    assert.deepEqual(leases.map(({ id }) => id), ['before', ...ids])
+    for (const lease of leases.slice(1)) {
+      assert.equal(lease.message, 'again')
+      assert.deepEqual({ ...counters(lease), suspect: lease.suspect }, { attempt: 1, retries: 0, deaths: 0, suspect: false })
+    }
+  },
+
+  async 'replaces a task that waits by one that is delayed or expires, and the other way round' (store, queue) {
+    await add(store, [task(queue, 'a'), task(queue, 'b', { delayMs: SHORT_MS, expiresMs: 2 * SHORT_MS })])
+    await add(store, [
+      task(queue, 'a', { message: 'later', delayMs: LONG_MS, onDuplicate: 'replace' }),
+      task(queue, 'b', { message: 'at any time', delayMs: 3 * SHORT_MS, onDuplicate: 'replace' })
+    ])
+    await assertCounts(store, queue, { delayed: 2 })
+    assert.deepEqual(await claim(store, queue), [])
+    await untilClaimable(store, queue)
+    assert.equal((await claimOne(store, queue)).message, 'at any time')
+    await assertCounts(store, queue, { delayed: 1, running: 1 })
+    await add(store, [task(queue, 'a', { message: 'now', onDuplicate: 'replace' })])
+    assert.equal((await claimOne(store, queue)).message, 'now')
+  },
+
+  async 'has a replacement follow the task that runs, whatever becomes of that one' (store, queue, other) {
+    const verdicts = [done, release, retry(LONG_MS), dead]
+    await add(store, verdicts.map(({ kind }) => task(queue, kind)))
+    await turn(store, queue, (await claim(store, queue)).map(lease => ({ lease, verdict: retry(0), record: 'first' })))
+    await untilClaimable(store, queue)
+    const leases = await claimAll(store, queue, verdicts.length)
+    assert.deepEqual(await add(store, leases.map(({ id }) => task(queue, id, { message: 'replaced', onDuplicate: 'replace' }))), [])
+    assert.deepEqual(await add(store, leases.map(({ id }) => task(queue, id, { message: `after ${id}`, onDuplicate: 'replace' }))), [])
+    assert.deepEqual(await add(store, leases.map(({ id }) => task(queue, id, { message: 'no', onDuplicate: 'keep' }))), leases.map(({ id }) => id))
+    await add(store, leases.map(({ id }) => task(queue, id, { message: 'no' })))
+    assert.deepEqual(await claim(store, queue), [])
+    assert.deepEqual(await lost(store, queue, leases), [])
+    await store.note(queue, leases[0]!, 'half')
+    await add(store, [task(queue, 'before')])
+    const { settled } = await turn(store, queue, leases.map((lease, index) => ({
+      lease, verdict: verdicts[index]!, record: 'second', chain: [task(other, `chain of ${lease.id}`)]
+    })))
+    assert.deepEqual(settled, verdicts.map(() => true))
+    await assertCounts(store, queue, { waiting: 5 })
+    await assertCounts(store, other, { waiting: 4 })
+    for (const state of ['done', 'cancelled', 'expired', 'dead'] as const) assert.deepEqual(await store.list(queue, state, 0, 10), [])
+    const { progress, records } = (await show(store, queue, 'done'))!
+    assert.deepEqual({ progress, records }, { progress: undefined, records: ['first', 'second'] })
+    assert.equal((await claimOne(store, queue)).id, 'before')
+    const next = await claim(store, queue)
+    assert.deepEqual(next.map(({ message }) => message).sort(), verdicts.map(({ kind }) => `after ${kind}`).sort())
+    for (const { attempt, retries } of next) assert.deepEqual({ attempt, retries }, { attempt: 3, retries: 0 })
+    await turn(store, queue, next.map(lease => ({ lease, verdict: done })))
+    await assertCounts(store, queue, { running: 1 })
+  },
+
+  async 'delays what follows a task that runs until it is due by itself' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    const leases = await claim(store, queue)
+    const since = performance.now()
+    await add(store, [
+      task(queue, 'a', { delayMs: LONG_MS, onDuplicate: 'replace' }),
+      task(queue, 'b', { message: 'soon', delayMs: 2 * SHORT_MS, onDuplicate: 'replace' })
+    ])
+    await turn(store, queue, leases.map(lease => ({ lease, verdict: done })))
+    await assertCounts(store, queue, { delayed: 2 })
+    await untilClaimable(store, queue)
+    assert.ok(performance.now() - since > 2 * SHORT_MS - 2, 'it is not early')
+    assert.equal((await claimOne(store, queue)).message, 'soon')
+    await assertCounts(store, queue, { delayed: 1, running: 1 })
+  },
+
+  async 'makes one suspect, with the message of the later one, of a task and what was to follow it' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    await claimOne(store, queue, SHORT_MS)
+    await add(store, [task(queue, 'a', { message: 'again', delayMs: LONG_MS, onDuplicate: 'replace' })])
+    await untilClaimable(store, queue)
+    const lease = await claimSuspect(store, queue)
+    assert.deepEqual([lease.message, lease.attempt], ['again', 2])
+    assert.equal(await settle(store, queue, lease, done), true)
+    await assertCounts(store, queue, {})
+  },
+
+  async 'keeps an id out, or refuses it, for a while after it is done, and forgets the rest of it at once' (store, queue) {
+    const nothing: Partial<Turn> = { keep: { count: 0, ms: LONG_MS } }
+    await add(store, ['done', 'briefly', 'at once', 'dead', 'retried'].map(id => task(queue, id)))
+    const verdicts = [done, done, done, dead, retry(0)]
+    await turn(store, queue, (await claim(store, queue)).map((lease, index) => ({
+      lease, verdict: verdicts[index]!, dedupeMs: [LONG_MS, SHORT_MS, 0][index] ?? LONG_MS
+    })), 0, nothing)
+    await untilClaimable(store, queue)
+    const [retried] = (await turn(store, queue, [], 1, nothing)).leases
+    await turn(store, queue, [{ lease: retried!, verdict: dead, dedupeMs: LONG_MS }], 0, nothing)
+    assert.equal(await show(store, queue, 'done'), undefined)
+    assert.deepEqual(await add(store, ['at once', 'dead', 'retried', 'done'].map(id => task(queue, id, { onDuplicate: 'keep' }))), ['done'])
+    await assert.rejects(store.prepare([task(queue, 'done', { onDuplicate: 'reject' })]), isDuplicate('done'))
+    await until('the id is free', async () => (await add(store, [task(queue, 'briefly', { onDuplicate: 'keep' })])).length === 0)
+    await assertCounts(store, queue, { waiting: 4 })
+    assert.deepEqual(await add(store, [task(queue, 'done', { onDuplicate: 'replace' })]), [])
+    await assertCounts(store, queue, { waiting: 5 })
+  },
+
+  async 'adds a task that is not to be compared with others while its id is kept out' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    await settle(store, queue, await claimOne(store, queue), done, [], { dedupeMs: LONG_MS })
+    await add(store, [task(queue, 'a')])
+    assert.equal((await claimOne(store, queue)).id, 'a')
+  },
+
+  async 'decides about the second of two tasks of one id as if the first were there' (store, queue, other) {
+    assert.deepEqual(await add(store, [
+      task(queue, 'a', { message: 'first', onDuplicate: 'reject' }), task(other, 'a', { onDuplicate: 'reject' }),
+      task(queue, 'b', { message: 'first', onDuplicate: 'keep' }), task(queue, 'a', { message: 'second', onDuplicate: 'keep' }),
+      task(queue, 'b', { message: 'second', onDuplicate: 'replace' }), task(queue, 'c'), task(queue, 'c', { onDuplicate: 'keep' })
+    ]), ['a', 'c'])
+    await assertCounts(store, other, { waiting: 1 })
+    assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['first', 'second', 'message of c'])
+    await assert.rejects(store.prepare([task(queue, 'd', { onDuplicate: 'keep' }), task(queue, 'd', { onDuplicate: 'reject' })]), isDuplicate('d'))
+    await assert.rejects(store.prepare([task(queue, 'd', { onDuplicate: 'replace' }), task(queue, 'd', { onDuplicate: 'reject' })]), isDuplicate('d'))
+    assert.deepEqual(await claim(store, queue), [])
+  },
+
+  async 'waits for what becomes of an id that is prepared, and then decides' (store, queue, other) {
+    for (const [outcome, onDuplicate] of ['commit', 'rollback'].flatMap(outcome => (['keep', 'reject', 'replace'] as const).map(kind => [outcome, kind] as const))) {
+      const id = `${outcome} ${onDuplicate}`
+      const first = await store.prepare([task(queue, 'with it'), task(queue, id, { message: 'first', onDuplicate: 'keep' })])
+      let isDecided = false
+      const second = store.prepare([task(queue, id, { message: 'second', onDuplicate })]).finally(() => { isDecided = true })
+      second.catch(() => {})
+      // Neither another queue's nor one that is not compared has to wait.
+      for (const tasks of [[task(other, id, { onDuplicate: 'keep' })], [task(other, 'with it', { onDuplicate: 'keep' })], [task(queue, `not ${id}`, { onDuplicate: 'keep' })]]) {
+        (await store.prepare(tasks)).rollback()
+      }
+      for (let round = 0; round < 3; round++) await store.counts(queue)
+      assert.equal(isDecided, false)
+      if (outcome === 'commit') await first.commit()
+      else first.rollback()
+      if (outcome === 'commit' && onDuplicate === 'reject') {
+        await assert.rejects(second, isDuplicate(id))
+      } else {
+        const prepared = await second
+        assert.deepEqual(prepared.keptOut, outcome === 'commit' && onDuplicate === 'keep' ? [id] : [])
+        await prepared.commit()
+      }
+      const claimed = await claim(store, queue)
+      assert.deepEqual(claimed.filter(lease => lease.id === id).map(({ message }) => message), [outcome === 'commit' && onDuplicate !== 'replace' ? 'first' : 'second'])
+      await turn(store, queue, claimed.map(lease => ({ lease, verdict: done })))
+    }
+  },
+
+  async 'lets several who wait for one id have it one after the other' (store, queue) {
+    const tasks = [task(queue, 'a', { onDuplicate: 'keep' }), task(queue, 'b', { onDuplicate: 'keep' })]
+    const first = await store.prepare(tasks)
+    const others = [tasks, tasks.toReversed(), tasks].map(async tasks => {
+      const prepared = await store.prepare(tasks)
+      await prepared.commit()
+      return prepared.keptOut.length
+    })
+    first.rollback()
+    assert.deepEqual((await Promise.all(others)).sort(), [0, 2, 2])
+    await assertCounts(store, queue, { waiting: 2 })
+  },
+
+  async 'decides about chained tasks when their task is settled: those that would be refused are kept out' (store, queue, other) {
+    await add(store, [task(other, 'known'), task(other, 'done'), task(queue, 'a')])
+    await settle(store, other, (await claim(store, other)).find(({ id }) => id === 'done')!, done, [], { dedupeMs: LONG_MS })
+    await add(store, [task(other, 'replaced')])
+    await settle(store, queue, await claimOne(store, queue), done, [
+      ...(['keep', 'reject'] as const).flatMap(onDuplicate => ['known', 'done', `new ${onDuplicate}`].map(id => task(other, id, { message: onDuplicate, onDuplicate }))),
+      task(other, 'replaced', { message: 'replace', onDuplicate: 'replace' })
+    ])
+    assert.deepEqual((await claim(store, other)).map(({ message }) => message), ['keep', 'reject', 'replace'])
+  },
+
+  async 'puts a new task in the place of one that has ended' (store, queue) {
+    await end(store, queue)
+    for (const id of ['done', 'dead', 'cancelled', 'expired']) {
+      assert.deepEqual(await add(store, [task(queue, id, { message: 'again', onDuplicate: 'reject' })]), [])
+      assert.deepEqual(await show(store, queue, id), { queue, id, state: 'waiting', message: 'again', attempt: 0, records: [] })
+      assert.deepEqual(await store.list(queue, id as State, 0, 10), [])
+    }
+    assert.equal((await claim(store, queue)).length, 4)
+  },
+
+  async 'claims no task after it has expired, and says that it has' (store, queue, other) {
+    const since = performance.now()
+    const expiring = (queue: string) => [
+      task(queue, 'waiting', { expiresMs: SHORT_MS }), task(queue, 'delayed', { delayMs: 5, expiresMs: SHORT_MS }),
+      task(queue, 'never due', { delayMs: LONG_MS, expiresMs: SHORT_MS })
+    ]
+    await add(store, [...expiring(other), task(other, 'in time', { expiresMs: LONG_MS }), ...expiring(queue)])
+    await untilExpired(store, queue, ['waiting', 'delayed', 'never due'])
+    assert.ok(performance.now() - since > SHORT_MS - 2, 'it is not early')
+    assert.deepEqual(ids(await claim(store, other)), ['in time'])
+    await assertCounts(store, queue, {})
+    await assertCounts(store, other, { running: 1 })
+    const { endedAt, ...expired } = (await show(store, other, 'never due'))!
+    assert.deepEqual(expired, { queue: other, id: 'never due', state: 'expired', message: 'message of never due', attempt: 0, records: [] })
+    assert.equal(typeof endedAt, 'number')
+  },
+
+  async 'lets no task expire that was attempted, unless the app has not seen it' (store, queue) {
+    await add(store, ['released', 'retried', 'abandoned', 'unseen', 'running', 'dead'].map(id => task(queue, id, { expiresMs: 6 * SHORT_MS })))
+    const all = await claim(store, queue, 2)
+    await claim(store, queue, 1, SHORT_MS)
+    const rest = await claim(store, queue)
+    assert.equal(all.length + rest.length, 5)
+    await turn(store, queue, [
+      { lease: all[0]!, verdict: release }, { lease: all[1]!, verdict: retry(LONG_MS) }, { lease: rest[0]!, verdict: { kind: 'release', unseen: true } },
+      { lease: rest[2]!, verdict: dead }
+    ])
+    await untilExpired(store, queue, ['unseen'])
+    assert.deepEqual(ids(await store.list(queue, 'expired', 0, 10)), ['unseen'])
+    await untilSuspect(store, queue)
+    await store.steer(queue, { kind: 'redrive' })
+    await store.steer(queue, { kind: 'schedule', ids: ['retried'] })
+    assert.deepEqual(ids(await claim(store, queue)).sort(), ['dead', 'released', 'retried'])
+    assert.equal((await claimSuspect(store, queue)).id, 'abandoned')
+    assert.deepEqual(await lost(store, queue, [rest[1]!]), [])
+  },
+
+  async 'lets no suspect expire' (store, queue) {
+    await add(store, [task(queue, 'suspect', { expiresMs: 4 * SHORT_MS })])
+    await claimOne(store, queue, SHORT_MS)
+    await add(store, [task(queue, 'other', { delayMs: LONG_MS, expiresMs: 4 * SHORT_MS })])
+    await until('the other one expires', async () => {
+      assert.deepEqual(await claim(store, queue), [])
+      return (await show(store, queue, 'other'))?.state === 'expired'
+    })
+    await untilClaimable(store, queue)
+    assert.equal((await claimSuspect(store, queue)).id, 'suspect')
+  },
+
+  async 'takes the id of a task that has expired, even if nobody has noticed' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id, { expiresMs: SHORT_MS })))
+    await until('the id is free', async () => (await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'keep' })])).length === 0)
+    await add(store, [task(queue, 'b', { message: 'again', onDuplicate: 'reject' })])
+    assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['again', 'again'])
+    assert.deepEqual(await store.list(queue, 'expired', 0, 10), [])
+  },
+
+  async 'finds a task in every state, with what is known of it' (store, queue) {
+    const before = Date.now()
+    await end(store, queue)
+    await stage(store, queue)
+    await add(store, [task(queue, 'at', { runAt: before + LONG_MS })])
+    const found = new Map<string, Found>()
+    for (const id of ['suspect', 'running', 'waiting', 'delayed', 'at', 'retried', 'done', 'dead', 'cancelled', 'expired']) {
+      const { endedAt, dueAt, ...rest } = (await show(store, queue, id))!
+      if (endedAt !== undefined) assertTime(endedAt, before)
+      if (dueAt !== undefined) assertTime(dueAt - LONG_MS, before)
+      if (id === 'at') assert.equal(dueAt, before + LONG_MS)
+      assert.equal(endedAt !== undefined, ['done', 'dead', 'cancelled', 'expired'].includes(id))
+      assert.equal(dueAt !== undefined, ['delayed', 'at', 'retried'].includes(id))
+      found.set(id, rest)
+    }
+    const known = (id: string, state: State, attempt: number, rest: Partial<Found> = {}) => ({ queue, id, state, message: `message of ${id}`, attempt, records: [], ...rest })
+    const { message, ...doneOne } = known('done', 'done', 1, { records: ['end of done'] })
+    assert.deepEqual([...found.values()], [
+      known('suspect', 'waiting', 2, { records: [undefined] }), known('running', 'running', 1), known('waiting', 'waiting', 0),
+      known('delayed', 'delayed', 0), known('at', 'delayed', 0), known('retried', 'delayed', 1, { reason: REASON, records: ['try'], progress: 'half' }),
+      doneOne, known('dead', 'dead', 1, { reason: REASON, records: ['end of dead'] }), known('cancelled', 'cancelled', 0), known('expired', 'expired', 0)
+    ])
+    assert.ok(message !== undefined && message !== '', 'that of the one that is done is gone')
+  },
+
+  async 'finds the task in the first of several queues that knows its id, and none that nobody knows' (store, queue, other) {
+    await add(store, [task(queue, 'a'), task(other, 'a'), task(other, 'b')])
+    assert.equal((await store.find([queue, other], 'a'))?.queue, queue)
+    assert.equal((await store.find([other, queue], 'a'))?.queue, other)
+    assert.equal((await store.find([queue, other], 'b', LONG_MS))?.queue, other)
+    assert.equal(await store.find([queue], 'b', LONG_MS), undefined)
+    assert.equal(await store.find([], 'a'), undefined)
+    await store.steer(other, { kind: 'purge' })
+    assert.equal(await store.find([queue, other], 'b'), undefined)
+  },
+
+  async 'shows a delayed task that has become due as one that waits' (store, queue) {
+    await add(store, [task(queue, 'due', { delayMs: SHORT_MS })])
+    await untilClaimable(store, queue)
+    assert.deepEqual(await show(store, queue, 'due'), { queue, id: 'due', state: 'waiting', message: 'message of due', attempt: 0, records: [] })
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 10)), ['due'])
+    assert.deepEqual(await store.list(queue, 'delayed', 0, 10), [])
+  },
+
+  async 'keeps the newest RECORD_LIMIT records of a task, as they are, and a gap for a death' (store, queue) {
+    const texts = ['', ' a\r\n\tb ', '"\'`\\%s$1?{}', '007', 'null', '[]', 'ßéあ🚨\u{10FFFF}\u2028', 'é'.repeat(1000)]
+    await add(store, [task(queue, 'a')])
+    for (const record of texts) await settle(store, queue, await claimOne(store, queue), release, [], { record })
+    await settle(store, queue, await claimOne(store, queue), release)
+    await claimOne(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    assert.equal(await settle(store, queue, await claimSuspect(store, queue), retry(0), [], { record: 'after' }), true)
+    assert.deepEqual((await show(store, queue, 'a'))?.records, [...texts, undefined, 'after'])
+    const more = Array.from({ length: RECORD_LIMIT - 1 }, (_, index) => `${index}`)
+    await untilClaimable(store, queue)
+    for (const record of more) await settle(store, queue, await claimOne(store, queue), release, [], { record })
+    assert.deepEqual((await show(store, queue, 'a'))?.records, ['after', ...more])
+    await settle(store, queue, await claimOne(store, queue), done, [], { record: 'end' })
+    assert.deepEqual((await show(store, queue, 'a'))?.records, [...more, 'end'])
+  },
+
+  async 'keeps no record of a settlement that is not carried out' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    const { id, fence } = await claimOne(store, queue)
+    assert.equal(await settle(store, queue, { id, fence: fence + 1 }, done, [], { record: 'no', dedupeMs: LONG_MS }), false)
+    assert.deepEqual(await show(store, queue, 'a'), { queue, id: 'a', state: 'running', message: 'message of a', attempt: 1, records: [] })
+  },
+
+  async 'keeps the newest of the tasks that are done, cancelled or expired, and none of them too long' (store, queue, other) {
+    const settleAll = async (name: string, verdict: Verdict, keep: Keep) => {
+      const settlements = (await claim(store, name)).map(lease => ({ lease, verdict }))
+      await turn(store, name, settlements, 0, { keep })
+    }
+    await end(store, queue)
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    await settleAll(queue, done, { count: 3, ms: LONG_MS })
+    const kept = async (name: string) => {
+      const lists = await Promise.all((['done', 'cancelled', 'expired', 'dead'] as const).map(state => store.list(name, state, 0, 10)))
+      return lists.map(ids)
+    }
+    assert.deepEqual(await kept(queue), [['b', 'a'], [], ['expired'], ['dead']])
+    assert.equal(await show(store, queue, 'done'), undefined)
+    await add(store, ['x', 'y'].map(id => task(queue, id)))
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['x', 'y'], keep: { count: 2, ms: LONG_MS } }), 2)
+    assert.deepEqual(await kept(queue), [[], ['y', 'x'], [], ['dead']])
+    await add(store, [task(other, 'a'), task(other, 'b', { delayMs: LONG_MS })])
+    await settleAll(other, done, { count: 0, ms: LONG_MS })
+    assert.equal(await store.steer(other, { kind: 'cancel', ids: ['b'], keep: { count: 0, ms: LONG_MS } }), 1)
+    assert.deepEqual([await kept(other), await show(store, other, 'a'), await show(store, other, 'b')], [[[], [], [], []], undefined, undefined])
+    await add(store, [task(other, 'c')])
+    const since = performance.now()
+    await settleAll(other, done, { count: 3, ms: SHORT_MS })
+    await until('it is forgotten', async () => await show(store, other, 'c') === undefined)
+    assert.ok(performance.now() - since > SHORT_MS - 2, 'it is not early')
+    assert.deepEqual(await kept(other), [[], [], [], []])
+    await turn(store, queue, [], 1, { keep: { count: 1, ms: LONG_MS } })
+    assert.deepEqual(await kept(queue), [[], ['y'], [], ['dead']])
+  },
+
+  async 'keeps what a running task notes until it notes something else or has ended' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    const progress = async (id = 'a') => (await show(store, queue, id))?.progress
+    const leases = await claim(store, queue)
+    const [a, b] = leases
+    for (const text of ['', '"half" é\n🚨', 'half']) {
+      assert.equal(await store.note(queue, a!, text), true)
+      assert.equal(await progress(), text)
+    }
+    assert.equal(await store.note(queue, b!, 'all'), true)
+    await turn(store, queue, [{ lease: a!, verdict: retry(0) }, { lease: b!, verdict: done }])
+    assert.equal(await store.note(queue, a!, 'late'), false)
+    assert.deepEqual([await progress(), await progress('b')], ['half', undefined])
+    await untilClaimable(store, queue)
+    assert.equal(await settle(store, queue, await claimOne(store, queue), release), true)
+    const again = await claimOne(store, queue)
+    assert.equal(await store.note(queue, { id: 'a', fence: again.fence + 1 }, 'forged'), false)
+    assert.equal(await store.note(queue, { id: 'nobody', fence: again.fence }, 'forged'), false)
+    assert.equal(await progress(), 'half')
+    assert.equal(await settle(store, queue, again, dead), true)
+    assert.equal(await progress(), undefined)
+    await store.steer(queue, { kind: 'redrive' })
+    assert.equal(await progress(), undefined)
+  },
+
+  async 'lists the tasks of each state in order, a part at a time' (store, queue) {
+    await add(store, ['s1', 's2'].map(id => task(queue, id)))
+    await claim(store, queue, 2, SHORT_MS)
+    await untilSuspect(store, queue)
+    await add(store, ['r1', 'r2'].map(id => task(queue, id)))
+    await claim(store, queue, 2, LONG_MS * 2)
+    await add(store, [task(queue, 'r3')])
+    await claim(store, queue, 1, LONG_MS)
+    for (const [kind, verdict] of [['done', done], ['dead', dead]] as const) {
+      await add(store, ['1', '2', '3'].map(id => task(queue, `${kind}${id}`)))
+      await turn(store, queue, (await claim(store, queue)).map(lease => ({ lease, verdict })))
+    }
+    await add(store, ['w1', 'w2', 'w3'].map(id => task(queue, id)))
+    await settle(store, queue, await claimOne(store, queue), release)
+    await add(store, [task(queue, 'd1', { delayMs: LONG_MS * 2 }), task(queue, 'd2', { delayMs: LONG_MS }), task(queue, 'd3', { delayMs: LONG_MS * 2 })])
+    await add(store, ['c1', 'c2'].map(id => task(queue, id)))
+    await store.steer(queue, { kind: 'cancel', ids: ['c2', 'c1'], keep: KEEP })
+    const expected: Array<[State, string[]]> = [
+      ['waiting', ['s1', 's2', 'w1', 'w2', 'w3']], ['delayed', ['d2', 'd1', 'd3']], ['running', ['r3', 'r1', 'r2']],
+      ['dead', ['dead3', 'dead2', 'dead1']], ['done', ['done3', 'done2', 'done1']], ['cancelled', ['c1', 'c2']], ['expired', []]
+    ]
+    for (const [state, all] of expected) {
+      const found = await store.list(queue, state, 0, 100)
+      assert.deepEqual(ids(found), all)
+      assert.ok(found.every(found => found.queue === queue && found.state === state && found.message === (state === 'done' ? undefined : `message of ${found.id}`)))
+      for (const found of await store.list(queue, state, 1, 1)) assert.deepEqual(trimmed(found), await show(store, queue, found.id))
+      assert.deepEqual(ids(await store.list(queue, state, 1, 2)), all.slice(1, 3))
+      assert.deepEqual(ids(await store.list(queue, state, 2, 100)), all.slice(2))
+      assert.deepEqual(await store.list(queue, state, 100, 100), [])
+      assert.deepEqual(await store.list(queue, state, 0, 0), [])
+    }
+  },
+
+  async 'cancels what waits, is delayed or runs, and passes over the rest' (store, queue, other) {
+    await end(store, queue)
+    const running = await stage(store, queue)
+    await add(store, [task(queue, 'stays'), task(other, 'waiting')])
+    const cancelled = ['suspect', 'running', 'waiting', 'delayed', 'retried']
+    const order = { kind: 'cancel', ids: [...cancelled, ...cancelled, 'done', 'dead', 'expired', 'cancelled', 'nobody'], keep: KEEP } as const
+    assert.equal(await store.steer(queue, order), 5)
+    await assertCounts(store, queue, { waiting: 1, dead: 1 })
+    await assertCounts(store, other, { waiting: 1 })
+    assert.deepEqual((await turn(store, queue, [])).outlook, { wakeInMs: 0, suspects: false })
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 10)), ['stays'])
+    for (const id of cancelled) assert.equal((await show(store, queue, id))?.state, 'cancelled')
+    assert.equal((await show(store, queue, 'running'))?.message, 'message of running')
+    assert.deepEqual((await show(store, queue, 'suspect'))?.records, [undefined])
+    assert.equal(await store.note(queue, running, 'half'), false)
+    assert.equal(await settle(store, queue, running, done, [task(other, 'chained')]), false)
+    await assertCounts(store, other, { waiting: 1 })
+    assert.equal(await store.steer(queue, order), 0)
+    assert.deepEqual(ids(await claim(store, queue)), ['stays'])
+    assert.equal((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS, true)
+    assert.deepEqual((await turn(store, queue, [], 1, { alone: true })).leases, [])
+  },
+
+  async 'says of a lease that is lost whether its task was cancelled, even when its id is taken again' (store, queue, other) {
+    await add(store, ['a', 'b', 'c'].flatMap(id => [task(queue, id), task(other, id)]))
+    const leases = await claim(store, queue)
+    await claim(store, other)
+    const [a, b, c] = leases
+    await settle(store, queue, b!, done)
+    await store.steer(queue, { kind: 'cancel', ids: ['a', 'b'], keep: { count: 0, ms: 0 } })
+    await add(store, [task(queue, 'a')])
+    const young = await claimOne(store, queue)
+    const pulse = async (...leases: readonly Held[]) => {
+      const [{ lost, cancelled } = assert.fail('there is a pulse'), { cancelled: elsewhere } = assert.fail('there are two')] = await store.extend([
+        { queue, leases, leaseMs: LONG_MS }, { queue: other, leases, leaseMs: LONG_MS }
+      ])
+      assert.deepEqual(elsewhere, [])
+      return { lost: [...lost], cancelled: [...cancelled] }
+    }
+    assert.deepEqual(await pulse(a!, b!, c!), { lost: ['a', 'b'], cancelled: ['a'] })
+    assert.deepEqual(await pulse(young, c!, { id: 'nobody', fence: a!.fence }), { lost: ['nobody'], cancelled: [] })
+    assert.equal(await settle(store, queue, a!, done), false)
+    assert.equal(await settle(store, queue, young, done), true)
+  },
+
+  async 'cancels a task that runs together with what was to follow it' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    const lease = await claimOne(store, queue)
+    await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'replace' })])
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
+    assert.equal(await settle(store, queue, lease, done), false)
+    await assertCounts(store, queue, {})
+    assert.equal((await show(store, queue, 'a'))?.state, 'cancelled')
+  },
+
+  async 'leaves the order of the others as it is when tasks in line are cancelled, and added again' (store, queue) {
+    const all = Array.from({ length: 100 }, (_, index) => `${index}`)
+    await add(store, all.map(id => task(queue, id)))
+    await settle(store, queue, await claimOne(store, queue), release)
+    const odd = all.filter((_, index) => index % 2 === 1)
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['0', ...odd], keep: KEEP }), 51)
+    await assertCounts(store, queue, { waiting: 49 })
+    await add(store, ['3', '0', '1'].map(id => task(queue, id)))
+    const even = all.filter((_, index) => index % 2 === 0 && index > 0)
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 100)), [...even, '3', '0', '1'])
+    const first = await claim(store, queue, 10)
+    assert.equal(first.length, 10)
+    assert.deepEqual(ids([...first, ...await claim(store, queue)]), [...even, '3', '0', '1'])
+    await assertCounts(store, queue, { running: 52 })
+  },
+
+  async 'makes tasks due at another time, and leaves suspects and those that run or have ended alone' (store, queue) {
+    await end(store, queue)
+    const running = await stage(store, queue)
+    await add(store, ['a', 'b', 'c'].map(id => task(queue, id)))
+    const schedule = (ids: string[], when: { delayMs?: number, runAt?: number } = {}) => store.steer(queue, { kind: 'schedule', ids, ...when })
+    assert.equal(await schedule(['suspect', 'running', 'done', 'dead', 'cancelled', 'expired', 'nobody'], { delayMs: LONG_MS }), 0)
+    assert.equal(await schedule(['suspect', 'waiting', 'a', 'a']), 2)
+    await assertCounts(store, queue, { waiting: 5, delayed: 2, running: 1, dead: 1 })
+    const runAt = Date.now() + LONG_MS * 2
+    assert.equal(await schedule(['waiting', 'b', 'retried'], { runAt }), 3)
+    for (const id of ['waiting', 'b', 'retried']) assert.equal((await show(store, queue, id))?.dueAt, runAt)
+    assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 10)).slice(0, 1), ['delayed'])
+    assert.equal(await schedule(['waiting'], { runAt: runAt - LONG_MS * 4 }), 1)
+    assert.equal(await schedule(['delayed']), 1)
+    await assertCounts(store, queue, { waiting: 5, delayed: 2, running: 1, dead: 1 })
+    assert.deepEqual(ids(await claim(store, queue)), ['a', 'c', 'waiting', 'delayed'])
+    const since = performance.now()
+    assert.equal(await schedule(['retried', 'b'], { delayMs: SHORT_MS }), 2)
+    await settle(store, queue, await claimSuspect(store, queue), done)
+    await untilClaimable(store, queue)
+    assert.ok(performance.now() - since > SHORT_MS - 2, 'it is not early')
+    const leases = await claimAll(store, queue, 2)
+    assert.deepEqual(counters(leases.find(({ id }) => id === 'retried')!), { attempt: 2, retries: 1, deaths: 0 })
+    assert.deepEqual(await lost(store, queue, [running]), [])
+  },
+
+  async 'puts dead tasks back in line with all their retries, and keeps what is known of them' (store, queue, other) {
+    await add(store, ['a', 'b', 'c', 'd'].map(id => task(queue, id)))
+    await turn(store, queue, (await claim(store, queue)).map(lease => ({ lease, verdict: retry(0), record: 'first' })))
+    await untilClaimable(store, queue)
+    await turn(store, queue, (await claimAll(store, queue, 4)).map(lease => ({ lease, verdict: dead, record: 'second' })))
+    await add(store, [task(queue, 'w'), task(other, 'a')])
+    await settle(store, other, await claimOne(store, other), dead)
+    const { endedAt, reason, ...known } = (await show(store, queue, 'b'))!
+    assert.equal(await store.steer(queue, { kind: 'redrive', ids: ['b', 'w', 'nobody', 'b'] }), 1)
+    await assertCounts(store, queue, { waiting: 2, dead: 3 })
+    const { reason: oldReason, ...again } = (await show(store, queue, 'b'))!
+    assert.deepEqual(again, { ...known, state: 'waiting' })
+    assert.equal(await store.steer(queue, { kind: 'redrive' }), 3)
+    assert.equal(await store.steer(queue, { kind: 'redrive' }), 0)
+    assert.deepEqual(await store.list(queue, 'dead', 0, 10), [])
+    const leases = await claim(store, queue)
+    assert.deepEqual(ids(leases.slice(0, 2)), ['w', 'b'])
+    assert.deepEqual(ids(leases.slice(2)).sort(), ['a', 'c', 'd'])
+    for (const lease of leases.slice(1)) assert.deepEqual({ ...counters(lease), message: lease.message }, { attempt: 3, retries: 0, deaths: 0, message: `message of ${lease.id}` })
+    await assertCounts(store, other, { dead: 1 })
+  },
+
+  async 'no more suspects a task that was put back in line' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    await claimOne(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    await claimSuspect(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    assert.equal(await settle(store, queue, await claimSuspect(store, queue), dead), true)
+    assert.equal(await store.steer(queue, { kind: 'redrive', ids: ['a'] }), 1)
+    const lease = await claimOne(store, queue)
+    assert.deepEqual({ ...counters(lease), suspect: lease.suspect }, { attempt: 4, retries: 0, deaths: 0, suspect: false })
+  },
+
+  async 'forgets dead tasks, and nothing else' (store, queue, other) {
+    await end(store, queue)
+    await stage(store, queue)
+    await add(store, ['a', 'b', 'c'].flatMap(id => [task(queue, id), task(other, id)]))
+    await settle(store, queue, (await claim(store, queue)).find(({ id }) => id === 'a')!, dead)
+    await turn(store, other, (await claim(store, other)).map(lease => ({ lease, verdict: dead })))
+    assert.equal(await store.steer(queue, { kind: 'remove', ids: ['suspect', 'running', 'delayed', 'retried', 'done', 'cancelled', 'expired', 'a', 'a', 'nobody'] }), 1)
+    assert.equal(await show(store, queue, 'a'), undefined)
+    for (const id of ['suspect', 'running', 'delayed', 'retried', 'done', 'cancelled', 'expired', 'dead']) assert.equal((await show(store, queue, id))?.id, id)
+    assert.equal(await store.steer(other, { kind: 'remove', ids: ['b'] }), 1)
+    assert.deepEqual(ids(await store.list(other, 'dead', 0, 10)), ['c', 'a'])
+    assert.equal(await store.steer(other, { kind: 'remove' }), 2)
+    await assertCounts(store, other, {})
+    await assertCounts(store, queue, { waiting: 1, delayed: 2, running: 4, dead: 1 })
+    assert.deepEqual(await add(store, [task(other, 'a', { onDuplicate: 'reject' })]), [])
+  },
+
+  async 'has nothing claimed while a queue is paused, and all else go on' (store, queue, other) {
+    const running = await stage(store, queue)
+    const resumed = (await turn(store, queue, [])).outlook
+    assert.equal((await store.counts(queue)).paused, false)
+    for (const kind of ['pause', 'pause'] as const) assert.equal(await store.steer(queue, { kind }), 0)
+    assert.equal((await store.counts(queue)).paused, true)
+    assert.equal((await store.counts(other)).paused, false)
+    await add(store, [task(queue, 'added'), task(other, 'added')])
+    assert.deepEqual(ids(await claim(store, other)), ['added'])
+    const nothing = { wakeInMs: Infinity, suspects: false }
+    for (const alone of [false, true]) assert.deepEqual(await turn(store, queue, [], 10, { alone }), { settled: [], leases: [], outlook: nothing })
+    assert.deepEqual(await store.extend([{ queue, leases: [running], leaseMs: LONG_MS }]), [{ lost: [], cancelled: [], outlook: nothing }])
+    assert.deepEqual(await turn(store, queue, [{ lease: running, verdict: release }], 10), { settled: [true], leases: [], outlook: nothing })
+    await assertCounts(store, queue, { waiting: 4, delayed: 2, dead: 1 })
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['added'], keep: KEEP }), 1)
+    for (const kind of ['resume', 'resume'] as const) assert.equal(await store.steer(queue, { kind }), 0)
+    assert.equal((await store.counts(queue)).paused, false)
+    assert.deepEqual((await turn(store, queue, [])).outlook, resumed)
+    assert.deepEqual(ids(await claim(store, queue)), ['running', 'waiting'])
+    assert.equal((await claimSuspect(store, queue)).id, 'suspect')
+  },
+
+  async 'wakes the watchers of a queue that is resumed, and of one with a task made due or put back in line' (store, queue, other) {
+    await untilWoken(store, queue, async () => {
+      await store.steer(queue, { kind: 'pause' })
+      await store.steer(queue, { kind: 'resume' })
+    })
+    await add(store, [task(other, 'a', { delayMs: LONG_MS })])
+    await untilWoken(store, other, async () => {
+      await store.steer(other, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
+      await store.steer(other, { kind: 'schedule', ids: ['a'] })
+    })
+    await untilWoken(store, other, async () => {
+      await settle(store, other, await claimOne(store, other), dead)
+      await store.steer(other, { kind: 'redrive', ids: ['a'] })
+    })
+    let isSettled = false
+    await untilTold(store, other, ({ kind }) => kind === 'work' && isSettled, async () => {
+      isSettled = false
+      const lease = await claimOne(store, other)
+      await add(store, [task(other, 'a', { onDuplicate: 'replace' })])
+      // What is told of that is not meant.
+      await setTimeout(20)
+      isSettled = true
+      await settle(store, other, lease, done)
+    })
+  },
+
+  async 'tells the watchers that a task that ran is cancelled, but not within the call' (store, queue) {
+    let round = 0
+    let told = 0
+    await store.watch(queue, () => { told++ })
+    await untilTold(store, queue, ({ kind }) => kind === 'change', async () => {
+      const id = `${++round}`
+      await add(store, [task(queue, id)])
+      await claimOne(store, queue)
+      const before = told
+      const steered = store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+      assert.equal(told, before)
+      return steered
+    })
+  },
+
+  async 'tells the watchers that a task has ended which somebody awaits' (store, queue) {
+    let id = ''
+    const isMeant = (news: News) => news.kind === 'ended' && news.id === id
+    const awaited = async (rest: Partial<NewTask> = {}) => {
+      id = randomUUID()
+      await add(store, [task(queue, id, rest)])
+      assert.equal((await store.find([queue], id, LONG_MS))?.endedAt, undefined)
+    }
+    for (const verdict of [done, dead]) {
+      for (const keep of [KEEP, { count: 0, ms: LONG_MS }]) {
+        await untilTold(store, queue, isMeant, async () => {
+          await awaited()
+          const lease = await claimOne(store, queue)
+          return turn(store, queue, [{ lease, verdict }], 0, { keep })
+        })
+      }
+    }
+    await untilTold(store, queue, isMeant, async () => {
+      await awaited()
+      await settle(store, queue, await claimOne(store, queue), retry(0))
+      await untilClaimable(store, queue)
+      return settle(store, queue, await claimOne(store, queue), done)
+    })
+    for (const rest of [{}, { delayMs: LONG_MS }]) {
+      await untilTold(store, queue, isMeant, async () => {
+        await awaited(rest)
+        return store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+      })
+    }
+    await untilTold(store, queue, isMeant, async () => {
+      await awaited()
+      await claimOne(store, queue)
+      return store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+    })
+    await untilTold(store, queue, isMeant, async () => {
+      await awaited({ expiresMs: SHORT_MS })
+      return untilExpired(store, queue, [id])
+    })
   }
 }

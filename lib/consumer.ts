@@ -2,7 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Isolation } from './isolation.js'
 import { Pace } from './pace.js'
-import type { Held, Holding, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
+import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
@@ -15,6 +15,7 @@ export interface ConsumerLimits {
   readonly concurrency: number
   readonly leaseMs: number
   readonly closeGraceMs: number
+  readonly keep: Keep
 }
 
 interface Running {
@@ -41,6 +42,9 @@ const HOLD_MS = 100
  *
  * Where tasks are short it claims a few more than there is room for, which start as others
  * end, and takes a turn when half of them have. Those that turn out to wait are given back.
+ *
+ * It claims as many tasks as it has been granted: all there are once it is started, or one, or
+ * until nothing is due, for who steers it by hand.
  */
 export class Consumer {
   readonly queue: string
@@ -57,6 +61,13 @@ export class Consumer {
   /** Ended attempts whose leases are held until the store has heard of it. */
   readonly #ended: Settlement[] = []
   #state: 'new' | 'consuming' | 'stopping' = 'new'
+  #isStarted = false
+  /** How many tasks may still be claimed. */
+  #granted = 0
+  /** How many have been begun. */
+  #begun = 0
+  /** Whether the last claim has found that nothing is due. */
+  #isDry = false
   #turning = false
   #turns = 0
   #paused = false
@@ -66,7 +77,7 @@ export class Consumer {
   #alarm?: NodeJS.Timeout
   #settling: NodeJS.Timeout | undefined
   #holding: NodeJS.Timeout | undefined
-  #idle?: () => void
+  readonly #idlers: Array<() => void> = []
 
   constructor (queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits) {
     this.queue = queue
@@ -79,14 +90,36 @@ export class Consumer {
     isolation.onChange(() => { if (this.#failures === 0) this.wake() })
   }
 
-  /** Has the store wake this consumer, which takes no task before it is started. */
-  async watch (): Promise<void> {
-    await this.#store.watch(this.queue, () => { this.wake() })
+  /** Has the store wake this consumer, which takes no task before it is started; calls `check` when leases may have been taken away. */
+  async watch (check: () => void): Promise<void> {
+    await this.#store.watch(this.queue, ({ kind }) => {
+      if (kind === 'ended') return
+      if (kind === 'change') check()
+      this.wake()
+    })
   }
 
   start (): void {
+    this.#isStarted = true
+    this.#grant(Infinity)
+  }
+
+  /** Runs what is due, up to a number of tasks, and returns how many that were, once the store has heard of all their ends. */
+  async run (limit = Infinity): Promise<number> {
+    const before = this.#begun
+    this.#grant(this.#isStarted ? Infinity : limit)
+    do {
+      await new Promise<void>(resolve => { this.#idlers.push(resolve) })
+    } while (this.#state === 'consuming' && this.#granted > 0 && !this.#isDry)
+    if (!this.#isStarted) this.#granted = 0
+    return this.#begun - before
+  }
+
+  #grant (count: number): void {
     if (this.#state === 'stopping') return
     this.#state = 'consuming'
+    this.#granted = count
+    this.#isDry = false
     this.wake()
   }
 
@@ -102,7 +135,7 @@ export class Consumer {
     const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs - 1000))
     this.wake()
     if (!this.#isIdle()) {
-      const idle = new Promise<void>(resolve => { this.#idle = resolve })
+      const idle = new Promise<void>(resolve => { this.#idlers.push(resolve) })
       await Promise.race([idle, sleep(longestMs, undefined, { ref: false })])
     }
     clearTimeout(grace)
@@ -123,8 +156,8 @@ export class Consumer {
   }
 
   /** Takes in what the heartbeat has learned that was sent with this holding. */
-  feel ({ lost, outlook }: Pulse, { leases, turn }: ReturnType<Consumer['holding']>): void {
-    for (const lease of leases) if (lost.includes(lease.id)) this.#lose(lease)
+  feel ({ lost, cancelled, outlook }: Pulse, { leases, turn }: ReturnType<Consumer['holding']>): void {
+    for (const lease of leases) if (lost.includes(lease.id)) this.#lose(lease, cancelled.includes(lease.id))
     // A turn that was taken since knows better.
     if (turn === this.#turns) this.#look(outlook)
     // The store answers again, which is no time to go on waiting.
@@ -143,16 +176,17 @@ export class Consumer {
       if (claim.limit > 0 || settlements.length > 0) await this.#exchange(settlements, claim)
     }
     this.#turning = false
-    if (this.#isIdle()) this.#idle?.()
+    if (this.#isIdle()) for (const resolve of this.#idlers.splice(0)) resolve()
   }
 
   /** Decides what to claim. Where there are suspects nothing else is, until nothing else runs and one of them can be. */
   #plan (): { limit: number, alone: boolean } {
-    if (this.#state !== 'consuming' || this.#paused) return { limit: 0, alone: false }
+    if (this.#state !== 'consuming' || this.#paused || this.#granted === 0) return { limit: 0, alone: false }
     if (this.#suspects) return this.#isolation.enter(() => { this.wake() }) ? { limit: 1, alone: true } : { limit: 0, alone: false }
     if (!this.#isolation.isOpen) return { limit: 0, alone: false }
     const { concurrency } = this.#limits
-    return { limit: Math.max(0, concurrency + this.#pace.ahead(concurrency) - this.#running.size - this.#ready.length), alone: false }
+    const room = concurrency + this.#pace.ahead(concurrency) - this.#running.size - this.#ready.length
+    return { limit: Math.max(0, Math.min(room, this.#granted)), alone: false }
   }
 
   #mayStart (): boolean {
@@ -161,17 +195,19 @@ export class Consumer {
 
   /** Tells the store what has ended, and starts what it hands out. */
   async #exchange (settlements: readonly Settlement[], { limit, alone }: { limit: number, alone: boolean }): Promise<void> {
-    const { leaseMs } = this.#limits
+    const { leaseMs, keep } = this.#limits
     let started: readonly Lease[] = []
     this.#turns++
     this.#isolation.begin()
     try {
-      const { settled, leases, outlook } = await this.#store.turn(this.queue, { settlements, limit, alone, leaseMs })
+      const { settled, leases, outlook } = await this.#store.turn(this.queue, { settlements, limit, alone, leaseMs, keep })
       if (this.#failures > 0) this.#log.info('store answers the consumer again')
       this.#failures = 0
       const ended = this.#ended.splice(0, settled.length)
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
       if (this.#ended.length > 0) this.#woken = true
+      this.#granted -= leases.length
+      this.#isDry = limit > 0 && leases.length === 0 && outlook.wakeInMs > 0
       if (alone) started = leases.filter(lease => this.#start(lease, alone))
       else this.#receive(leases)
       clearTimeout(this.#alarm)
@@ -210,6 +246,7 @@ export class Consumer {
   }
 
   #returnReady (): void {
+    this.#granted += this.#ready.length
     for (const lease of this.#ready.splice(0)) this.#ended.push({ lease, verdict: { kind: 'release', unseen: true } })
   }
 
@@ -222,6 +259,7 @@ export class Consumer {
     const abort = new AbortController()
     const start = performance.now()
     this.#running.set(lease.id, { lease, abort })
+    this.#begun++
     this.#isolation.begin()
     this.#attempt(lease, abort).then(settlement => {
       this.#isolation.end()
@@ -265,15 +303,16 @@ export class Consumer {
     for (const { abort } of running) abort.abort(new Withdrawn('the app closes'))
   }
 
-  /** Tells a task that others may run it, and leaves it to them. */
-  #lose ({ id, fence }: Held): void {
+  /** Tells a task that others may run it, or that nobody is to, and leaves it to them. */
+  #lose ({ id, fence }: Held, isCancelled: boolean): void {
     this.#ready = this.#ready.filter(lease => lease.id !== id || lease.fence !== fence)
     const running = this.#running.get(id)
     // It may have ended, or been claimed again, while the heartbeat was on its way.
     if (running?.lease.fence !== fence) return
-    this.#warn(id)
+    if (isCancelled) this.#log.info({ taskId: id }, 'task is cancelled')
+    else this.#warn(id)
     this.#running.delete(id)
-    running.abort.abort(new Withdrawn('the lease is lost'))
+    running.abort.abort(new Withdrawn(isCancelled ? 'the task is cancelled' : 'the lease is lost'))
     this.wake()
   }
 

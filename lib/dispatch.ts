@@ -1,5 +1,6 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyInstance } from 'fastify'
+import { listenTo, type Answer } from './answer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
 import { hangUp, type Exchange, type Exchanger } from './exchange.js'
@@ -20,6 +21,8 @@ export interface RequestTask {
    * lease is lost, or the app closes and will not wait longer.
    */
   readonly signal: AbortSignal
+  /** Says how far the task is, as a value that has JSON: `app.taskqueue.get` tells it to others. */
+  progress (value: unknown): Promise<void>
 }
 
 /** A task while it is dispatched. */
@@ -66,7 +69,8 @@ export async function dispatch (app: FastifyInstance, exchanger: Exchanger, desc
       exchange = made
       const { request, response } = made
       dispatches.set(request, context)
-      response.once('finish', () => { finish(outcomeOf(response, context)) })
+      const answer = listenTo(response)
+      response.once('finish', () => { finish(outcomeOf(response, context, answer)) })
       // One after its end is only about what nobody waits for.
       response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
       response.once('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
@@ -83,13 +87,12 @@ function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<stri
   return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
 }
 
-function outcomeOf (response: ServerResponse, { seen }: Dispatch): Outcome {
+function outcomeOf (response: ServerResponse, { seen }: Dispatch, answer: () => Answer): Outcome {
   // As it was sent, whatever it has been set to since.
   const status = Number((response as ServerResponse & { _header: string })._header.slice(9, 12))
   // What the router of a closing app answers, before any hook.
   if (!seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
-  const textOf = (name: string) => response.hasHeader(name) ? String(response.getHeader(name)) : undefined
-  return { kind: 'answered', status, retryAfter: textOf('retry-after'), location: textOf('location') }
+  return { kind: 'answered', status, answer: answer() }
 }
 
 /** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */

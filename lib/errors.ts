@@ -24,9 +24,17 @@ export const FST_TASKQUEUE_INVALID_HEADER = createError<[string, string]>(
 export const FST_TASKQUEUE_INVALID_PAYLOAD = createError<[string, string]>(
   'FST_TASKQUEUE_INVALID_PAYLOAD', 'The payload of a task must be %s, got %s', 500, TypeError
 )
+/** A route does not take what a task is given for it: the schema of its body, query or params says so, or its url. */
+export const FST_TASKQUEUE_INVALID_INPUT = createError<[string, string, string]>(
+  'FST_TASKQUEUE_INVALID_INPUT', 'A task for %s %s cannot be added: %s', 500, TypeError
+)
 /** The task is larger than `maxPayloadBytes`. */
 export const FST_TASKQUEUE_PAYLOAD_TOO_LARGE = createError<[number, number]>(
   'FST_TASKQUEUE_PAYLOAD_TOO_LARGE', 'The message of a task must be at most %s bytes (maxPayloadBytes), got %s', 500, RangeError
+)
+/** Nothing has ended within the time for which it was waited. */
+export const FST_TASKQUEUE_TIMEOUT = createError<[string, number]>(
+  'FST_TASKQUEUE_TIMEOUT', 'Task %s has not ended within %s ms', 504
 )
 /** The time at which to run is no time, or too far away. */
 export const FST_TASKQUEUE_INVALID_DELAY = createError<[string, string]>(
@@ -35,6 +43,10 @@ export const FST_TASKQUEUE_INVALID_DELAY = createError<[string, string]>(
 /** The id cannot travel in a header. */
 export const FST_TASKQUEUE_INVALID_ID = createError<[string]>(
   'FST_TASKQUEUE_INVALID_ID', 'The id of a task must be 1 to 255 printable ASCII characters without spaces, got %s', 500, TypeError
+)
+/** A task of this id is there already, and the caller would rather fail than add no other. */
+export const FST_TASKQUEUE_DUPLICATE = createError<[string]>(
+  'FST_TASKQUEUE_DUPLICATE', 'A task with the id %s waits, is delayed or runs already, or was done a moment ago', 409
 )
 /** `user.id` returned something that cannot travel in a header. */
 export const FST_TASKQUEUE_INVALID_USER_ID = createError<[string]>(

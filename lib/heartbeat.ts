@@ -5,19 +5,25 @@ import type { Store } from './store.js'
 /** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
 export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
 
+export interface Heartbeat {
+  /** Beats now, out of turn. */
+  beat (): Promise<void>
+  stop (): void
+}
+
 /**
  * Prolongs the leases of all consumers of one store, in one call, and passes on what it
  * hears of their queues, so that one whose notifications are lost is late by one beat at
- * most. Returns a function that stops it.
+ * most.
  */
-export function startHeartbeat (store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger): () => void {
+export function startHeartbeat (store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger): Heartbeat {
   let beating = false
   let failing = false
   let stopped = false
   let again: NodeJS.Timeout | undefined
   const periodMs = Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs)))
-  const beat = async () => {
-    if (beating) return
+  const beat = async (): Promise<void> => {
+    if (beating || stopped) return
     beating = true
     try {
       const holdings = consumers.map(consumer => consumer.holding())
@@ -34,9 +40,12 @@ export function startHeartbeat (store: Store, consumers: readonly Consumer[], lo
     beating = false
   }
   const timer = setInterval(beat, periodMs)
-  return () => {
-    stopped = true
-    clearInterval(timer)
-    clearTimeout(again)
+  return {
+    beat,
+    stop () {
+      stopped = true
+      clearInterval(timer)
+      clearTimeout(again)
+    }
   }
 }

@@ -6,27 +6,17 @@ import { Consumer } from './consumer.js'
 import { dispatchOf, guardHeaders, hideTaskRoutes, taskOnly, type RequestTask } from './dispatch.js'
 import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from './errors.js'
 import { exchangers } from './exchange.js'
-import { startHeartbeat } from './heartbeat.js'
+import { startHeartbeat, type Heartbeat } from './heartbeat.js'
 import { Isolation } from './isolation.js'
 import { LocalStore } from './local-store.js'
 import { makeCodec, type Codec } from './message.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './options.js'
-import { Queues, type Queue } from './queue.js'
+import { Queues } from './queue.js'
 import { bindToReply, kTransaction } from './reply.js'
-import type { AddOptions } from './task.js'
-import { TaskTransaction, type Prepare, type Transaction } from './transaction.js'
-
-/** The queues of an app, for use outside of requests. */
-export interface Taskqueue {
-  /** Queues one task at once. There is no current request to copy anything from, and no user. */
-  add (url: string, options?: AddOptions): Promise<string>
-  /** Runs a function and queues what it has added when it succeeds; returns what it returns. */
-  transaction<T> (run: (transaction: Transaction) => T | PromiseLike<T>): Promise<T>
-  /** Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is a queue of that name. */
-  queue (name: string): Queue
-  /** All queues, in the order of their names. */
-  readonly queues: readonly Queue[]
-}
+import { addTaskRoutes } from './task-route.js'
+import type { Store } from './store.js'
+import { adderOf, lookerOf, MOST_AT_ONCE, runnerOf, type Taskqueue } from './taskqueue.js'
+import { TaskTransaction, type AddedTask, type Prepare, type Transaction } from './transaction.js'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -52,30 +42,34 @@ declare module 'fastify/types/route.js' {
 const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
   const settings = readOptions(options)
   const codec = makeCodec(settings)
-  const queues = new Queues(settings)
+  const queues = new Queues(settings, codec)
   const composer = new Composer(queues, codec, settings)
-  const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log)
+  const added: AddedTask[] = []
+  const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
+  const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log, MOST_AT_ONCE, note)
   const closed = outsideOfRequests()
   closed.close()
 
   guardHeaders(app)
   app.addConstraintStrategy(taskOnly)
   hideTaskRoutes(app)
+  addTaskRoutes(app, queues)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorateRequest('taskqueue', {
     getter () {
-      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log, settings.maxTasksPerRequest)
+      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log, settings.maxTasksPerRequest, note)
       return this[kTransaction]
     }
   })
   app.decorate('verifyTask', verifyWith(settings))
-  app.decorate<Taskqueue>('taskqueue', taskqueueOf(queues, outsideOfRequests))
+  const consumers = new Map<string, Consumer>()
+  app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, codec), ...runnerOf(app, queues, consumers) })
   bindToReply(app, {
     isAborted: request => request.task?.signal.aborted === true,
     prepareFor,
     closed
   })
-  consume(app, settings, queues, codec)
+  consume(app, settings, queues, codec, consumers)
 }
 
 /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
@@ -84,47 +78,27 @@ function prepareFor (request: FastifyRequest): Prepare | undefined {
   if (context === undefined) return undefined
   return async (store, tasks) => {
     if (store !== context.store) return await store.prepare(tasks)
-    return { commit: async () => { context.chain.push(...tasks) }, rollback () {} }
-  }
-}
-
-function taskqueueOf (queues: Queues, begin: () => TaskTransaction): Taskqueue {
-  const transaction: Taskqueue['transaction'] = async run => {
-    const transaction = begin()
-    try {
-      const result = await run(transaction)
-      transaction.close()
-      await transaction.commit()
-      return result
-    } catch (error) {
-      transaction.close()
-      await transaction.rollback()
-      throw error
-    }
-  }
-  return {
-    add: (url, options) => transaction(transaction => transaction.add(url, options)),
-    transaction,
-    queue: name => queues.get(name),
-    queues: queues.all
+    return { keptOut: [], commit: async () => { context.chain.push(...tasks) }, rollback () {} }
   }
 }
 
 /** Opens the stores before the app is ready, consumes when it is, and ends both as it closes. */
-function consume (app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec): void {
+function consume (app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, byQueue: Map<string, Consumer>): void {
   const { stores } = queues
   const isolation = new Isolation()
-  const consumers: Consumer[] = []
-  const heartbeats: Array<() => void> = []
+  const heartbeats = new Map<Store, Heartbeat>()
   for (const { name, consumer } of settings.queues) {
     if (consumer === false) continue
     const { store } = queues.get(name)
-    consumers.push(new Consumer(name, store, attemptWith(app, name, store, codec, exchangers[settings.dispatch], consumer), isolation, app.log, consumer))
+    const attempt = attemptWith(app, name, store, codec, exchangers[settings.dispatch], settings.keep, consumer)
+    byQueue.set(name, new Consumer(name, store, attempt, isolation, app.log, { ...consumer, keep: settings.keep }))
   }
+  const consumers = [...byQueue.values()]
+  const storeOf = ({ queue }: Consumer) => queues.get(queue).store
 
   app.addHook('onReady', async () => {
     await Promise.all(stores.map(store => store.open()))
-    await Promise.all(consumers.map(consumer => consumer.watch()))
+    await Promise.all(consumers.map(consumer => consumer.watch(() => { heartbeats.get(storeOf(consumer))?.beat() })))
     if (settings.secrets.length === 0 && settings.queues.some(({ type }) => type !== 'local')) {
       const copied = settings.copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
       app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and whoever can write to their store can make this app run requests as any user`)
@@ -135,10 +109,10 @@ function consume (app: FastifyInstance, settings: Settings, queues: Queues, code
 
   const start = () => {
     for (const store of stores) {
-      const ofStore = consumers.filter(({ queue }) => queues.get(queue).store === store)
-      if (ofStore.length > 0) heartbeats.push(startHeartbeat(store, ofStore, app.log))
+      const ofStore = consumers.filter(consumer => storeOf(consumer) === store)
+      if (ofStore.length > 0) heartbeats.set(store, startHeartbeat(store, ofStore, app.log))
     }
-    for (const consumer of consumers) consumer.start()
+    for (const { name, consumer } of settings.queues) if (consumer !== false && consumer.autoStart) byQueue.get(name)!.start()
   }
 
   // Before the plugins close that tasks depend on. Fastify gives a hook no longer than this.
@@ -150,7 +124,7 @@ function consume (app: FastifyInstance, settings: Settings, queues: Queues, code
 
   // After the last request, which may add tasks.
   app.addHook('onClose', async () => {
-    for (const stop of heartbeats) stop()
+    for (const heartbeat of heartbeats.values()) heartbeat.stop()
     await warnOfLosses(app, queues)
     await Promise.all(stores.map(async store => {
       await store.close().catch(err => { app.log.error({ err }, 'store did not close cleanly') })
@@ -182,15 +156,19 @@ export default plugin
 export { plugin as taskqueue }
 export * as errorCodes from './errors.js'
 export { storeConformance, type ConformanceTest } from './conformance.js'
-export { DEAD_LIMIT } from './store.js'
-export type { Queue } from './queue.js'
+export { DEAD_LIMIT, RECORD_LIMIT } from './store.js'
+export type { Answer } from './answer.js'
+export type { Page, Queue } from './queue.js'
+export type { AttemptStatus, TaskStatus } from './status.js'
 export type { RequestTask } from './dispatch.js'
 export type { CopyHeaders } from './inheritance.js'
 export type { RedisLocation } from './redis-store.js'
 export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
 export type {
-  Counts, Held, Holding, Lease, NewTask, Outlook, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict
+  Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement, State, Store, Turn, TurnResult, Verdict
 } from './store.js'
+export type { Taskqueue } from './taskqueue.js'
+export type { TaskDefaults, TaskInput, TaskRoute } from './task-route.js'
 export type { AddOptions, TaskMethod } from './task.js'
-export type { Participant, Savepoint, Transaction } from './transaction.js'
+export type { AddedTask, CommitResult, Participant, Savepoint, TaskToAdd, Transaction } from './transaction.js'
 export type { Backoff } from './verdict.js'

@@ -1,6 +1,8 @@
+import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import {
-  DEAD_LIMIT, type Counts, type Held, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Settlement, type Store, type Turn, type TurnResult, type Verdict
+  DEAD_LIMIT, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
+  type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
 /**
@@ -9,21 +11,57 @@ import {
  */
 export class LocalStore implements Store {
   readonly #queues = new Map<string, LocalQueue>()
+  /** Ids that a commit under way has taken, until it is concluded. */
+  readonly #reserved = new Map<string, Promise<void>>()
 
   async open (): Promise<void> {}
 
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
-    return { commit: async () => { this.#add(tasks) }, rollback () {} }
+    const named = tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)
+    for (let name; (name = named.find(name => this.#reserved.has(name))) !== undefined;) await this.#reserved.get(name)
+    const isKeptOut = this.#decide(tasks)
+    const taken = tasks.filter((_, index) => !isKeptOut[index])
+    const free = this.#reserve(taken)
+    return {
+      keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ id }) => id),
+      commit: async () => {
+        this.#add(taken)
+        free()
+      },
+      rollback: free
+    }
   }
 
-  async turn (name: string, { settlements, limit, alone, leaseMs }: Turn): Promise<TurnResult> {
+  /** Whether each is kept out; throws if one is refused. */
+  #decide (tasks: readonly NewTask[]): boolean[] {
+    const names = new Set<string>()
+    return tasks.map(task => {
+      const name = nameOf(task)
+      const isDuplicate = names.has(name) || this.#queue(task.queue).keepsOut(task)
+      names.add(name)
+      if (isDuplicate && task.onDuplicate === 'reject') throw new FST_TASKQUEUE_DUPLICATE(task.id)
+      return isDuplicate && task.onDuplicate === 'keep'
+    })
+  }
+
+  #reserve (tasks: readonly NewTask[]): () => void {
+    const names = tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)
+    let conclude: () => void
+    const concluded = new Promise<void>(resolve => { conclude = resolve })
+    for (const name of names) this.#reserved.set(name, concluded)
+    return () => {
+      for (const name of names) this.#reserved.delete(name)
+      conclude()
+    }
+  }
+
+  async turn (name: string, { settlements, limit, alone, leaseMs, keep }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
     queue.tick(leaseMs)
-    const settled = settlements.map(settlement => queue.settle(settlement))
-    const carriedOut = settlements.filter((_, index) => settled[index])
-    queue.giveBack(carriedOut.filter(({ verdict }) => verdict.kind === 'release').map(({ lease }) => lease.id))
-    this.#add(carriedOut.flatMap(({ chain = [] }) => chain))
+    const settled = queue.settle(settlements)
+    this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []))
     const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
+    queue.trim(keep)
     return { settled, leases, outlook: queue.outlook }
   }
 
@@ -31,20 +69,49 @@ export class LocalStore implements Store {
     return holdings.map(({ queue: name, leases, leaseMs }) => {
       const queue = this.#queue(name)
       queue.tick(leaseMs)
-      return { lost: leases.filter(lease => !queue.extend(lease, leaseMs)).map(({ id }) => id), outlook: queue.outlook }
+      const lost = leases.filter(lease => !queue.extend(lease, leaseMs))
+      return { lost: lost.map(({ id }) => id), cancelled: lost.filter(lease => queue.wasCancelled(lease)).map(({ id }) => id), outlook: queue.outlook }
     })
   }
 
-  async watch (queue: string, wake: () => void): Promise<void> {
-    this.#queue(queue).watchers.push(wake)
+  async watch (queue: string, listener: (news: News) => void): Promise<void> {
+    this.#queue(queue).listeners.push(listener)
   }
 
-  async counts (queue: string): Promise<Counts> {
+  async counts (queue: string): Promise<Counts & { readonly paused: boolean }> {
     return this.#queue(queue).counts()
   }
 
-  async purge (queue: string): Promise<number> {
-    return this.#queue(queue).purge()
+  async find (queues: readonly string[], id: string, awaitMs = 0): Promise<Found | undefined> {
+    for (const name of queues) {
+      const queue = this.#queue(name)
+      const found = queue.find(id)
+      if (found === undefined) continue
+      if (awaitMs > 0 && found.endedAt === undefined) queue.await(id, awaitMs)
+      return found
+    }
+    return undefined
+  }
+
+  async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
+    return this.#queue(queue).list(state, offset, limit)
+  }
+
+  async steer (name: string, order: Order): Promise<number> {
+    const queue = this.#queue(name)
+    switch (order.kind) {
+      case 'cancel': return queue.cancel(order.ids, order.keep)
+      case 'schedule': return queue.schedule(order.ids, order)
+      case 'redrive': return queue.redrive(order.ids)
+      case 'remove': return queue.remove(order.ids)
+      case 'purge': return queue.purge()
+      case 'pause': return queue.pause()
+      case 'resume': return queue.resume()
+    }
+  }
+
+  async note (queue: string, lease: Held, progress: string): Promise<boolean> {
+    return this.#queue(queue).note(lease, progress)
   }
 
   async close (): Promise<void> {
@@ -58,35 +125,67 @@ export class LocalStore implements Store {
 
   #queue (name: string): LocalQueue {
     let queue = this.#queues.get(name)
-    if (queue === undefined) this.#queues.set(name, queue = new LocalQueue())
+    if (queue === undefined) this.#queues.set(name, queue = new LocalQueue(name))
     return queue
   }
 }
 
+/** There is no newline in an id. */
+const nameOf = ({ queue, id }: NewTask) => `${queue}\n${id}`
+
 interface Entry {
   readonly id: string
-  readonly message: string
+  message: string
+  state: State
+  /** When it becomes due, on the clock of this process, and since the epoch. */
+  due: number
+  dueAt: number
+  /** When it expires, until an attempt at it counts. */
+  expires: number
   fence: number
   attempt: number
   retries: number
   deaths: number
   suspect: boolean
+  records: ReadonlyArray<string | undefined>
   reason?: string
+  progress?: string
+  endedAt?: number
+  /** What takes its place when the attempt that runs has ended. */
+  next?: Entry
 }
 
 class LocalQueue {
-  readonly watchers: Array<() => void> = []
-  /** Tasks that wait, are delayed or run, by id. */
+  readonly listeners: Array<(news: News) => void> = []
+  readonly #name: string
+  /** All that are known, by id. */
   readonly #tasks = new Map<string, Entry>()
-  readonly #dead = new Map<string, Entry>()
   readonly #waiting = new Line()
   readonly #suspects = new Line()
   readonly #delayed = new Schedule()
   readonly #running = new Schedule()
+  readonly #dead = new Schedule()
+  /** Done, cancelled or expired. */
+  readonly #ended = new Schedule()
+  /** Those of the tasks that wait or are delayed which expire. */
+  readonly #expiring = new Schedule()
+  /** Ids that keep others out after their task is done, until then. */
+  readonly #deduped = new Schedule()
+  /** Ids whose end somebody awaits, until then. */
+  readonly #awaited = new Schedule()
+  /** Leases of cancelled tasks, until they would have run out. */
+  readonly #cancelled = new Schedule()
+  readonly #places = [this.#waiting, this.#suspects, this.#delayed, this.#running, this.#dead, this.#ended, this.#expiring]
+  #paused = false
+  #keep: Keep = { count: Infinity, ms: Infinity }
   /** The time on which leases run out; it stands still while nobody is in contact, a blocked event loop included. */
   #leaseClock = 0
   #lastContact = performance.now()
   #claims = 0
+
+  constructor (name: string) {
+    this.#name = name
+  }
 
   /** Moves the lease clock on by the time since the last contact, one heartbeat at most. */
   tick (leaseMs: number): void {
@@ -95,34 +194,100 @@ class LocalQueue {
     this.#lastContact = now
   }
 
-  add ({ id, message, delayMs, runAt }: NewTask): void {
-    if (this.#tasks.has(id)) return
-    this.#dead.delete(id)
-    this.#tasks.set(id, { id, message, fence: 0, attempt: 0, retries: 0, deaths: 0, suspect: false })
-    const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - Date.now())
-    if (dueInMs > 0) this.#delayed.set(id, performance.now() + dueInMs)
-    else this.#waiting.push(id)
+  keepsOut ({ id, onDuplicate }: NewTask): boolean {
+    if (onDuplicate === 'replace') return false
+    return this.#isUnderWay(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
+  }
+
+  add (task: NewTask): void {
+    if (this.keepsOut(task)) return
+    const { id } = task
+    const entry = newEntry(task)
+    if (this.#running.has(id)) {
+      this.#tasks.get(id)!.next = entry
+    } else {
+      this.#forget(id)
+      this.#lineUp(entry)
+    }
+  }
+
+  /** Carries out the verdicts; what is given back is given back together. */
+  settle (settlements: readonly Settlement[]): boolean[] {
+    const released: Entry[] = []
+    const settled = settlements.map(({ lease, verdict, record, dedupeMs = 0 }) => {
+      if (!this.#holds(lease)) return false
+      const entry = this.#tasks.get(lease.id)!
+      this.#running.delete(lease.id)
+      if (record !== undefined) entry.records = [...entry.records, record].slice(-RECORD_LIMIT)
+      if (verdict.kind === 'release' && verdict.unseen === true) entry.attempt--
+      else entry.expires = Infinity
+      if (entry.next !== undefined) this.#follow(entry, entry.next)
+      else if (verdict.kind === 'release') released.push(entry)
+      else this.#carryOut(entry, verdict, dedupeMs)
+      return true
+    })
+    this.#giveBack(released)
+    return settled
+  }
+
+  #carryOut (entry: Entry, verdict: Exclude<Verdict, { kind: 'release' }>, dedupeMs: number): void {
+    switch (verdict.kind) {
+      case 'done':
+        if (dedupeMs > 0) this.#deduped.setAtLeast(entry.id, performance.now() + dedupeMs)
+        this.#end(entry, 'done')
+        break
+      case 'retry':
+        entry.retries++
+        entry.suspect = false
+        entry.reason = verdict.reason
+        Object.assign(entry, dueOf(verdict))
+        this.#hold(entry)
+        break
+      case 'dead':
+        entry.reason = verdict.reason
+        this.#end(entry, 'dead')
+    }
+  }
+
+  /** Puts in line what has replaced a task while it ran, with all its retries. */
+  #follow ({ fence, attempt, records }: Entry, next: Entry): void {
+    this.#lineUp(Object.assign(next, { fence, attempt, records }))
+    this.wake()
   }
 
   claim (limit: number, alone: boolean, leaseMs: number): Lease[] {
-    const abandoned = this.#running.takeUpTo(this.#leaseClock)
-    for (const id of abandoned) {
-      const entry = this.#tasks.get(id)!
-      // Only a death that it died alone is certainly its own.
-      if (entry.suspect) entry.deaths++
-      entry.suspect = true
-    }
-    this.giveBack(abandoned)
-    for (const id of this.#delayed.takeUpTo(performance.now())) this.#waiting.push(id)
+    this.#sweep()
+    if (this.#paused) return []
     const claimed = alone ? this.#suspects.take(1) : this.#waiting.take(limit)
     return claimed.map(id => {
       const entry = this.#tasks.get(id)!
+      entry.state = 'running'
       entry.fence = ++this.#claims
       entry.attempt++
+      this.#expiring.delete(id)
       this.#running.set(id, this.#leaseClock + leaseMs)
       const { message, fence, attempt, retries, deaths, suspect } = entry
       return { id, message, fence, attempt, retries, deaths, suspect }
     })
+  }
+
+  /** Does what time demands: leases run out, tasks expire or become due. */
+  #sweep (): void {
+    const now = performance.now()
+    const abandoned = this.#running.takeUpTo(this.#leaseClock).map(id => this.#tasks.get(id)!)
+    for (const entry of abandoned) {
+      // Only a death that it died alone is certainly its own.
+      if (entry.suspect) entry.deaths++
+      entry.suspect = true
+      entry.expires = Infinity
+      entry.records = [...entry.records, undefined].slice(-RECORD_LIMIT)
+      if (entry.next !== undefined) Object.assign(entry, { message: entry.next.message, retries: 0, next: undefined })
+    }
+    this.#giveBack(abandoned)
+    for (const id of this.#expiring.takeUpTo(now)) this.#end(this.#tasks.get(id)!, 'expired')
+    for (const id of this.#delayed.takeUpTo(now)) this.#push(this.#tasks.get(id)!)
+    this.#deduped.takeUpTo(now)
+    this.#cancelled.takeUpTo(this.#leaseClock)
   }
 
   extend (lease: Held, leaseMs: number): boolean {
@@ -131,49 +296,23 @@ class LocalQueue {
     return true
   }
 
-  settle ({ lease, verdict }: Settlement): boolean {
+  note (lease: Held, progress: string): boolean {
     if (!this.#holds(lease)) return false
-    this.#running.delete(lease.id)
-    this.#carryOut(this.#tasks.get(lease.id)!, verdict)
+    this.#tasks.get(lease.id)!.progress = progress
     return true
   }
 
-  /** To the front, the first of them foremost. */
-  giveBack (ids: readonly string[]): void {
-    for (const id of ids.toReversed()) (this.#tasks.get(id)!.suspect ? this.#suspects : this.#waiting).unshift(id)
-    if (ids.length > 0) this.wake()
+  /** Tells it later, so that who makes the news need not wait for it. */
+  #tell (news: News): void {
+    for (const listener of this.listeners) setImmediate(listener, news)
   }
 
-  /** But puts nothing in line: what a turn gives back is given back together. */
-  #carryOut (entry: Entry, verdict: Verdict): void {
-    const { id } = entry
-    switch (verdict.kind) {
-      case 'release':
-        if (verdict.unseen === true) entry.attempt--
-        break
-      case 'done':
-        this.#tasks.delete(id)
-        break
-      case 'retry':
-        entry.retries++
-        entry.suspect = false
-        entry.reason = verdict.reason
-        this.#delayed.set(id, performance.now() + verdict.delayMs)
-        break
-      case 'dead':
-        entry.reason = verdict.reason
-        this.#tasks.delete(id)
-        this.#dead.set(id, entry)
-        if (this.#dead.size > DEAD_LIMIT) this.#dead.delete(this.#dead.keys().next().value!)
-    }
-  }
-
-  /** Not at once, so that the adder need not wait for it. */
   wake (): void {
-    for (const watcher of this.watchers) setImmediate(watcher)
+    this.#tell({ kind: 'work' })
   }
 
   get outlook (): Outlook {
+    if (this.#paused) return { wakeInMs: Infinity, suspects: false }
     const suspects = this.#suspects.size > 0
     if (suspects || this.#waiting.size > 0) return { wakeInMs: 0, suspects }
     const delayedMs = this.#delayed.first - performance.now()
@@ -181,88 +320,359 @@ class LocalQueue {
     return { wakeInMs: Math.max(0, Math.min(delayedMs, leasedMs)), suspects }
   }
 
-  counts (): Counts {
+  counts (): Counts & { readonly paused: boolean } {
     const due = this.#delayed.countUpTo(performance.now())
     return {
       waiting: this.#waiting.size + this.#suspects.size + due,
       delayed: this.#delayed.size - due,
       running: this.#running.size,
-      dead: this.#dead.size
+      dead: this.#dead.size,
+      paused: this.#paused
     }
+  }
+
+  find (id: string): Found | undefined {
+    this.trim()
+    const entry = this.#tasks.get(id)
+    return entry === undefined ? undefined : this.#show(entry)
+  }
+
+  list (state: State, offset: number, limit: number): Found[] {
+    this.trim()
+    const found: Found[] = []
+    let index = 0
+    for (const id of this.#idsOf(state)) {
+      if (index >= offset + limit) break
+      if (index++ >= offset) found.push(this.#show(this.#tasks.get(id)!))
+    }
+    return found
+  }
+
+  * #idsOf (state: State): Iterable<string> {
+    switch (state) {
+      case 'waiting':
+        yield * this.#suspects.ids()
+        yield * this.#waiting.ids()
+        yield * this.#delayed.ids().slice(0, this.#delayed.countUpTo(performance.now()))
+        break
+      case 'delayed':
+        yield * this.#delayed.ids().slice(this.#delayed.countUpTo(performance.now()))
+        break
+      case 'running':
+        yield * this.#running.ids()
+        break
+      case 'dead':
+        yield * this.#dead.ids().reverse()
+        break
+      default:
+        yield * this.#ended.ids().reverse().filter(id => this.#tasks.get(id)!.state === state)
+    }
+  }
+
+  #show ({ id, state, message, due, dueAt, endedAt, attempt, reason, progress, records }: Entry): Found {
+    const isDelayed = state === 'delayed' && due > performance.now()
+    return {
+      queue: this.#name,
+      id,
+      state: state === 'delayed' && !isDelayed ? 'waiting' : state,
+      message: state === 'done' ? undefined : message,
+      dueAt: isDelayed ? dueAt : undefined,
+      endedAt,
+      attempt,
+      reason,
+      progress,
+      records
+    }
+  }
+
+  await (id: string, ms: number): void {
+    const now = performance.now()
+    this.#awaited.takeUpTo(now)
+    this.#awaited.setAtLeast(id, now + ms)
+  }
+
+  cancel (ids: readonly string[], keep: Keep): number {
+    const entries = this.#entriesOf(ids, ({ state }) => state === 'waiting' || state === 'delayed' || state === 'running')
+    for (const entry of entries) {
+      if (entry.state === 'running') {
+        this.#cancelled.set(leaseOf(entry), this.#running.at(entry.id))
+        this.#tell({ kind: 'change' })
+      }
+      this.#end(entry, 'cancelled')
+    }
+    this.trim(keep)
+    return entries.length
+  }
+
+  wasCancelled (lease: Held): boolean {
+    return this.#cancelled.has(leaseOf(lease))
+  }
+
+  /** Suspects stay where they are: nothing keeps them waiting but that they run alone. */
+  schedule (ids: readonly string[], when: When): number {
+    const entries = this.#entriesOf(ids, ({ state, suspect }) => !suspect && (state === 'delayed' || state === 'waiting'))
+    for (const entry of entries) {
+      Object.assign(entry, dueOf(when))
+      const isLate = entry.due > performance.now()
+      // What waits and is due at once keeps its place.
+      if (!isLate && entry.state === 'waiting') continue
+      this.#waiting.delete(entry.id)
+      this.#delayed.delete(entry.id)
+      if (isLate) this.#hold(entry)
+      else this.#push(entry)
+    }
+    if (entries.length > 0) this.wake()
+    return entries.length
+  }
+
+  redrive (ids: readonly string[] = this.#dead.ids()): number {
+    const entries = this.#entriesOf(ids, ({ state }) => state === 'dead')
+    for (const entry of entries) {
+      this.#dead.delete(entry.id)
+      Object.assign(entry, { retries: 0, deaths: 0, suspect: false, endedAt: undefined })
+      this.#push(entry)
+    }
+    if (entries.length > 0) this.wake()
+    return entries.length
+  }
+
+  remove (ids: readonly string[] = this.#dead.ids()): number {
+    const entries = this.#entriesOf(ids, ({ state }) => state === 'dead')
+    for (const { id } of entries) this.#forget(id)
+    return entries.length
   }
 
   purge (): number {
     const ids = [...this.#waiting.take(Infinity), ...this.#suspects.take(Infinity), ...this.#delayed.takeUpTo(Infinity)]
-    for (const id of ids) this.#tasks.delete(id)
+    for (const id of ids) {
+      this.#forget(id)
+      this.#tellEnd(id)
+    }
     return ids.length
+  }
+
+  pause (): number {
+    this.#paused = true
+    return 0
+  }
+
+  resume (): number {
+    this.#paused = false
+    this.wake()
+    return 0
+  }
+
+  /** Forgets what has ended too long ago. */
+  trim (keep = this.#keep): void {
+    this.#keep = keep
+    const old = this.#ended.takeUpTo(performance.now() - keep.ms)
+    for (const id of [...old, ...this.#ended.take(this.#ended.size - keep.count), ...this.#dead.take(this.#dead.size - DEAD_LIMIT)]) this.#forget(id)
+  }
+
+  #lineUp (entry: Entry): void {
+    this.#tasks.set(entry.id, entry)
+    if (entry.expires < Infinity) this.#expiring.set(entry.id, entry.expires)
+    if (entry.due > performance.now()) this.#hold(entry)
+    else this.#push(entry)
+  }
+
+  #hold (entry: Entry): void {
+    entry.state = 'delayed'
+    this.#delayed.set(entry.id, entry.due)
+  }
+
+  #push (entry: Entry): void {
+    entry.state = 'waiting'
+    this.#waiting.push(entry.id)
+  }
+
+  /** To the front, the first of them foremost. */
+  #giveBack (entries: readonly Entry[]): void {
+    for (const entry of entries.toReversed()) {
+      entry.state = 'waiting'
+      if (entry.expires < Infinity) this.#expiring.set(entry.id, entry.expires);
+      (entry.suspect ? this.#suspects : this.#waiting).unshift(entry.id)
+    }
+    if (entries.length > 0) this.wake()
+  }
+
+  #end (entry: Entry, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
+    const { id } = entry
+    for (const place of this.#places) place.delete(id)
+    Object.assign(entry, { state, endedAt: Date.now(), progress: undefined, next: undefined })
+    if (state === 'done') Object.assign(entry, { message: '', reason: undefined })
+    const place = state === 'dead' ? this.#dead : this.#ended
+    place.set(id, performance.now())
+    this.#tellEnd(id)
+  }
+
+  #tellEnd (id: string): void {
+    if (this.#awaited.at(id) > performance.now()) this.#tell({ kind: 'ended', id })
+    this.#awaited.delete(id)
+  }
+
+  #forget (id: string): void {
+    if (!this.#tasks.delete(id)) return
+    for (const place of this.#places) place.delete(id)
+  }
+
+  /** Of each id once. */
+  #entriesOf (ids: readonly string[], isMeant: (entry: Entry) => boolean): Entry[] {
+    return [...new Set(ids)].map(id => this.#tasks.get(id)).filter(entry => entry !== undefined && isMeant(entry)) as Entry[]
   }
 
   #holds ({ id, fence }: Held): boolean {
     return this.#running.has(id) && this.#tasks.get(id)!.fence === fence
   }
+
+  /** Whether it waits, is delayed or runs, except for one that the next turn finds expired. */
+  #isUnderWay (id: string): boolean {
+    return this.#tasks.has(id) && !this.#dead.has(id) && !this.#ended.has(id) &&
+      !(this.#expiring.has(id) && this.#expiring.at(id) <= performance.now())
+  }
 }
 
-/** Ids in line; both ends are reached in constant time. */
+type When = Pick<NewTask, 'delayMs' | 'runAt'>
+
+function dueOf ({ delayMs, runAt }: When): Pick<Entry, 'due' | 'dueAt'> {
+  const now = Date.now()
+  const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - now)
+  return { due: performance.now() + dueInMs, dueAt: now + dueInMs }
+}
+
+function newEntry ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTask): Entry {
+  return {
+    id,
+    message,
+    state: 'waiting',
+    ...dueOf({ delayMs, runAt }),
+    expires: performance.now() + expiresMs,
+    fence: 0,
+    attempt: 0,
+    retries: 0,
+    deaths: 0,
+    suspect: false,
+    records: []
+  }
+}
+
+const leaseOf = ({ id, fence }: Held) => `${fence} ${id}`
+
+/** Ids in line; both ends are reached in constant time, and so is an id that leaves it. */
 class Line {
   /** What was put before the rest, last first. */
-  #front: string[] = []
-  #rest: string[] = []
+  #front: Place[] = []
+  #rest: Place[] = []
   #taken = 0
+  /** Where each id is: any other place is one that it has left. */
+  readonly #places = new Map<string, Place>()
 
-  get size (): number { return this.#front.length + this.#rest.length - this.#taken }
+  get size (): number { return this.#places.size }
 
-  push (id: string): void { this.#rest.push(id) }
+  has (id: string): boolean { return this.#places.has(id) }
 
-  unshift (id: string): void { this.#front.push(id) }
+  push (id: string): void { this.#rest.push(this.#place(id)) }
+
+  unshift (id: string): void { this.#front.push(this.#place(id)) }
+
+  delete (id: string): void {
+    if (!this.#places.delete(id)) return
+    const left = this.#front.length + this.#rest.length - this.#taken - this.size
+    if (left <= 1024 || left < this.size) return
+    this.#front = this.#front.filter(place => this.#isTaken(place))
+    this.#rest = this.#rest.filter(place => this.#isTaken(place))
+    this.#taken = 0
+  }
 
   take (limit: number): string[] {
     const ids: string[] = []
-    while (ids.length < limit && this.#front.length > 0) ids.push(this.#front.pop()!)
-    const end = Math.min(this.#taken + limit - ids.length, this.#rest.length)
-    while (this.#taken < end) ids.push(this.#rest[this.#taken++]!)
+    while (ids.length < limit && this.size > 0) {
+      const place = this.#front.pop() ?? this.#rest[this.#taken++]!
+      if (!this.#isTaken(place)) continue
+      this.#places.delete(place.id)
+      ids.push(place.id)
+    }
     if (this.#taken > 1024 && this.#taken * 2 > this.#rest.length) {
       this.#rest = this.#rest.slice(this.#taken)
       this.#taken = 0
     }
     return ids
   }
+
+  * ids (): Iterable<string> {
+    for (let index = this.#front.length - 1; index >= 0; index--) if (this.#isTaken(this.#front[index]!)) yield this.#front[index]!.id
+    for (let index = this.#taken; index < this.#rest.length; index++) if (this.#isTaken(this.#rest[index]!)) yield this.#rest[index]!.id
+  }
+
+  #place (id: string): Place {
+    const place = { id }
+    this.#places.set(id, place)
+    return place
+  }
+
+  #isTaken (place: Place): boolean { return this.#places.get(place.id) === place }
 }
+
+interface Place { readonly id: string }
 
 /** Ids by time, then by arrival: the part of a Redis sorted set that is needed here. */
 class Schedule {
-  readonly #entries: Array<readonly [id: string, at: number]> = []
+  #entries: Array<readonly [id: string, at: number]> = []
+  /** How many at the beginning are gone: the first of a long array takes long to remove. */
+  #taken = 0
   readonly #at = new Map<string, number>()
 
   get size (): number { return this.#at.size }
 
-  get first (): number { return this.#entries[0]?.[1] ?? Infinity }
+  get first (): number { return this.#entries[this.#taken]?.[1] ?? Infinity }
 
   has (id: string): boolean { return this.#at.has(id) }
+
+  /** When that is; before all times if the id is not there. */
+  at (id: string): number { return this.#at.get(id) ?? -Infinity }
+
+  ids (): string[] { return this.#entries.slice(this.#taken).map(([id]) => id) }
 
   set (id: string, at: number): void {
     this.delete(id)
     this.#at.set(id, at)
-    this.#entries.splice(this.countUpTo(at), 0, [id, at])
+    this.#entries.splice(this.#end(at), 0, [id, at])
   }
+
+  setAtLeast (id: string, at: number): void { if (at > this.at(id)) this.set(id, at) }
 
   delete (id: string): void {
     const at = this.#at.get(id)
     if (at === undefined) return
-    let index = this.countUpTo(at) - 1
+    if (this.#entries[this.#taken]![0] === id) {
+      this.take(1)
+      return
+    }
+    let index = this.#end(at) - 1
     while (this.#entries[index]![0] !== id) index--
     this.#entries.splice(index, 1)
     this.#at.delete(id)
   }
 
-  takeUpTo (at: number): string[] {
-    return this.#entries.splice(0, this.countUpTo(at)).map(([id]) => {
-      this.#at.delete(id)
-      return id
-    })
+  takeUpTo (at: number): string[] { return this.take(this.countUpTo(at)) }
+
+  take (limit: number): string[] {
+    if (limit <= 0) return []
+    const ids = this.#entries.slice(this.#taken, this.#taken + limit).map(([id]) => id)
+    for (const id of ids) this.#at.delete(id)
+    this.#taken += ids.length
+    if (this.#taken * 2 > this.#entries.length) {
+      this.#entries = this.#entries.slice(this.#taken)
+      this.#taken = 0
+    }
+    return ids
   }
 
-  countUpTo (at: number): number {
-    let low = 0
+  countUpTo (at: number): number { return this.#end(at) - this.#taken }
+
+  /** Where those end that are at that time or before. */
+  #end (at: number): number {
+    let low = this.#taken
     let high = this.#entries.length
     while (low < high) {
       const middle = (low + high) >>> 1

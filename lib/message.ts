@@ -3,7 +3,7 @@ import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, ran
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
 import { checkUserId } from './inheritance.js'
 import type { Settings } from './options.js'
-import { canonicalUrl, checkHeader, checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type Task } from './task.js'
+import { canonicalUrl, checkHeader, checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_DELAY_MS, type Task } from './task.js'
 
 type CodecSettings = Pick<Settings, 'prefix' | 'secrets' | 'encrypt' | 'maxPayloadBytes'>
 
@@ -13,6 +13,9 @@ export interface Codec {
   encode (queue: string, task: Task): string
   /** Throws `FST_TASKQUEUE_UNREADABLE` unless `encode` could have made the message for this id in this queue. */
   decode (queue: string, id: string, message: string): Task
+  /** Turns what is to be known of a task into a text that is kept as its message is, and back; what cannot be read is undefined. */
+  encodeRecord (queue: string, id: string, record: object): string
+  decodeRecord (queue: string, id: string, text: string): object | undefined
 }
 
 /**
@@ -23,19 +26,31 @@ export interface Codec {
  */
 export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes }: CodecSettings): Codec {
   const keys = secrets.map(makeKey)
-  const context = (queue: string, id: string) => Buffer.from(JSON.stringify([prefix, queue, id]))
+  const context = (...names: string[]) => Buffer.from(JSON.stringify([prefix, ...names]))
+  const close = (json: string, ...names: string[]) =>
+    keys.length === 0 ? json : (encrypt ? seal : sign)(keys[0]!, Buffer.from(json), context(...names))
+  const read = (text: string, ...names: string[]) => keys.length === 0 ? text : open(keys, text, context(...names))
   return {
     encode (queue, task) {
-      const json = Buffer.from(toJson(task))
-      if (json.length > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, json.length)
-      if (keys.length === 0) return json.toString()
-      return (encrypt ? seal : sign)(keys[0]!, json, context(queue, task.id))
+      const json = toJson(task)
+      const bytes = Buffer.byteLength(json)
+      if (bytes > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, bytes)
+      return close(json, queue, task.id)
     },
     decode (queue, id, message) {
       try {
-        return fromJson(id, keys.length === 0 ? message : open(keys, message, context(queue, id)))
+        return fromJson(id, read(message, queue, id))
       } catch (error) {
         throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
+      }
+    },
+    encodeRecord: (queue, id, record) => close(JSON.stringify(record), queue, id, 'record'),
+    decodeRecord (queue, id, text) {
+      try {
+        const record: unknown = JSON.parse(read(text, queue, id, 'record'))
+        return isPlain(record) ? record as object : undefined
+      } catch {
+        return undefined
       }
     }
   }
@@ -54,7 +69,7 @@ function toJson ({ id, payload, depth, ...rest }: Task): string {
 }
 
 function fromJson (id: string, json: string): Task {
-  const { v, method, url, headers, text, base64, userId, depth = 1, maxRetries, timeoutMs } = parse(json) ?? {}
+  const { v, method, url, headers, text, base64, userId, depth = 1, maxRetries, timeoutMs, dedupeMs } = parse(json) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   for (const value of [text, base64, userId]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload or user is no text')
   if (!isPlain(headers)) throw new Error('its headers are no object')
@@ -64,6 +79,7 @@ function fromJson (id: string, json: string): Task {
     checkWhole('depth', depth, 1)
     checkWhole('maxRetries', maxRetries, 0)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+    checkWhole('dedupeMs', dedupeMs, 0, MAX_DELAY_MS)
     return {
       id,
       method,
@@ -73,7 +89,8 @@ function fromJson (id: string, json: string): Task {
       userId: checkUserId(userId),
       depth,
       maxRetries,
-      timeoutMs
+      timeoutMs,
+      dedupeMs
     }
   } catch (error) {
     // Its message would quote the content.

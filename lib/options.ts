@@ -6,8 +6,8 @@ import { exchangers } from './exchange.js'
 import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './redis-store.js'
 import { show } from './show.js'
-import type { Store } from './store.js'
-import { checkWhole, LONGEST_TIMER_MS } from './task.js'
+import type { Keep, Store } from './store.js'
+import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from './task.js'
 import { exponential, type Backoff } from './verdict.js'
 
 export interface TaskqueueOptions {
@@ -48,6 +48,12 @@ export interface TaskqueueOptions {
   maxPayloadBytes?: number
   /** How many tasks one request may add. @default 1000 */
   maxTasksPerRequest?: number
+  /** How many tasks that are done, cancelled or expired a queue keeps for `app.taskqueue.get`: the newest. @default 1000 */
+  keep?: number
+  /** How long it keeps them, in milliseconds. @default 3600000, which is an hour */
+  keepMs?: number
+  /** Whether `app.taskqueue.added` notes what is queued, for tests. @default false */
+  noteAdded?: boolean
   /** How long a chain of tasks may become in which each one is added by the one before. @default 16 */
   maxDepth?: number
   /**
@@ -87,6 +93,8 @@ export interface QueueOptions {
 export type QueueType = (queue: string, options: QueueOptions) => Store
 
 export interface ConsumerOptions {
+  /** Whether it begins when the app is ready. If not, tasks run by `app.taskqueue.drain()` and `runOne()` only, as in tests. @default true */
+  autoStart?: boolean
   /** For logs and operators. @default host, process and a random part, which is unique */
   name?: string
   /** How many tasks of the queue run at once in this process. @default 1 */
@@ -134,6 +142,8 @@ export interface Settings {
   readonly maxPayloadBytes: number
   readonly maxTasksPerRequest: number
   readonly maxDepth: number
+  readonly keep: Keep
+  readonly noteAdded: boolean
   readonly dispatch: keyof typeof exchangers
 }
 
@@ -144,7 +154,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   const {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
     prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
-    maxDepth = 16, dispatch = 'direct', ...unknown
+    maxDepth = 16, keep = 1000, keepMs = 3_600_000, noteAdded = false, dispatch = 'direct', ...unknown
   } = options
   // What Fastify itself may add to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -159,6 +169,9 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('maxPayloadBytes', maxPayloadBytes, 1)
   checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
   checkWhole('maxDepth', maxDepth, 1)
+  checkWhole('keep', keep, 0, 1_000_000)
+  checkWhole('keepMs', keepMs, 1, MAX_DELAY_MS)
+  expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
   expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
   return {
@@ -173,6 +186,8 @@ export function readOptions (options: TaskqueueOptions): Settings {
     maxPayloadBytes,
     maxTasksPerRequest,
     maxDepth,
+    keep: { count: keep, ms: keepMs },
+    noteAdded,
     dispatch
   }
 }
@@ -196,6 +211,7 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
     options: options!,
     consumer: consumer !== false && defaults.consumer !== false && {
       name: defaults.name,
+      autoStart: true,
       concurrency: 1,
       maxRetries: 10,
       backoff: exponential,
@@ -215,9 +231,10 @@ function defined (consumer: ConsumerOptions): ConsumerOptions {
 
 function checkConsumer (path: string, consumer: ConsumerOptions): void {
   expect(path, consumer, 'an object, or false', isRecord(consumer))
-  const { name, concurrency, maxRetries, backoff, timeoutMs, leaseMs, closeGraceMs, ...unknown } = consumer
+  const { name, autoStart, concurrency, maxRetries, backoff, timeoutMs, leaseMs, closeGraceMs, ...unknown } = consumer
   refuse(unknown, path)
   if (name !== undefined) expect(`${path}.name`, name, 'a string of 1 to 255 characters', typeof name === 'string' && name.length > 0 && name.length < 256)
+  if (autoStart !== undefined) expect(`${path}.autoStart`, autoStart, 'true or false', typeof autoStart === 'boolean')
   if (backoff !== undefined) expect(`${path}.backoff`, backoff, 'a function', typeof backoff === 'function')
   if (concurrency !== undefined) checkWhole(`${path}.concurrency`, concurrency, 1, 1000)
   if (maxRetries !== undefined) checkWhole(`${path}.maxRetries`, maxRetries, 0)

@@ -1,20 +1,35 @@
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE } from './errors.js'
 import { LocalStore } from './local-store.js'
+import type { Codec } from './message.js'
 import type { QueueSettings, Settings } from './options.js'
 import { RedisStore, type RedisLocation } from './redis-store.js'
 import { show } from './show.js'
-import type { Counts, Store } from './store.js'
+import { statusOf, type TaskStatus } from './status.js'
+import type { Counts, Keep, State, Store } from './store.js'
+import { checkWhole } from './task.js'
 
-/** A queue, for those who look in on it. What cannot be asked because the store is unreachable rejects with `FST_TASKQUEUE_UNREACHABLE`. */
+/** Which part of a list to return. */
+export interface Page {
+  /** How many tasks to pass over. @default 0 */
+  offset?: number
+  /** How many to return at most, up to 1000. @default 100 */
+  limit?: number
+}
+
+const STATES: ReadonlySet<unknown> = new Set<State>(['waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'])
+
+/** A queue, for those who look in on it and steer it. What cannot be done because the store is unreachable rejects with `FST_TASKQUEUE_UNREACHABLE`. */
 export class Queue {
   readonly name: string
   /** @internal */
   readonly store: Store
+  readonly #codec: Codec
 
   /** @internal */
-  constructor (name: string, store: Store) {
+  constructor (name: string, store: Store, codec: Codec) {
     this.name = name
     this.store = store
+    this.#codec = codec
   }
 
   /** Counts the tasks that are due and wait for a consumer. */
@@ -24,22 +39,57 @@ export class Queue {
 
   /** Counts the tasks by state. */
   async counts (): Promise<Counts> {
-    return await this.store.counts(this.name)
+    const { waiting, delayed, running, dead } = await this.store.counts(this.name)
+    return { waiting, delayed, running, dead }
+  }
+
+  /** Lists tasks of one state as they are at the moment: those that have ended the newest first, others in the order in which they will run or have begun. */
+  async list (state: State, { offset = 0, limit = 100 }: Page = {}): Promise<TaskStatus[]> {
+    if (!STATES.has(state)) throw new FST_TASKQUEUE_INVALID_OPTION('state', `one of ${[...STATES].join(', ')}`, show(state))
+    checkWhole('offset', offset, 0)
+    checkWhole('limit', limit, 1, 1000)
+    const found = await this.store.list(this.name, state, offset, limit)
+    return found.map(task => statusOf(this.#codec, task))
+  }
+
+  /** Has no consumer claim from this queue, in any process, until it is resumed. What runs goes on, and tasks can be added. */
+  async pause (): Promise<void> {
+    await this.store.steer(this.name, { kind: 'pause' })
+  }
+
+  async resume (): Promise<void> {
+    await this.store.steer(this.name, { kind: 'resume' })
+  }
+
+  async isPaused (): Promise<boolean> {
+    return (await this.store.counts(this.name)).paused
+  }
+
+  /** Puts dead letters back in line, with all their retries, and returns how many. @param ids of those meant; all without */
+  async redrive (ids?: readonly string[]): Promise<number> {
+    return await this.store.steer(this.name, { kind: 'redrive', ...ids !== undefined && { ids } })
+  }
+
+  /** Forgets dead letters, and returns how many. @param ids of those meant; all without */
+  async remove (ids?: readonly string[]): Promise<number> {
+    return await this.store.steer(this.name, { kind: 'remove', ...ids !== undefined && { ids } })
   }
 
   /** Drops the tasks that wait or are delayed, and returns how many. Running tasks go on, and dead letters stay. */
   async purge (): Promise<number> {
-    return await this.store.purge(this.name)
+    return await this.store.steer(this.name, { kind: 'purge' })
   }
 }
 
 /** The queues of an app, in the order of their names. */
 export class Queues {
   readonly all: readonly Queue[]
+  readonly keep: Keep
 
-  constructor (settings: Settings) {
+  constructor (settings: Settings, codec: Codec) {
+    this.keep = settings.keep
     const storeOf = storeMaker(settings)
-    this.all = settings.queues.map(queue => new Queue(queue.name, storeOf(queue)))
+    this.all = settings.queues.map(queue => new Queue(queue.name, storeOf(queue), codec))
   }
 
   /** Finds a queue, the first one where there is no name; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is one. */
@@ -65,7 +115,7 @@ function storeMaker ({ prefix, commitTimeoutMs, replicas }: Settings): (queue: Q
   }
 }
 
-const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'purge', 'close'] as const satisfies ReadonlyArray<keyof Store>
+const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'steer', 'note', 'close'] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {
   const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')

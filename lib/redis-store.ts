@@ -2,11 +2,12 @@ import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { setImmediate as endOfTick, setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
+import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
-import { KEYS, scripts } from './redis-scripts.js'
+import { scripts } from './redis-scripts.js'
 import {
-  DEAD_LIMIT, type Counts, type Holding, type Lease, type NewTask, type Outlook, type Prepared, type Pulse, type Store, type Turn, type TurnResult
+  DEAD_LIMIT, type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
+  type State, type Store, type Turn, type TurnResult
 } from './store.js'
 
 /** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
@@ -22,7 +23,10 @@ interface Conclusion {
 }
 
 /** Calls of one script that are made together at the end of the tick in which they have come up. */
-interface Batch<T> { readonly items: T[], readonly done: Promise<void> }
+interface Batch<T, R> { readonly items: T[], readonly results: Promise<readonly R[]> }
+
+/** What becomes of a commit that is prepared: the ids that are kept out; an id for which it is refused; one for which it has to wait. */
+type Preparedness = [0, ...keptOut: string[]] | [1 | 2, id: string]
 
 /** A commit on its way to be prepared, and whom to tell each time that Redis may have got it. */
 interface Preparation { readonly args: ReadonlyArray<string | number>, readonly sent: () => void }
@@ -48,10 +52,10 @@ export class RedisStore implements Store {
   readonly #address: string
   /** Of this process among the consumers of a queue. */
   readonly #id = randomUUID()
-  readonly #watchers = new Map<string, Array<() => void>>()
+  readonly #watchers = new Map<string, Array<(news: News) => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
-  readonly #preparing = new Map<string, Batch<Preparation>>()
-  readonly #concluding = new Map<string, Batch<Conclusion>>()
+  readonly #preparing = new Map<string, Batch<Preparation, Preparedness>>()
+  readonly #concluding = new Map<string, Batch<Conclusion, void>>()
   readonly #conclusions = new Set<Conclusion>()
   /** Those that Redis has refused, by their queues: one of them tries for all. */
   readonly #refused = new Map<string, Set<Conclusion>>()
@@ -118,10 +122,11 @@ export class RedisStore implements Store {
     const conclude = (script: Conclusion['script']) => {
       for (const queues of parts) this.#conclude({ script, queues, id, repeated: sends > parts.length })
     }
+    const keptOut: string[] = []
     try {
       for (const queues of parts) {
         const batch = tasks.filter(({ queue }) => queues.includes(queue))
-        await this.#prepare(queues, { args: [id, batch.length, ...argsOf(batch, queues)], sent: () => { sends++ } })
+        keptOut.push(...await this.#prepare(queues, { args: [id, batch.length, ...argsOf(batch, queues)], sent: () => { sends++ } }))
       }
       await this.#replicate()
     } catch (error) {
@@ -129,6 +134,7 @@ export class RedisStore implements Store {
       throw error
     }
     return {
+      keptOut,
       commit: async () => {
         conclude('commit')
         // It is under way then, and whatever is asked next is asked behind it.
@@ -138,29 +144,37 @@ export class RedisStore implements Store {
     }
   }
 
-  async #prepare (queues: readonly string[], preparation: Preparation): Promise<void> {
-    await this.#atOnce(this.#preparing, queues.join(), preparation, async preparations => {
-      const args = preparations.flatMap(({ args }) => args)
-      await this.#insist('prepare', this.#keysOf(queues), args, () => { for (const { sent } of preparations) sent() })
-    })
+  /** Returns the ids that are kept out. An id that another commit is about to add is waited for. */
+  async #prepare (queues: readonly string[], preparation: Preparation): Promise<readonly string[]> {
+    const deadline = performance.now() + this.#timeoutMs
+    for (;;) {
+      const [kind, ...ids] = await this.#atOnce(this.#preparing, queues.join(), preparation, async preparations => {
+        const args = preparations.flatMap(({ args }) => args)
+        return await this.#insist('prepare', this.#keysOf('prepare', queues), args, () => { for (const { sent } of preparations) sent() }) as Preparedness[]
+      })
+      if (kind === 0) return ids
+      if (kind === 1) throw new FST_TASKQUEUE_DUPLICATE(ids[0]!)
+      if (performance.now() > deadline) throw this.#unreachable(new Error(`it has not heard what becomes of another task with the id ${ids[0]}`))
+      await sleep(5)
+    }
   }
 
-  /** Makes one call for all that comes up under one key until the end of this tick. */
-  #atOnce<T> (batches: Map<string, Batch<T>>, key: string, item: T, call: (items: readonly T[]) => Promise<void>): Promise<void> {
+  /** Makes one call for all that comes up under one key until the end of this tick. Returns the result of this item. */
+  async #atOnce<T, R> (batches: Map<string, Batch<T, R>>, key: string, item: T, call: (items: readonly T[]) => Promise<readonly R[]>): Promise<R> {
     let batch = batches.get(key)
     if (batch === undefined || batch.items.length === MAX_AT_ONCE) {
       const items: T[] = []
-      const made: Batch<T> = {
+      const made: Batch<T, R> = {
         items,
-        done: endOfTick().then(() => {
+        results: endOfTick().then(() => {
           if (batches.get(key) === made) batches.delete(key)
           return call(items)
         })
       }
       batches.set(key, batch = made)
     }
-    batch.items.push(item)
-    return batch.done
+    const index = batch.items.push(item) - 1
+    return (await batch.results)[index]!
   }
 
   async turn (queue: string, turn: Turn): Promise<TurnResult> {
@@ -179,20 +193,20 @@ export class RedisStore implements Store {
     }
   }
 
-  async #callOf (queue: string, { settlements, limit, alone, leaseMs }: Turn, number: number): Promise<Call> {
+  async #callOf (queue: string, { settlements, limit, alone, leaseMs, keep }: Turn, number: number): Promise<Call> {
     const chains = settlements.map(({ chain = [] }) => chain)
     const [queues = []] = this.#together([queue, ...chains.flat().map(task => task.queue)])
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
     if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
-    const args = settlements.flatMap(({ lease: { id, fence }, verdict }, index) => {
+    const args = settlements.flatMap(({ lease: { id, fence }, verdict, record, dedupeMs = 0 }, index) => {
       const { kind, unseen, delayMs, reason } = { unseen: false, delayMs: 0, reason: '', ...verdict }
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
-      return [id, fence, unseen ? 'unseen' : kind, Math.ceil(delayMs), reason, chain.length, ...argsOf(chain, queues)]
+      return [id, fence, unseen ? 'unseen' : kind, Math.ceil(delayMs), reason, record === undefined ? '' : `=${record}`, dedupeMs, chain.length, ...argsOf(chain, queues)]
     })
     return {
-      keys: [...this.#keysOf(queues), this.#turnKeyOf(queue)],
-      args: [number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0, DEAD_LIMIT, ...args]
+      keys: [...this.#keysOf('turn', queues), this.#turnKeyOf(queue)],
+      args: [number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0, DEAD_LIMIT, keep.count, keep.ms, ...args]
     }
   }
 
@@ -201,39 +215,68 @@ export class RedisStore implements Store {
     const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])])
-      const reply = await this.#run('extend', this.#keysOf(queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[]]>
-      return reply.map(([wakeInMs, suspects, lost]): Pulse => ({ lost, outlook: outlookOf([wakeInMs, suspects]) }))
+      const reply = await this.#run('extend', this.#keysOf('extend', queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[]]>
+      return reply.map(([wakeInMs, suspects, lost, cancelled]): Pulse => ({ lost, cancelled, outlook: outlookOf([wakeInMs, suspects]) }))
     }))
     if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(({ outlook }) => outlook.wakeInMs === 0))) this.#probe()
     // Queues on a node of a cluster that is down have no pulse; the others do.
     const failed = pulses.find(pulse => pulse.status === 'rejected')
     if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
-    return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], outlook: outlookOf([-1, 0]) }])
+    return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], cancelled: [], outlook: outlookOf([-1, 0]) }])
   }
 
-  async watch (queue: string, wake: () => void): Promise<void> {
+  async watch (queue: string, listener: (news: News) => void): Promise<void> {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
-    this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], wake])
+    this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], listener])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
     await (this.#subscribing ??= this.#connect(subscriber))
     await subscriber.subscribe(channel)
   }
 
-  async counts (queue: string): Promise<Counts> {
-    const [waiting, delayed, running, dead] = await this.#run('counts', this.#keysOf([queue]), []) as [number, number, number, number]
-    return { waiting, delayed, running, dead }
+  async counts (queue: string): Promise<Counts & { paused: boolean }> {
+    const [waiting, delayed, running, dead, paused] = await this.#run('counts', this.#keysOf('counts', [queue]), []) as [number, number, number, number, number]
+    return { waiting, delayed, running, dead, paused: paused === 1 }
   }
 
-  async purge (queue: string): Promise<number> {
+  async find (queues: readonly string[], id: string, awaitMs: number | '' = ''): Promise<Found | undefined> {
+    for (const part of this.#together(queues)) {
+      const reply = await this.#run('find', this.#keysOf('find', part), [id, awaitMs]) as [number, Described] | null
+      if (reply !== null) return foundOf(part[reply[0]]!, reply[1])
+    }
+    return undefined
+  }
+
+  async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
+    const reply = await this.#run('list', this.#keysOf('list', [queue]), [state, offset, limit]) as Described[]
+    return reply.map(described => foundOf(queue, described))
+  }
+
+  async steer (queue: string, order: Order): Promise<number> {
+    const steer = async (values: ReadonlyArray<string | number>, ids: readonly string[] = []) =>
+      await this.#run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids]) as number
+    if (order.kind === 'pause' || order.kind === 'resume') return await steer([])
+    if (order.kind === 'purge') return await this.#purge(queue, () => steer([]))
+    if (order.kind !== 'cancel' && order.kind !== 'schedule' && order.ids === undefined) return await steer(['all', ''])
+    const values = order.kind === 'cancel' ? [order.keep.count, order.keep.ms] : order.kind === 'schedule' ? [dueOf(order.delayMs, order.runAt), ''] : ['', '']
+    let changed = 0
+    for (let i = 0; i < order.ids!.length; i += MAX_AT_ONCE) changed += await steer(values, order.ids!.slice(i, i + MAX_AT_ONCE))
+    return changed
+  }
+
+  async #purge (queue: string, purgeSome: () => Promise<number>): Promise<number> {
     const { waiting, delayed } = await this.counts(queue)
     let purged = 0
     // As many as there were, so that adding faster than this cannot keep it busy for ever.
     while (purged < waiting + delayed) {
-      const count = await this.#run('purge', this.#keysOf([queue]), []) as number
+      const count = await purgeSome()
       if (count === 0) break
       purged += count
     }
     return purged
+  }
+
+  async note (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
+    return await this.#run('note', this.#keysOf('note', [queue]), [id, fence, progress]) === 1
   }
 
   async close (): Promise<void> {
@@ -251,8 +294,8 @@ export class RedisStore implements Store {
     return `${this.#prefix}:{${queue}}`
   }
 
-  #keysOf (queues: readonly string[]): string[] {
-    return queues.flatMap(queue => KEYS.map(key => `${this.#nameOf(queue)}:${key}`))
+  #keysOf (script: keyof typeof scripts, queues: readonly string[]): string[] {
+    return queues.flatMap(queue => scripts[script].keys.map(key => `${this.#nameOf(queue)}:${key}`))
   }
 
   #turnKeyOf (queue: string): string {
@@ -269,7 +312,7 @@ export class RedisStore implements Store {
   async #load (): Promise<void> {
     const nodes = this.#client.isCluster ? (this.#client as Cluster).nodes('master') : [this.#client as Redis]
     try {
-      await Promise.all(nodes.flatMap(node => Object.values(scripts).map(script => node.script('LOAD', script))))
+      await Promise.all(nodes.flatMap(node => Object.values(scripts).map(({ body }) => node.script('LOAD', body))))
     } catch (error) {
       throw this.#unreachable(error)
     }
@@ -280,7 +323,7 @@ export class RedisStore implements Store {
       return await this.#client.evalsha(digests[script], keys.length, ...keys, ...args)
         .catch(async (error: Error) => {
           if (!error.message.startsWith('NOSCRIPT')) throw error
-          return await this.#client.eval(scripts[script], keys.length, ...keys, ...args)
+          return await this.#client.eval(scripts[script].body, keys.length, ...keys, ...args)
         })
     } catch (error) {
       throw this.#unreachable(error)
@@ -288,14 +331,13 @@ export class RedisStore implements Store {
   }
 
   /** Runs a script again after each loss of the connection while there is time; calls `sent` each time that Redis may have got it. */
-  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent: () => void): Promise<void> {
+  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent: () => void): Promise<unknown> {
     const start = performance.now()
     while (true) {
       // A client of the user's may keep it and send it later.
       if (this.#client.status === 'ready' || !this.#isOurs) sent()
       try {
-        await this.#run(script, keys, args)
-        return
+        return await this.#run(script, keys, args)
       } catch (error) {
         const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
         if (isAnswer(error) || leftMs <= 0) throw error
@@ -344,17 +386,18 @@ export class RedisStore implements Store {
     this.#conclusions.add(conclusion)
     await this.#atOnce(this.#concluding, `${script} ${queues}`, conclusion, async conclusions => {
       try {
-        await this.#run(script, this.#keysOf(queues), conclusions.flatMap(({ id, repeated }) => [id, repeated ? 1 : 0]))
+        await this.#run(script, this.#keysOf(script, queues), conclusions.flatMap(({ id, repeated }) => [id, repeated ? 1 : 0]))
         if (script === 'commit') await this.#replicate()
         for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
       } catch (error) {
         // Of the connection: its return is when it is sent again.
-        if (!isAnswer(error) && this.#client.status !== 'ready') return
+        if (!isAnswer(error) && this.#client.status !== 'ready') return []
         const refused = this.#refused.get(queues.join()) ?? new Set()
         if (refused.size === 0) setTimeout(() => { this.#concludeRefused(queues.join()) }, 1000).unref()
         this.#refused.set(queues.join(), refused)
         for (const conclusion of conclusions) refused.add(conclusion)
       }
+      return []
     })
   }
 
@@ -374,11 +417,11 @@ export class RedisStore implements Store {
     const subscriber = this.#client.isCluster ? (this.#client as Cluster).duplicate() : (this.#client as Redis).duplicate({ autoResubscribe: false })
     // Its errors are those of the client; without a listener they would be printed.
     subscriber.on('error', error => { this.#lastError ??= error as Error })
-    subscriber.on('message', (channel: string) => { for (const wake of this.#watchers.get(channel) ?? []) wake() })
+    subscriber.on('message', (channel: string, text: string) => { for (const tell of this.#watchers.get(channel) ?? []) tell(newsOf(text)) })
     subscriber.on('ready', async () => {
       await subscriber.subscribe(...this.#watchers.keys()).catch(() => {})
-      // Notifications were missed while it was away.
-      for (const wake of [...this.#watchers.values()].flat()) wake()
+      // News were missed while it was away.
+      for (const tell of [...this.#watchers.values()].flat()) tell({ kind: 'change' })
     })
     return subscriber
   }
@@ -429,7 +472,7 @@ const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 /** How many commits to a queue may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
 
-/** How many commits one call takes in. */
+/** How many commits, or ids, one call takes in. */
 const MAX_AT_ONCE = 1000
 
 /** For how long nobody can know what was to become of a commit. */
@@ -439,7 +482,7 @@ const IN_DOUBT_MS = 60 * 60 * 1000
 const CONNECT_TIMEOUT_MS = 5000
 
 const digests = Object.fromEntries(
-  Object.entries(scripts).map(([name, body]) => [name, createHash('sha1').update(body).digest('hex')])
+  Object.entries(scripts).map(([name, { body }]) => [name, createHash('sha1').update(body).digest('hex')])
 ) as Record<keyof typeof scripts, string>
 
 function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
@@ -456,9 +499,39 @@ function leasesOf (flat: ReadonlyArray<string | number>): Lease[] {
 }
 
 function argsOf (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
-  return tasks.flatMap(({ queue, id, message, delayMs, runAt }) => [
-    queues.indexOf(queue), id, message, ...delayMs !== undefined ? ['in', delayMs] : runAt !== undefined ? ['at', runAt] : ['', 0]
-  ])
+  return tasks.flatMap(task => [queues.indexOf(task.queue), task.id, task.message, howOf(task)])
+}
+
+function howOf ({ delayMs, runAt, expiresMs, onDuplicate }: NewTask): string {
+  const how = `${dueOf(delayMs, runAt)} ${expiresMs ?? ''} ${onDuplicate ?? ''}`
+  return how === '  ' ? '' : how
+}
+
+const dueOf = (delayMs?: number, runAt?: number): string => delayMs !== undefined ? String(delayMs) : runAt !== undefined ? `=${runAt}` : ''
+
+type Described = [
+  id: string, state: State, message: string, dueAt: number | '', endedAt: number | '', attempt: number, reason: string, progress: string | null,
+  records: Array<string | null>
+]
+
+function foundOf (queue: string, [id, state, message, dueAt, endedAt, attempt, reason, progress, records]: Described): Found {
+  return {
+    queue,
+    id,
+    state,
+    attempt,
+    ...state !== 'done' && { message },
+    ...dueAt !== '' && { dueAt },
+    ...endedAt !== '' && { endedAt },
+    ...reason !== '' && { reason },
+    ...progress !== null && { progress },
+    records: records.map(record => record ?? undefined)
+  }
+}
+
+function newsOf (text: string): News {
+  const [kind, id = ''] = text.split(' ')
+  return kind === 'ended' ? { kind, id } : { kind: kind === 'change' ? kind : 'work' }
 }
 
 function isClient (location: RedisLocation): location is Redis | Cluster {
@@ -477,7 +550,8 @@ function connect (location: string | RedisOptions, timeoutMs: number): Redis {
     socketTimeout: 2 * timeoutMs,
     // Whoever has become a replica stays one: the next connection finds the new master.
     reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
-    retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 1000)
+    // While it is away no lease can be prolonged, of which others may be in contact again.
+    retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250)
   }
   return typeof location === 'string' ? new Redis(location, options) : new Redis({ ...options, ...location as object })
 }

@@ -70,13 +70,10 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
 
   // Routes that were declared before the plugin, and the handlers of what is not found.
   app.addHook('onSend', (request, reply, payload, done) => {
-    if (kLast in (request.routeOptions.config ?? {})) return done()
+    if (request[kTransaction] === null || kLast in (request.routeOptions.config ?? {})) return done()
     return commitTasks(request, reply, payload, done) as void
   })
-  app.addHook('preHandler', (request, reply, done) => {
-    if (kLast in (request.routeOptions.config ?? {})) return done()
-    noteHeaders(request, reply, done)
-  })
+  app.addHook('preHandler', noteHeaders)
 
   app.addHook('onError', (request, reply, _error, done) => {
     // The error's handler may use a transaction, if the request has not.

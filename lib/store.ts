@@ -8,11 +8,21 @@
  *
  *                                 ┌───── release: to the front ────┐
  *                                 ▼                                │
- *     prepare ── commit ───▶   waiting ───────── claim ───────▶ running ── done ──▶ (gone)
+ *     prepare ── commit ───▶   waiting ───────── claim ───────▶ running ── done ──▶ done
  *        │          │             ▲                ▲             │ │ │
  *        │          └─ later ─▶ delayed ◀── retry ─┼─────────────┘ │ └──── dead ──▶ dead
  *        └─ rollback ▶ (gone)                   suspects ◀─────────┘
  *                                                     lease expired
+ *
+ * Besides, a task may be moved, or ended, from outside of its line:
+ *
+ *     waiting, delayed, suspects, running ── cancel ───▶ cancelled
+ *     waiting, delayed, but never attempted ─ too late ▶ expired
+ *     waiting ◀────────────────────────────── schedule ▶ delayed
+ *     waiting, delayed, suspects ──────────── purge ───▶ (gone)
+ *     dead ────────────────────────────────── redrive ─▶ waiting
+ *     dead ────────────── remove, too many of them ────▶ (gone)
+ *     done, cancelled, expired ─ too many, too old ────▶ (gone)
  *
  * Nothing moves by itself: what is due and what has expired is found by the next
  * claim, which also says when to come back. So a store needs no timer, no leader
@@ -49,16 +59,29 @@ export interface Store {
   extend (holdings: readonly Holding[]): Promise<Pulse[]>
 
   /**
-   * Calls `wake` when a queue may have something to claim, or has it sooner; when others wait for
-   * it already it need not. Wake-ups may be lost, late or for nothing.
+   * Tells the listener what happens in a queue. News may be lost, late or for nothing: what
+   * they say is to be found out anyhow, only later.
    */
-  watch (queue: string, wake: () => void): Promise<void>
+  watch (queue: string, listener: (news: News) => void): Promise<void>
 
-  /** Counts the tasks of a queue by state. */
-  counts (queue: string): Promise<Counts>
+  /** Counts the tasks of a queue by state, and says whether it is paused. */
+  counts (queue: string): Promise<Counts & { readonly paused: boolean }>
 
-  /** Drops the tasks of a queue that wait or are delayed, and returns how many those were. */
-  purge (queue: string): Promise<number>
+  /**
+   * Finds the task of an id in the first of these queues that knows it; undefined when none
+   * does, any more. With `awaitMs`, unless the task has ended, its queue tells the listeners of
+   * it when it does, for that long: in one step, so that no end slips through between.
+   */
+  find (queues: readonly string[], id: string, awaitMs?: number): Promise<Found | undefined>
+
+  /** Lists tasks of one state: those waiting and suspects as they are claimed, delayed and running ones by their time, those that have ended the newest first. */
+  list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]>
+
+  /** Carries out an order, in one atomic step for each task, and returns how many tasks it has changed. */
+  steer (queue: string, order: Order): Promise<number>
+
+  /** Keeps what a running task says of its progress, until it says something else or has ended; false when the lease is lost. */
+  note (queue: string, lease: Held, progress: string): Promise<boolean>
 
   /** Lets go of connections and memory; rejects, having done so, when something is left undone. Nothing else is called afterwards. */
   close (): Promise<void>
@@ -66,11 +89,12 @@ export interface Store {
 
 /** Tasks that a store has taken in. One of the two is called, once. */
 export interface Prepared {
+  /** Ids of tasks that are not added, since one of the same id waits, is delayed or runs, or has been done a moment ago. */
+  readonly keptOut: readonly string[]
   /**
-   * Adds the tasks, in order. A task whose id waits, is delayed or runs in its queue is
-   * left as it is, so adding twice is the same as adding once; one whose id is dead takes
-   * the dead one's place. Resolves as soon as nothing but the death of this process can
-   * prevent it.
+   * Adds the tasks, in order, except for those that are kept out. A task whose id is dead, or
+   * has otherwise ended, takes the place of that one. Resolves as soon as nothing but the
+   * death of this process can prevent it.
    */
   commit (): Promise<void>
   /** Drops the tasks. What cannot be done at once is done later. */
@@ -85,7 +109,18 @@ export interface NewTask {
   /** When it becomes due: milliseconds from now, or since the epoch, by the store's clock. Neither: at once. */
   readonly delayMs?: number
   readonly runAt?: number
+  /** How long from now it may wait for its first attempt, in milliseconds; then it is expired instead. */
+  readonly expiresMs?: number
+  /**
+   * What becomes of it where its id waits, is delayed or runs in its queue, or is within the
+   * `dedupeMs` of a settlement: it is kept out; it is refused, and with it all tasks that
+   * are prepared with it (`FST_TASKQUEUE_DUPLICATE`); or it takes the place of the other one,
+   * which, if it runs, it follows. @default 'keep'
+   */
+  readonly onDuplicate?: OnDuplicate
 }
+
+export type OnDuplicate = 'keep' | 'reject' | 'replace'
 
 /** One attempt at one task: what a claim hands out. */
 export interface Lease {
@@ -120,6 +155,10 @@ export interface Settlement {
   readonly verdict: Verdict
   /** Tasks that this task added: stored in the same step if it is settled, and otherwise not. */
   readonly chain?: readonly NewTask[]
+  /** What is to be known of this attempt: kept with the task, the newest `RECORD_LIMIT` of it. */
+  readonly record?: string
+  /** For how long after it is done its id keeps others out, in milliseconds. */
+  readonly dedupeMs?: number
 }
 
 export interface Turn {
@@ -133,7 +172,11 @@ export interface Turn {
    * contact with anybody. What one turn claims expires together.
    */
   readonly leaseMs: number
+  readonly keep: Keep
 }
+
+/** What is kept of tasks that are done, cancelled or expired: the newest `count` of a queue, none longer than `ms` milliseconds. */
+export interface Keep { readonly count: number, readonly ms: number }
 
 export interface TurnResult {
   /**
@@ -145,7 +188,7 @@ export interface TurnResult {
   readonly outlook: Outlook
 }
 
-/** What is left to claim in a queue. */
+/** What is left to claim in a queue; nothing while it is paused. */
 export interface Outlook {
   /** Milliseconds until there is something to claim; 0 when there is now, Infinity when nothing is known to come. */
   readonly wakeInMs: number
@@ -163,8 +206,16 @@ export interface Holding {
 export interface Pulse {
   /** Ids of the leases that are no longer held. */
   readonly lost: readonly string[]
+  /** Those of them whose task was cancelled. */
+  readonly cancelled: readonly string[]
   readonly outlook: Outlook
 }
+
+/**
+ * There may be something to claim, or something sooner (but where others wait already, this need
+ * not be said); what is running may have been cancelled, or news have been lost; a task that is awaited has ended.
+ */
+export type News = { readonly kind: 'work' | 'change' } | { readonly kind: 'ended', readonly id: string }
 
 /** Tasks by state. A delayed task that has become due counts as waiting, and so does a suspect. */
 export interface Counts {
@@ -174,5 +225,46 @@ export interface Counts {
   readonly dead: number
 }
 
+export type State = 'waiting' | 'delayed' | 'running' | 'dead' | 'done' | 'cancelled' | 'expired'
+
+/** What a store knows of a task. Times are milliseconds since the epoch by its clock. */
+export interface Found {
+  readonly queue: string
+  readonly id: string
+  readonly state: State
+  /** Not any more of one that is done. */
+  readonly message?: string
+  /** When it becomes due, of one that is delayed. */
+  readonly dueAt?: number
+  /** Of one that has ended, which dead ones have as well. */
+  readonly endedAt?: number
+  readonly attempt: number
+  /** Why it is dead, or was tried again. */
+  readonly reason?: string
+  /** What was noted last, of one that runs or waits to be tried again. */
+  readonly progress?: string
+  /** Of its attempts, the oldest first; undefined for one whose consumer has died. */
+  readonly records: ReadonlyArray<string | undefined>
+}
+
+/** What to do with tasks of a queue. Ids in another state than those named are passed over. */
+export type Order =
+  /** Ends waiting, delayed and running ones: a running one loses its lease. */
+  | { readonly kind: 'cancel', readonly ids: readonly string[], readonly keep: Keep }
+  /** Makes waiting and delayed ones due at another time, as in `NewTask`; at once without any. */
+  | { readonly kind: 'schedule', readonly ids: readonly string[], readonly delayMs?: number, readonly runAt?: number }
+  /** Puts dead ones, or all of them, back in line with all their retries. */
+  | { readonly kind: 'redrive', readonly ids?: readonly string[] }
+  /** Forgets dead ones, or all of them. */
+  | { readonly kind: 'remove', readonly ids?: readonly string[] }
+  /** Forgets all that are waiting or delayed. */
+  | { readonly kind: 'purge' }
+  /** Has nothing claimed any more, by anybody, until it is resumed. */
+  | { readonly kind: 'pause' }
+  | { readonly kind: 'resume' }
+
 /** How many dead letters a queue keeps: the newest. */
 export const DEAD_LIMIT = 1000
+
+/** How many attempts of a task are kept: the newest. */
+export const RECORD_LIMIT = 20

@@ -5,6 +5,7 @@ import {
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
 } from './errors.js'
 import { kindOf, show } from './show.js'
+import type { NewTask, OnDuplicate } from './store.js'
 
 /** A request to be made later. */
 export interface Task {
@@ -22,6 +23,8 @@ export interface Task {
   /** Instead of the consumer's. */
   readonly maxRetries?: number
   readonly timeoutMs?: number
+  /** For how long after it is done its id keeps others out. */
+  readonly dedupeMs?: number
 }
 
 export type TaskMethod = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
@@ -43,12 +46,18 @@ export interface AddOptions {
   payload?: object | string | Uint8Array | URLSearchParams | null
   /** @default the alphabetically first queue */
   queue?: string
-  /**
-   * Adding an id that is still waiting, delayed or running adds nothing.
-   * 1 to 255 printable ASCII characters without spaces.
-   * @default a UUID v7
-   */
+  /** 1 to 255 printable ASCII characters without spaces. @default a UUID v7 */
   id?: string
+  /**
+   * What becomes of this task when one of the same `id` waits, is delayed or runs in the queue:
+   * `'keep'` adds nothing, `'reject'` fails the commit with `FST_TASKQUEUE_DUPLICATE`, and `'replace'`
+   * puts this one in its place, or behind it if it runs. @default 'keep'
+   */
+  onDuplicate?: OnDuplicate
+  /** For how many milliseconds after this task is done its `id` still keeps others out, at most 30 days. @default 0 */
+  dedupeMs?: number
+  /** Milliseconds from the commit after which the task is not begun any more, at most 30 days. @default never */
+  expiresMs?: number
   /** Milliseconds from the commit until the task may run, at most 30 days. @default 0 */
   delayMs?: number
   /** The time at which the task may run, at most 30 days ahead: a Date, an ISO 8601 string or milliseconds since the epoch. */
@@ -72,8 +81,9 @@ export interface Payload { readonly bytes: Buffer, readonly contentType?: string
 const METHODS: ReadonlySet<unknown> = new Set<TaskMethod>(['GET', 'POST', 'PUT', 'PATCH', 'DELETE'])
 const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
 const OPTIONS: ReadonlySet<string> = new Set<keyof AddOptions>([
-  'method', 'query', 'headers', 'payload', 'queue', 'id', 'delayMs', 'runAt', 'maxRetries', 'timeoutMs'
+  'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs', 'maxRetries', 'timeoutMs'
 ])
+const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 /** A longer one would fire at once. */
 export const LONGEST_TIMER_MS = 0x7fffffff
 /** 30 days. */
@@ -88,9 +98,10 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
   const method = options.method ?? (options.payload == null ? 'GET' : 'POST')
   checkMethod(method)
   const payload = payloadOf(method, options.payload, inheritance)
-  const { maxRetries, timeoutMs } = options
+  const { maxRetries, timeoutMs, dedupeMs } = options
   checkWhole('maxRetries', maxRetries, 0)
   checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+  checkWhole('dedupeMs', dedupeMs, 0, MAX_DELAY_MS)
   return {
     id: idOf(options.id),
     method,
@@ -98,12 +109,26 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
     headers: headersOf(options.headers, payload, inheritance),
     payload: payload?.bytes,
     maxRetries,
-    timeoutMs
+    timeoutMs,
+    dedupeMs
   }
 }
 
+/** How a task is to be added, in the words of a store. */
+export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt' | 'expiresMs' | 'onDuplicate'> {
+  const { id, dedupeMs, expiresMs, onDuplicate = id === undefined ? undefined : 'keep' } = options
+  for (const [name, value] of Object.entries({ onDuplicate: options.onDuplicate, dedupeMs })) {
+    if (value !== undefined && id === undefined) throw new FST_TASKQUEUE_INVALID_OPTION(name, 'left out where the task is given no id', show(value))
+  }
+  if (onDuplicate !== undefined && !ON_DUPLICATE.has(onDuplicate)) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('onDuplicate', "'keep', 'reject' or 'replace'", show(onDuplicate))
+  }
+  checkWhole('expiresMs', expiresMs, 1, MAX_DELAY_MS)
+  return { ...dueOf(options), ...expiresMs !== undefined && { expiresMs }, ...onDuplicate !== undefined && { onDuplicate } }
+}
+
 /** When a task becomes due, in the words of a store. */
-export function dueOf ({ delayMs, runAt }: AddOptions): { delayMs?: number, runAt?: number } {
+export function dueOf ({ delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>): { delayMs?: number, runAt?: number } {
   if (runAt === undefined) {
     if (delayMs === undefined) return {}
     if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_DELAY_MS) return { delayMs: Math.ceil(delayMs) }

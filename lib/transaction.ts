@@ -1,10 +1,12 @@
 import type { FastifyBaseLogger } from 'fastify'
 import {
-  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_MANY
+  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT,
+  FST_TASKQUEUE_TOO_MANY
 } from './errors.js'
 import { show } from './show.js'
 import type { NewTask, Prepared, Store } from './store.js'
-import type { AddOptions } from './task.js'
+import type { TaskRoute } from './task-route.js'
+import type { AddOptions, Task } from './task.js'
 
 /** A database transaction that stands or falls with the tasks. */
 export interface Participant {
@@ -20,6 +22,14 @@ export interface Savepoint {
   rollback (): void
 }
 
+/** What `add` takes, in one. */
+export interface TaskToAdd extends AddOptions { url: string }
+
+export interface CommitResult {
+  /** The ids of tasks that were not added, since there is one of that id already. */
+  readonly keptOut: readonly string[]
+}
+
 /** Tasks that are added now and queued together at the commit, or not at all. */
 export interface Transaction {
   /**
@@ -28,6 +38,10 @@ export interface Transaction {
    * What is wrong with the task is thrown at once, with a code of its own.
    */
   add (url: string, options?: AddOptions): string
+  /** Adds a request to a route made with `app.task`, whose schemas check what is given. */
+  add<Input> (route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]): string
+  /** Adds several, all of them or, if one is wrong, none. */
+  addAll (tasks: readonly TaskToAdd[]): string[]
   savepoint (): Savepoint
   /** Makes a database transaction stand or fall with the tasks. */
   join (participant: Participant): void
@@ -35,7 +49,7 @@ export interface Transaction {
    * Queues what was added so far, at once: for hijacked replies, and for tasks that are
    * to run even if the request fails later. The transaction stays open.
    */
-  commit (): Promise<void>
+  commit (): Promise<CommitResult>
   /** Drops what was added so far and rolls participants back. The transaction stays open. */
   rollback (): Promise<void>
 }
@@ -45,10 +59,18 @@ export interface Added {
   readonly store: Store
   readonly task: Omit<NewTask, 'message'>
   readonly message: string | Promise<string>
+  /** For whoever looks what was added. */
+  readonly describe: () => AddedTask
+}
+
+/** A task as it was queued. */
+export interface AddedTask extends Pick<Task, 'id' | 'method' | 'url' | 'headers'>, Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'> {
+  /** What JSON says, as a value; text; other bytes as they are. */
+  readonly payload?: unknown
 }
 
 /** Makes and checks a task. */
-export type Compose = (url: string, options: AddOptions) => Added
+export type Compose = (target: string | TaskRoute, options: AddOptions) => Added
 
 /** Has a store take in tasks that belong together. */
 export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
@@ -59,28 +81,40 @@ export class TaskTransaction implements Transaction {
   readonly #timeoutMs: number
   readonly #log: FastifyBaseLogger
   readonly #maxTasks: number
+  readonly #note: ((tasks: readonly AddedTask[]) => void) | undefined
   #added: Added[] = []
   #participants: Participant[] = []
   /** How many tasks were committed before the end. */
   #committed = 0
   #open = true
 
-  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger, maxTasks = Infinity) {
+  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger, maxTasks: number, note?: (tasks: readonly AddedTask[]) => void) {
     this.#compose = compose
     this.#timeoutMs = timeoutMs
     this.#log = log
     this.#maxTasks = maxTasks
+    this.#note = note
   }
 
   /** How many tasks and participants wait for the commit. */
   get size (): number { return this.#added.length + this.#participants.length }
 
-  add (url: string, options: AddOptions = {}): string {
+  add (target: string | TaskRoute, options: AddOptions = {}): string {
     if (!this.#open) throw new FST_TASKQUEUE_CLOSED()
     if (this.#committed + this.#added.length >= this.#maxTasks) throw new FST_TASKQUEUE_TOO_MANY(this.#maxTasks)
-    const added = this.#compose(url, options)
+    const added = this.#compose(target, options)
     this.#added.push(added)
     return added.task.id
+  }
+
+  addAll (tasks: readonly TaskToAdd[]): string[] {
+    const savepoint = this.savepoint()
+    try {
+      return tasks.map(({ url, ...options }) => this.add(url, options))
+    } catch (error) {
+      savepoint.rollback()
+      throw error
+    }
   }
 
   savepoint (): Savepoint {
@@ -112,8 +146,8 @@ export class TaskTransaction implements Transaction {
    * can be seen before it runs. A commit in which only one store takes part waits for one
    * round trip.
    */
-  async commit (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<void> {
-    if (this.size === 0) return
+  async commit (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<CommitResult> {
+    if (this.size === 0) return { keptOut: [] }
     const added = this.#added
     const participants = this.#participants
     this.#added = []
@@ -123,7 +157,9 @@ export class TaskTransaction implements Transaction {
     let committed = 0
     let isDecided = false
     try {
-      for (const [store, tasks] of await inTime(this.#timeoutMs, group(added))) preparing.push(prepare(store, tasks))
+      const unknown = added.map(({ message }) => message).filter(message => typeof message !== 'string')
+      if (unknown.length > 0) await inTime(this.#timeoutMs, Promise.all(unknown))
+      for (const [store, tasks] of await group(added)) preparing.push(prepare(store, tasks))
       const prepared = await inTime(this.#timeoutMs, Promise.all(preparing).catch(failCommit))
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
@@ -132,6 +168,9 @@ export class TaskTransaction implements Transaction {
       }
       isDecided = true
       await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())).catch(failCommit))
+      const keptOut = prepared.flatMap(tasks => tasks.keptOut)
+      this.#note?.(added.filter(({ task }) => !keptOut.includes(task.id)).map(({ describe }) => describe()))
+      return { keptOut }
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
       // Stores that have answered have been told by then; others are told when they do.
@@ -191,5 +230,6 @@ async function inTime<T> (ms: number, answer: Promise<T>): Promise<T> {
 
 /** What a store says, or fails to say in time, is the commit's failure. */
 function failCommit (cause: unknown): never {
+  if (cause instanceof FST_TASKQUEUE_DUPLICATE) throw cause
   throw Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
 }

@@ -1,9 +1,10 @@
+import type { Answer } from './answer.js'
 import type { Lease, Verdict } from './store.js'
 import { MAX_DELAY_MS } from './task.js'
 
 /** How an attempt ended: with an answer, without one, or before the app had seen the request. */
 export type Outcome =
-  | { readonly kind: 'answered', readonly status: number, readonly retryAfter?: string, readonly location?: string }
+  | { readonly kind: 'answered', readonly status: number, readonly answer: Answer }
   | { readonly kind: 'failed', readonly reason: string }
   | { readonly kind: 'unseen' }
 
@@ -31,7 +32,7 @@ export function judge (outcome: Outcome, { retries }: Pick<Lease, 'retries'>, po
   const reason = outcome.kind === 'failed' ? outcome.reason : `status ${status}`
   if (status < 500 && !TRANSIENT.has(status)) return { kind: 'dead', reason }
   if (retries >= policy.maxRetries) return { kind: 'dead', reason: `${reason}, after ${retries} retries` }
-  const retryAfterMs = outcome.kind === 'answered' ? parseRetryAfter(outcome.retryAfter) : undefined
+  const retryAfterMs = outcome.kind === 'answered' ? parseRetryAfter(outcome.answer.headers['retry-after']) : undefined
   return { kind: 'retry', delayMs: retryAfterMs ?? backOff(policy.backoff, retries + 1), reason }
 }
 

@@ -5,7 +5,7 @@ import Fastify, { type FastifyPluginAsync } from 'fastify'
 import taskqueue, {
   DEAD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
   type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts, type Participant, type Queue, type QueueType,
-  type RequestTask, type Savepoint, type Store, type TaskqueueOptions, type Transaction, type Verdict
+  type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
 
 declare const store: Store
@@ -102,6 +102,26 @@ export async function makeApp () {
   app.get('/no', { constraints: { taskOnly: 'yes' } }, async () => 'no')
   // @ts-expect-error: it is true, or left out
   app.route({ method: 'GET', url: '/no', constraints: { taskOnly: false }, handler: async () => 'no' })
+
+  const defaults: TaskDefaults = { queue: 'mail', maxRetries: 1, timeoutMs: 1000 }
+  const welcome = app.task<{ Body: { to: string }, Params: { id: string } }>({
+    url: '/welcome/:id',
+    preHandler: app.verifyTask,
+    config: { task: defaults },
+    handler: async request => [request.body.to, request.params.id, request.task?.id]
+  })
+  const anyRoute: TaskRoute = welcome
+  console.log(anyRoute.method, anyRoute.url)
+  const cleanup = app.task({ method: 'DELETE', url: '/cleanup/:day', handler: async () => 'done' })
+  app.get('/handles', async request => [
+    request.taskqueue.add(welcome, { payload: { to: 'ada' }, params: { id: '1' }, queue: 'default', headers: { 'x-a': null } }),
+    request.taskqueue.add(cleanup, { params: { day: 1 } }),
+    await app.taskqueue.add(cleanup, { params: { day: '2' }, query: { all: true } })
+  ])
+  // @ts-expect-error: it must have a payload
+  app.taskqueue.add(welcome, { params: { id: '1' } })
+  // @ts-expect-error: it must have a day
+  app.taskqueue.add(cleanup)
 
   app.addHook('onRequest', app.verifyTask)
   app.get('/either', { preHandler: app.auth([app.verifyTask, async () => {}]) }, async () => 'either')

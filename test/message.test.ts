@@ -19,7 +19,8 @@ const task: Task = {
   userId: 'ada',
   depth: 2,
   maxRetries: 3,
-  timeoutMs: 500
+  timeoutMs: 500,
+  dedupeMs: 700
 }
 
 t.test('a task comes out of its message as it went in', async t => {
@@ -48,7 +49,7 @@ t.test('a task comes out of its message as it went in', async t => {
 
 t.test('without secrets an operator can read a message, and with them nobody can', async t => {
   t.strictSame(JSON.parse(open.encode('mail', task)), {
-    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, text: 'hunter2 ünd €'
+    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, dedupeMs: 700, text: 'hunter2 ünd €'
   })
   t.match(JSON.parse(open.encode('mail', { ...task, payload: Buffer.from([255]) })), { base64: '/w==' })
   const message = sealed.encode('mail', task)

@@ -58,6 +58,9 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     [{ replicas: -1 }, 'replicas', 'a whole number, 0 or more', '-1'],
     [{ maxTasksPerRequest: 0 }, 'maxTasksPerRequest', 'a whole number, 1 or more', '0'],
     [{ maxDepth: 0 }, 'maxDepth', 'a whole number, 1 or more', '0'],
+    [{ keep: -1 }, 'keep', 'a whole number, 0 to 1000000', '-1'],
+    [{ keepMs: 0 }, 'keepMs', 'a whole number, 1 to 2592000000', '0'],
+    [{ noteAdded: 1 }, 'noteAdded', 'true or false', '1'],
     [{ dispatch: 'socket' }, 'dispatch', "'direct' or 'inject'", '"socket"'],
     [{ dispatch: null }, 'dispatch', "'direct' or 'inject'", 'null'],
     [{ dispatch: 'toString' }, 'dispatch', "'direct' or 'inject'", '"toString"'],
@@ -128,15 +131,15 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a function that returns a store with open, prepare, turn, extend, watch, counts, purge, close'
+  const all = 'a function that returns a store with open, prepare, turn, extend, watch, counts, find, list, steer, note, close'
   const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],
     [() => 1, all, '1'],
     [async () => new LocalStore(), all, 'a Promise'],
-    [() => Object.assign(new LocalStore(), { purge: undefined }), 'a function that returns a store with purge', 'a LocalStore'],
-    [() => half, 'a function that returns a store with extend, watch, counts, purge, close', '{']
+    [() => Object.assign(new LocalStore(), { steer: undefined }), 'a function that returns a store with steer', 'a LocalStore'],
+    [() => half, 'a function that returns a store with extend, watch, counts, find, list, steer, note, close', '{']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
 
@@ -195,13 +198,13 @@ t.test('no password and no secret is ever in an error', async t => {
 t.test('options that are left out have the documented defaults', async t => {
   const { queues: [queue, ...others], user, ...settings } = readOptions({})
   t.strictSame(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, noteAdded: false, dispatch: 'direct'
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!
   t.strictSame(rest, { name: 'default', type: 'local', redis: undefined, options: {} })
   const { name, ...limits } = consumer as Exclude<typeof consumer, false>
-  t.strictSame(limits, { concurrency: 1, maxRetries: 10, backoff: exponential, timeoutMs: 60_000, leaseMs: 10_000, closeGraceMs: 10_000 })
+  t.strictSame(limits, { autoStart: true, concurrency: 1, maxRetries: 10, backoff: exponential, timeoutMs: 60_000, leaseMs: 10_000, closeGraceMs: 10_000 })
   t.match(name, new RegExp(`^.+:${process.pid}:[0-9a-f]+$`))
   t.not(name, (readOptions({}).queues[0]!.consumer as typeof consumer & object).name, 'a unique name')
 
@@ -217,11 +220,11 @@ t.test('an option that is undefined is as good as left out', async t => {
   t.strictSame(consumerOf({ consumer: undefinedConsumer }), consumerOf({}))
   t.strictSame(consumerOf({ consumer: { concurrency: 4 }, queues: { q: { consumer: undefinedConsumer } } }), consumerOf({ consumer: { concurrency: 4 } }))
   const { queues: [queue], ...settings } = readOptions({
-    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, dispatch: undefined
+    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, keep: undefined, keepMs: undefined, noteAdded: undefined, dispatch: undefined
   })
   t.match(queue, { type: 'local', consumer: { concurrency: 1 } })
   t.match(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, noteAdded: false, dispatch: 'direct'
   })
 })
 

@@ -25,6 +25,7 @@ export class RecordingStore extends LocalStore {
     await this.before.prepare?.()
     const prepared = await super.prepare(tasks)
     return {
+      keptOut: prepared.keptOut,
       commit: async () => {
         this.events.push(`${this.name} commits ${ids}`)
         await this.before.commit?.()

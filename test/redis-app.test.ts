@@ -60,7 +60,7 @@ t.test('a process has two connections, and one if it only adds', async t => {
 t.test('when all is done there is one key for each queue, and one for each consumer while it lives', async t => {
   const { path } = await startRedis(t)
   const { app, runs } = await countingApp(t, {
-    redis: { path }, queues: { a: {}, b: {}, c: { consumer: false } }, consumer: { backoff: () => 10 }
+    redis: { path }, queues: { a: {}, b: {}, c: { consumer: false } }, consumer: { backoff: () => 10 }, keep: 0
   })
   await app.taskqueue.transaction(tx => {
     for (const queue of ['a', 'b']) {

@@ -57,11 +57,11 @@ t.test('in a cluster', async t => {
     await addTo(store, QUEUES.flatMap(queue => ['1', '2'].map(id => ({ queue, id, message: queue }))))
     const holdings = []
     for (const queue of QUEUES) {
-      const { leases } = await store.turn(queue, { settlements: [], limit: 1, alone: false, leaseMs: 1000 })
+      const { leases } = await store.turn(queue, { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })
       t.match(leases, [{ id: '1', message: queue }])
       holdings.push({ queue, leases: queue === 'b' ? [{ id: '1', fence: 7 }] : leases, leaseMs: 1000 })
     }
-    await store.turn('c', { settlements: [], limit: 1, alone: false, leaseMs: 800 })
+    await store.turn('c', { settlements: [], limit: 1, alone: false, leaseMs: 800, keep: { count: 0, ms: 1000 } })
     t.match(await store.extend(holdings), [{ lost: [], outlook: { wakeInMs: 0 } }, { lost: ['1'], outlook: { wakeInMs: 0 } }, { lost: [], outlook: { wakeInMs: Number } }])
     await store.close()
   })

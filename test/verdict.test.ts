@@ -3,7 +3,9 @@ import { exponential, judge, parseRetryAfter, prejudge, type Backoff, type Outco
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const policy = { maxRetries: 2, backoff: (retry: number) => retry * 100 }
-const answered = (status: number, retryAfter?: string): Outcome => ({ kind: 'answered', status, retryAfter })
+const answered = (status: number, retryAfter?: string): Outcome => ({
+  kind: 'answered', status, answer: { headers: { ...retryAfter !== undefined && { 'retry-after': retryAfter } }, body: Buffer.of(), whole: true }
+})
 
 t.test('the status of the response is the verdict', async t => {
   for (let status = 200; status < 600; status++) {

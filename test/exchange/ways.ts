@@ -3,6 +3,7 @@ import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
 import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type FastifyServerOptions } from 'fastify'
 import type { Test } from 'tap'
+import { KEPT_BYTES, KEPT_HEADERS } from '../../lib/answer.js'
 import { dispatch } from '../../lib/dispatch.js'
 import { exchangers } from '../../lib/exchange.js'
 import { LocalStore } from '../../lib/local-store.js'
@@ -110,7 +111,7 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
       route(exchange)
     })
   }, described, {
-    task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal },
+    task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal, progress: async () => {} },
     depth: 1,
     store: new LocalStore(),
     chain: [],
@@ -135,8 +136,16 @@ async function send (app: FastifyInstance, each: Case, signal: AbortSignal): Pro
     // No task has them, and a server keeps a connection without.
     for (const name of ['connection', 'transfer-encoding', ...payload === undefined ? ['content-length'] : []]) client.removeHeader(name)
     client.on('error', fail).on('response', (answer: IncomingMessage) => {
-      const { statusCode, headers: { 'retry-after': retryAfter, location } } = answer
-      answer.on('error', fail).on('end', () => { resolve({ kind: 'answered', status: statusCode!, retryAfter, location }) }).resume()
+      const chunks: Buffer[] = []
+      answer.on('error', fail).on('data', (chunk: Buffer) => { chunks.push(chunk) }).on('end', () => {
+        const body = Buffer.concat(chunks)
+        const kept = KEPT_HEADERS.filter(name => name in answer.headers).map(name => [name, String(answer.headers[name])])
+        resolve({
+          kind: 'answered',
+          status: answer.statusCode!,
+          answer: { headers: Object.fromEntries(kept), body: body.subarray(0, KEPT_BYTES), whole: body.length <= KEPT_BYTES }
+        })
+      })
     }).end(payload)
     signal.addEventListener('abort', () => { client.destroy() })
   })

@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { KEYS, scripts } from '../../lib/redis-scripts.js'
+import { scripts } from '../../lib/redis-scripts.js'
 import { RedisStore } from '../../lib/redis-store.js'
 import { addTo } from '../add-to.js'
 import { startRedis } from '../redis-server.js'
@@ -71,34 +72,41 @@ t.test('a settlement whose reply is lost is carried out once, and its task runs 
 t.test('a prepare that arrives after its rollback, or once more after its commit, prepares nothing', async t => {
   const redis = await startRedis(t)
   const admin = adminOf(t, redis)
-  const keys = KEYS.map(key => `p:{q}:${key}`)
-  const run = async (script: keyof typeof scripts, ...args: Array<string | number>) => await admin.eval(scripts[script], keys.length, ...keys, ...args)
+  const run = runnerOf(admin)
   const waiting = async () => await admin.lrange('p:{q}:waiting', '0', '-1')
   await run('rollback', 'first', 0)
-  await run('prepare', 'first', 1, 0, 'a', 'message', '', 0)
+  await run('prepare', 'first', 1, 0, 'a', 'message', '')
   await run('commit', 'first', 0)
   t.strictSame(await waiting(), [])
 
-  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
-  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
+  await run('prepare', 'second', 1, 0, 'b', 'message', '')
+  await run('prepare', 'second', 1, 0, 'b', 'message', '')
   await run('commit', 'second', 1)
   t.strictSame(await waiting(), ['b'], 'sent twice before its commit it is one')
   await admin.del('p:{q}:waiting', 'p:{q}:message')
-  await run('prepare', 'second', 1, 0, 'b', 'message', '', 0)
+  await run('prepare', 'second', 1, 0, 'b', 'message', '')
   await run('commit', 'second', 0)
   t.strictSame(await waiting(), [], 'and none after it')
 })
 
+/** Runs scripts on the queue q of the prefix p. */
+function runnerOf (admin: Redis): (script: keyof typeof scripts, ...args: Array<string | number>) => Promise<unknown> {
+  return async (script, ...args) => {
+    const keys = scripts[script].keys.map(key => `p:{q}:${key}`)
+    return await admin.eval(scripts[script].body, keys.length, ...keys, ...args)
+  }
+}
+
 t.test('a commit that meets a key of another type stays prepared, wholly, until it can be carried out', async t => {
   const redis = await startRedis(t)
   const admin = adminOf(t, redis)
-  const keys = KEYS.map(key => `p:{q}:${key}`)
-  await admin.eval(scripts.prepare, keys.length, ...keys, 'c', 2, 0, 'a', 'message', '', 0, 0, 'b', 'message', 'in', 60_000)
+  const run = runnerOf(admin)
+  await run('prepare', 'c', 2, 0, 'a', 'message', '', 0, 'b', 'message', '60000  ')
   await admin.set('p:{q}:waiting', 'no list')
-  await t.rejects(admin.eval(scripts.commit, keys.length, ...keys, 'c', 0), /WRONGTYPE/)
+  await t.rejects(run('commit', 'c', 0), /WRONGTYPE/)
   t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.hlen('p:{q}:message')], [1, 0])
   await admin.del('p:{q}:waiting')
-  await admin.eval(scripts.commit, keys.length, ...keys, 'c', 0)
+  await run('commit', 'c', 0)
   t.strictSame([await admin.lrange('p:{q}:waiting', '0', '-1'), await admin.zcard('p:{q}:delayed'), await admin.exists('p:{q}:prepared')], [['a'], 1, 0])
 })
 
@@ -247,7 +255,7 @@ t.test('connections that Redis closes twenty times under load lose no task and d
 })
 
 function loseRepliesTo (proxy: TcpProxy, script: keyof typeof scripts): void {
-  proxy.loseRepliesTo = createHash('sha1').update(scripts[script]).digest('hex')
+  proxy.loseRepliesTo = createHash('sha1').update(scripts[script].body).digest('hex')
 }
 
 function heal (proxy: TcpProxy): void {

@@ -114,7 +114,7 @@ function adminOf (t: Test, path: string): Redis {
   return admin
 }
 
-const CALLED = new Set(Object.values(scripts).flatMap(text => [...text.matchAll(/redis\.p?call\('(\w+)'/g)].map(([, name]) => name!.toLowerCase())))
+const CALLED = new Set(Object.values(scripts).flatMap(({ body }) => [...body.matchAll(/redis\.p?call\('(\w+)'/g)].map(([, name]) => name!.toLowerCase())))
 
 /** Returns how often Redis was sent each command: by a client, and not by a script, and not by the test itself. */
 async function sentCommands (admin: Redis): Promise<Map<string, number>> {

@@ -1,0 +1,231 @@
+import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+
+/** `add` reads tasks from a list: for each its id, message, when it is due (0: at once) and expires (0: never), and what becomes of duplicates. */
+export const adding = /* lua */ `
+-- Whether an id keeps others out although its task is done.
+local function is_recent (k, id)
+  local recent = redis.call('ZSCORE', k.recent, id)
+  if recent and not now_us then read_time() end
+  return recent and tonumber(recent) > now_us
+end
+
+-- Adds all tasks that are not known yet, or none if something is wrong with a key. For those that
+-- were not prepared it is decided here which are kept out.
+local function add (k, list, is_chained)
+  local known, entries, places = {}, {}, {}
+  local function take (id, message, due, expires, mode)
+    if is_chained and (mode == 'keep' or mode == 'reject') and is_recent(k, id) then return end
+    if redis.call('HSETNX', k.message, id, message) == 0 then
+      if places[id] then
+        if mode ~= 'replace' then return end
+        entries[places[id]] = due
+        redis.call('HSET', k.message, id, message)
+        return
+      end
+      if redis.call('ZREM', k.dead, id) == 0 then
+        local p = look_up(k, { id })[1]
+        if mode ~= 'replace' and not is_expired(k, id, p) then return end
+        if redis.call('ZSCORE', k.running, id) then
+          keep_more(k, id, p, ' next', number(due))
+          redis.call('HSET', k.progress, id, progress(p, p.reason))
+          redis.call('HSET', k.message, id, message)
+          return
+        end
+        unqueue(k, id)
+      end
+      forget(k, { id })
+      redis.call('HSET', k.message, id, message)
+    end
+    if mode ~= '' then
+      redis.call('ZREM', k.expiring, id)
+      redis.call('ZREM', k.ended, id)
+      redis.call('HDEL', k.record, id)
+    end
+    if expires > 0 then redis.call('ZADD', k.expiring, number(expires), id) end
+    known[#known + 1] = id
+    append(entries, id, due)
+    places[id] = #entries
+  end
+  local ok, failure = pcall(function ()
+    for i = 1, #list, 5 do take(unpack(list, i, i + 4)) end
+    enqueue(k, entries)
+  end)
+  if not ok then
+    call_with('HDEL', k.message, known)
+    error(failure)
+  end
+end
+`
+
+/** Of arguments that describe tasks. */
+export const reading = /* lua */ `
+-- Reads tasks from ARGV: for each the number of its queue, its id, its message, and "due expires
+-- mode" where one of them is given: milliseconds from now, or after an = those since the epoch;
+-- milliseconds from now; and as in add. Returns lists for add, by queue.
+local function read_tasks (first, count)
+  local lists = {}
+  for i = first, first + count * 4 - 1, 4 do
+    local queue = tonumber(ARGV[i])
+    local list = lists[queue] or {}
+    lists[queue] = list
+    local is_at, ms, expires, mode = string.match(ARGV[i + 3], '^(=?)([%d.-]*) (%d*) (%a*)$')
+    local due = 0
+    if ms and ms ~= '' then due = (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000) + #list end
+    if due < 0 then due = 0 end
+    append(list, ARGV[i + 1], ARGV[i + 2], due, expires and expires ~= '' and now_us + expires * 1000 or 0, mode or '')
+  end
+  return lists
+end
+`
+
+/** The ids in a list of tasks that others may want as well. */
+export const reserving = /* lua */ `
+local function release (k, list)
+  local ids = {}
+  for i = 1, #list, 5 do
+    if list[i + 4] ~= '' then append(ids, list[i]) end
+  end
+  call_with('HDEL', k.reserved, ids)
+end
+
+-- Returns the tasks of a commit, and the ids that it has kept out.
+local function prepared_in (text)
+  local packed = string.match(text or '', '^%d+ (.+)$')
+  if packed then return unpack(cmsgpack.unpack(packed)) end
+end
+`
+
+const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'progress', 'expiring'] as const
+
+/**
+ * ARGV: for each commit its id, the number of its tasks, and those. Returns for each commit 0 and the
+ * ids that are kept out; 1 and one that is known, for which it is refused; 2 and one that another
+ * commit is about to add. What a commit or a rollback leaves in its place keeps out a prepare that
+ * arrives after it.
+ */
+const prepare: Script = {
+  keys: PREPARE_KEYS,
+  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${moving}${adding}${reading}${reserving}
+read_time()
+
+local function is_known (k, id)
+  if redis.call('HEXISTS', k.message, id) == 1 and not redis.call('ZSCORE', k.dead, id) and not is_expired(k, id, look_up(k, { id })[1]) then
+    return true
+  end
+  return is_recent(k, id)
+end
+
+-- Returns the tasks of a list that are to be added, and which ids are kept out; or why none is.
+local function decide (k, commit, list)
+  local tasks, kept, places = {}, {}, {}
+  for i = 1, #list, 5 do
+    local id, mode = list[i], list[i + 4]
+    if mode ~= '' then
+      -- A large commit is prepared in parts, whose ids begin alike.
+      local owner = redis.call('HGET', k.reserved, id)
+      if owner and string.sub(owner, 1, 36) ~= string.sub(commit, 1, 36) then return nil, { 2, id } end
+      if owner then places[id] = true end
+    end
+    local is_repeated = places[id] or mode ~= '' and mode ~= 'replace' and is_known(k, id)
+    if is_repeated and mode == 'reject' then return nil, { 1, id } end
+    if is_repeated and mode == 'keep' then
+      append(kept, id)
+    else
+      -- Later than what it replaces, which the commit makes of it.
+      places[id] = true
+      append(tasks, unpack(list, i, i + 4))
+    end
+  end
+  return tasks, kept
+end
+
+local function has_own_ids (list)
+  for i = 5, #list, 5 do
+    if list[i] ~= '' then return true end
+  end
+end
+
+local function prepare (commit, lists)
+  local decided, kept_out = {}, { 0 }
+  for queue, list in pairs(lists) do
+    local k = keys_of(queue)
+    if has_own_ids(list) then
+      local known, kept = prepared_in(redis.call('HGET', k.prepared, commit))
+      if not known then
+        local tasks
+        tasks, kept = decide(k, commit, list)
+        if not tasks then return kept end
+        decided[k] = { tasks, kept }
+      end
+      append(kept_out, unpack(kept))
+    else
+      decided[k] = { list, {} }
+    end
+  end
+  for k, tasks in pairs(decided) do
+    redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack(tasks))
+    for i = 1, #tasks[1], 5 do
+      if tasks[1][i + 4] ~= '' then redis.call('HSET', k.reserved, tasks[1][i], commit) end
+    end
+  end
+  return kept_out
+end
+
+local replies = {}
+local arg = 1
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 1])
+  append(replies, prepare(ARGV[arg], read_tasks(arg + 2, count)))
+  arg = arg + 2 + count * 4
+end
+return replies
+`
+}
+
+/**
+ * ARGV: for each commit its id, and 1 if it was sent to be prepared more than once, so that the
+ * last of them may be yet to come. KEYS: those of the queues that they add to.
+ */
+const commit: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${adding}${reserving}
+for queue = 0, #KEYS / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  for arg = 1, #ARGV, 2 do
+    local id, repeated = unpack(ARGV, arg, arg + 1)
+    local text = redis.call('HGET', k.prepared, id)
+    local tasks = prepared_in(text)
+    if tasks then
+      -- First, since a full memory allows it, and then the rest.
+      redis.call('HDEL', k.prepared, id)
+      local ok, failure = pcall(add, k, tasks)
+      if not ok then
+        redis.call('HSET', k.prepared, id, text)
+        return type(failure) == 'table' and failure or redis.error_reply(failure)
+      end
+      release(k, tasks)
+      if repeated == '1' then redis.call('HSET', k.prepared, id, string.match(text, '^%d+ ')) end
+    end
+  end
+end
+`
+}
+
+/** ARGV: as for `commit`. KEYS: those of the queues that they would add to. */
+const rollback: Script = {
+  keys: PREPARE_KEYS,
+  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${reserving}
+read_time()
+for queue = 0, #KEYS / ${PREPARE_KEYS.length} - 1 do
+  local k = keys_of(queue)
+  for arg = 1, #ARGV, 2 do
+    local tasks = prepared_in(redis.call('HGET', k.prepared, ARGV[arg]))
+    redis.call('HDEL', k.prepared, ARGV[arg])
+    if tasks then release(k, tasks) end
+    redis.call('HSET', k.prepared, ARGV[arg], number(now) .. ' ')
+  end
+end
+`
+}
+
+export const addingScripts = { prepare, commit, rollback }

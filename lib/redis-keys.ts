@@ -1,0 +1,242 @@
+import { RECORD_LIMIT } from './store.js'
+
+/**
+ * How a queue lies in Redis, and what the scripts that move its tasks have in common: the same
+ * places, under the same names, as in the local store.
+ *
+ *     waiting   list of ids, the next one first
+ *     suspects  list of ids that were running when their consumer died, the next one first
+ *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
+ *     running   sorted set of ids by the end of their lease, in milliseconds of the lease clock
+ *     dead      sorted set of ids by time of death, in microseconds
+ *     message   hash of messages by id
+ *     progress  hash by id of "fence attempt retries deaths suspect more reason", from the first claim
+ *               on; if there is more, it is under the id and " note": what the task says of itself,
+ *               " log": a record of each attempt, " next": when a task is due that has replaced this one
+ *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
+ *     prepared  hash by commit of "time tasks": its tasks between the two phases, or none where what
+ *               has ended may be prepared once more, by a call that comes late
+ *     reserved  hash by id of the commit that is about to add it
+ *     recent    sorted set of ids that keep others out although they are done, by the end of that
+ *     expiring  sorted set of ids by the time at which they expire, in microseconds
+ *     stale     hash by id of how many times it is in line and not meant, and under " " of all of them
+ *     ended     sorted set of ids that are done, cancelled or expired, by the time until which that is kept
+ *     record    hash by id of what is kept of them
+ *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of that
+ *     awaited   sorted set of ids of whose end somebody wants to hear, by the time until which
+ *
+ * A script is atomic and takes its times from Redis. Whatever it is passed is an argument
+ * and never part of its text, so that Redis keeps one copy of it. Its first write is one
+ * that Redis allows when its memory is full, which makes it allow the rest; only that of
+ * `prepare` is not, since adding is what is to be refused then.
+ *
+ * A script may be run again when its reply was lost, and late, when its sender has given
+ * up; none does anything a second time. For `turn` that takes one more key of each
+ * consumer's own, with its last turn in it.
+ */
+export const KEYS = [
+  'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'prepared', 'reserved', 'recent', 'expiring', 'stale', 'ended',
+  'record', 'awaited', 'revoked'
+] as const
+
+export type Key = typeof KEYS[number]
+
+/** A script, and which keys of each of its queues it is passed. */
+export interface Script { readonly body: string, readonly keys: readonly Key[] }
+
+/** What every script begins with: time, keys, and calls with many values. */
+export const preludeOf = (keys: readonly Key[]): string => /* lua */ `
+-- Microseconds tell apart what becomes due in the same millisecond, and so keep it in order.
+local now, now_us
+local function read_time ()
+  local time = redis.call('TIME')
+  now = time[1] * 1000 + math.floor(time[2] / 1000)
+  now_us = time[1] * 1000000 + time[2]
+end
+
+-- KEYS holds the keys of one queue after those of another, counted from 0.
+local function keys_of (queue)
+  local base = queue * ${keys.length}
+  return { ${keys.map((key, index) => `${key} = KEYS[base + ${index + 1}]`).join(', ')} }
+end
+
+local function append (list, ...)
+  for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
+end
+
+-- Calls a command with as many values at once as Lua's stack has room for; returns its last reply.
+local function call_with (command, key, values)
+  local reply
+  for i = 1, #values, 1000 do
+    reply = redis.call(command, key, unpack(values, i, math.min(i + 999, #values)))
+  end
+  return reply
+end
+
+local function number (value)
+  return string.format('%.0f', value)
+end
+`
+
+/** What the scripts share that move tasks. */
+export const moving = /* lua */ `
+-- The channel of a queue is what its keys begin with. Without permission to publish
+-- news are lost, and nothing else is.
+local function tell (k, news)
+  redis.pcall('PUBLISH', string.sub(k.waiting, 1, -#':waiting' - 1), news)
+end
+
+local function wake (k)
+  tell(k, 'work')
+end
+
+-- Tells those who await the end of one of these.
+local function tell_end (k, ids)
+  local awaited = #ids > 0 and redis.pcall('ZMSCORE', k.awaited, unpack(ids)) or {}
+  for i, id in ipairs(ids) do
+    if awaited[i] then
+      redis.call('ZREM', k.awaited, id)
+      tell(k, 'ended ' .. id)
+    end
+  end
+end
+
+-- Returns what is known of each id: nothing yet before the first claim.
+local function look_up (k, ids)
+  local known = #ids > 0 and redis.call('HMGET', k.progress, unpack(ids)) or {}
+  for i, text in ipairs(known) do
+    local fence, attempt, retries, deaths, suspect, more, reason = string.match(text or '', '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
+    known[i] = {
+      fence = tonumber(fence or 0), attempt = tonumber(attempt or 0), retries = tonumber(retries or 0), deaths = tonumber(deaths or 0),
+      suspect = tonumber(suspect or 0), more = tonumber(more or 0), reason = reason or ''
+    }
+  end
+  return known
+end
+
+local function progress (p, reason)
+  return string.format('%.0f %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more, reason or '')
+end
+
+-- Keeps something more of a task, whose progress is written afterwards.
+local function keep_more (k, id, p, what, value)
+  p.more = 1
+  redis.call('HSET', k.progress, id .. what, value)
+end
+
+local function more_of (k, id, p, what)
+  return p.more == 1 and redis.call('HGET', k.progress, id .. what)
+end
+
+local function log_of (k, id, p)
+  local packed = more_of(k, id, p, ' log')
+  return packed and cmsgpack.unpack(packed) or {}
+end
+
+-- Returns the log of a task with the record of one more attempt: false for one whose consumer died.
+local function logged (k, id, p, record)
+  local log = log_of(k, id, p)
+  log[#log + 1] = record
+  if #log > ${RECORD_LIMIT} then table.remove(log, 1) end
+  return log
+end
+
+local function keep_log (k, id, p, record)
+  keep_more(k, id, p, ' log', cmsgpack.pack(logged(k, id, p, record)))
+end
+
+-- Adds the fields of progress that a task has to a list.
+local function fields_of (list, id, p)
+  append(list, id)
+  if p.more == 1 then append(list, id .. ' note', id .. ' log', id .. ' next') end
+end
+
+local function forget (k, ids)
+  local fields = {}
+  for i, p in ipairs(look_up(k, ids)) do fields_of(fields, ids[i], p) end
+  call_with('HDEL', k.progress, fields)
+end
+
+-- Whether a task has waited too long, and nobody has noticed yet.
+local function is_expired (k, id, p)
+  local expiry = redis.call('ZSCORE', k.expiring, id)
+  if not expiry then return false end
+  if not now_us then read_time() end
+  return tonumber(expiry) <= now_us and p.attempt == 0
+end
+
+-- Takes a waiting or delayed task out of line. In the middle of the line nothing is found without
+-- going through it: there its id stays, and is skipped when its turn comes.
+local function unqueue (k, id)
+  if redis.call('ZREM', k.delayed, id) == 1 or redis.call('LREM', k.suspects, 1, id) == 1 then return end
+  redis.call('HINCRBY', k.stale, id, 1)
+  redis.call('HINCRBY', k.stale, ' ', 1)
+end
+
+-- Takes the first of those that wait. An id that is in line several times is meant the last time.
+local function pop (k, limit)
+  local ids, skipped = {}, 0
+  while #ids < limit and skipped < 1000 do
+    local some = redis.call('LPOP', k.waiting, math.min(limit - #ids, 1000)) or {}
+    if #some == 0 then break end
+    local stale = redis.call('HMGET', k.stale, unpack(some))
+    local left = {}
+    for i, id in ipairs(some) do
+      left[id] = left[id] or tonumber(stale[i] or 0)
+      if left[id] == 0 then
+        ids[#ids + 1] = id
+      else
+        left[id] = left[id] - 1
+        skipped = skipped + 1
+        if redis.call('HINCRBY', k.stale, id, -1) == 0 then redis.call('HDEL', k.stale, id) end
+        if redis.call('HINCRBY', k.stale, ' ', -1) == 0 then redis.call('HDEL', k.stale, ' ') end
+      end
+    end
+  end
+  return ids
+end
+
+-- Puts tasks that are due into line, and others among the delayed. Entries: id, due.
+local function enqueue (k, entries)
+  local waiting, delayed = {}, {}
+  for i = 1, #entries, 2 do
+    local id, due = entries[i], entries[i + 1]
+    if due ~= 0 and not now_us then read_time() end
+    if due == 0 or due <= now_us then append(waiting, id) else append(delayed, number(due), id) end
+  end
+  call_with('ZADD', k.delayed, delayed)
+  local length = call_with('RPUSH', k.waiting, waiting)
+  -- Where others wait already whoever has room knows of them.
+  if #delayed > 0 or length == #waiting then wake(k) end
+end
+
+-- Keeps what has ended, the newest of it, until it is too old. Entries: id, record.
+local function keep_ended (k, entries, count, ms)
+  local ends, records = {}, {}
+  for i = math.max(1, #entries - 2 * count + 1), #entries, 2 do
+    append(ends, number(now_us + ms * 1000 + i), entries[i])
+    append(records, entries[i], entries[i + 1])
+  end
+  call_with('ZADD', k.ended, ends)
+  call_with('HSET', k.record, records)
+  local surplus = redis.call('ZCARD', k.ended) - count
+  local popped = surplus > 0 and redis.call('ZPOPMIN', k.ended, surplus) or {}
+  local oldest = {}
+  for i = 1, #popped, 2 do append(oldest, popped[i]) end
+  call_with('HDEL', k.record, oldest)
+end
+
+-- Ends tasks that are no longer in any place, without an attempt.
+local function end_early (k, ids, state, count, ms)
+  if #ids == 0 then return end
+  local messages, entries, fields = redis.call('HMGET', k.message, unpack(ids)), {}, {}
+  for i, p in ipairs(look_up(k, ids)) do
+    append(entries, ids[i], cmsgpack.pack({ state, now, p.attempt, log_of(k, ids[i], p), messages[i] }))
+    fields_of(fields, ids[i], p)
+  end
+  call_with('HDEL', k.message, ids)
+  call_with('HDEL', k.progress, fields)
+  keep_ended(k, entries, count, ms)
+  tell_end(k, ids)
+end
+`

@@ -1,0 +1,277 @@
+import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+import { ticking } from './redis-turn.js'
+
+const describing = /* lua */ `
+local function milliseconds (us)
+  return us and math.floor(us / 1000) or ''
+end
+
+-- Describes tasks: id, state, message, when it is due and has ended, attempt, reason, note, and records.
+-- Ids of which nothing is known are left out.
+local function describe (k, ids)
+  local described = {}
+  if #ids == 0 then return described end
+  local messages = redis.call('HMGET', k.message, unpack(ids))
+  local records = redis.call('HMGET', k.record, unpack(ids))
+  for i, p in ipairs(look_up(k, ids)) do
+    local id, message, record = ids[i], messages[i], records[i]
+    if message then
+      local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
+      if ended then
+        state = 'dead'
+      elseif redis.call('ZSCORE', k.running, id) then
+        state = 'running'
+      else
+        due = redis.call('ZSCORE', k.delayed, id)
+        if due and tonumber(due) > now_us then state = 'delayed' else due = nil end
+      end
+      local log = log_of(k, id, p)
+      append(described, { id, state, message, milliseconds(due), milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' note'), log })
+    elseif record and tonumber(redis.call('ZSCORE', k.ended, id) or 0) > now_us then
+      local state, at, attempt, log, kept = unpack(cmsgpack.unpack(record))
+      append(described, { id, state, kept or '', '', at, attempt, '', false, log })
+    end
+  end
+  return described
+end
+`
+
+/** ARGV: the id, and for how many milliseconds its end is awaited. KEYS: those of queues that may have it. Returns the number of its queue, and as in `list`. */
+const find: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+read_time()
+for queue = 0, #KEYS / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  local task = describe(k, { ARGV[1] })[1]
+  if task then
+    if ARGV[2] ~= '' and task[5] == '' then
+      redis.call('ZREMRANGEBYSCORE', k.awaited, '-inf', now)
+      redis.call('ZADD', k.awaited, 'GT', now + ARGV[2], ARGV[1])
+      redis.call('PEXPIRE', k.awaited, number(math.max(tonumber(ARGV[2]), redis.call('PTTL', k.awaited))))
+    end
+    return { queue, task }
+  end
+end
+`
+}
+
+/** ARGV: the state, how many to pass over, and how many to return. */
+const list: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+read_time()
+
+-- Lists the line without what is stale, which takes going through it from its beginning.
+local function in_line (k, offset, limit)
+  local ids, from, passed = {}, 0, 0
+  while true do
+    local some = redis.call('LRANGE', k.waiting, from, from + 999)
+    if #some == 0 then return ids end
+    local stale = redis.call('HMGET', k.stale, unpack(some))
+    for i, id in ipairs(some) do
+      -- Of the places that an id has in line the last one is meant, if any is.
+      local is_meant = not stale[i] or redis.call('HEXISTS', k.message, id) == 1 and redis.call('LPOS', k.waiting, id, 'RANK', -1) == from + i - 1
+      if is_meant then
+        passed = passed + 1
+        if passed > offset then append(ids, id) end
+        if #ids == limit then return ids end
+      end
+    end
+    from = from + 1000
+  end
+end
+
+local k = keys_of(0)
+local state, offset, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local last = offset + limit - 1
+local ids = {}
+if limit == 0 then return {} end
+if state == 'waiting' then
+  local stale = redis.call('HGET', k.stale, ' ')
+  local passed = 0
+  for _, place in ipairs({ { k.suspects, 'LLEN', 'LRANGE' }, { k.waiting, 'LLEN', 'LRANGE' }, { k.delayed, 'ZCARD', 'ZRANGE' } }) do
+    local from = math.max(0, offset - passed)
+    local length = redis.call(place[2], place[1])
+    if place[1] == k.waiting and stale then
+      append(ids, unpack(in_line(k, from, limit - #ids)))
+      length = length - stale
+    elseif last >= passed then
+      append(ids, unpack(redis.call(place[3], place[1], from, last - passed)))
+    end
+    passed = passed + length
+  end
+elseif state == 'delayed' then
+  ids = redis.call('ZRANGEBYSCORE', k.delayed, '(' .. number(now_us), '+inf', 'LIMIT', offset, limit)
+elseif state == 'running' then
+  ids = redis.call('ZRANGE', k.running, offset, last)
+elseif state == 'dead' then
+  ids = redis.call('ZREVRANGE', k.dead, offset, last)
+else
+  for _, id in ipairs(redis.call('ZREVRANGE', k.ended, 0, -1)) do
+    local record = redis.call('HGET', k.record, id)
+    if record and cmsgpack.unpack(record)[1] == state then append(ids, id) end
+  end
+  ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
+end
+local tasks = {}
+for _, task in ipairs(describe(k, ids)) do
+  if task[2] == state then append(tasks, task) end
+end
+return tasks
+`
+}
+
+/** ARGV: the kind of the order, two values of its own, and ids. Returns how many tasks were changed. */
+const steer: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${ticking}
+read_time()
+local k = keys_of(0)
+local kind, ids = ARGV[1], { unpack(ARGV, 4) }
+
+-- Those that wait, are delayed or run, and have a message.
+local function living (ids)
+  local found = {}
+  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
+  for i, id in ipairs(ids) do
+    if messages[i] and not found[id] and not redis.call('ZSCORE', k.dead, id) then
+      found[id] = true
+      append(found, id)
+    end
+  end
+  return found
+end
+
+-- Those of these that are dead, and are not any more; all without any.
+local function undead ()
+  if ARGV[2] == 'all' then ids = redis.call('ZRANGE', k.dead, 0, -1) end
+  local found = {}
+  for _, id in ipairs(ids) do
+    if redis.call('ZREM', k.dead, id) == 1 then append(found, id) end
+  end
+  return found
+end
+
+local orders = {}
+
+function orders.cancel ()
+  local cancelled, revoked = living(ids), {}
+  for i, p in ipairs(look_up(k, cancelled)) do
+    if redis.call('ZREM', k.running, cancelled[i]) == 1 then append(revoked, now, number(p.fence) .. ' ' .. cancelled[i]) else unqueue(k, cancelled[i]) end
+  end
+  end_early(k, cancelled, 'cancelled', tonumber(ARGV[2]), tonumber(ARGV[3]))
+  if #revoked > 0 then
+    -- For as long as somebody may still hold them.
+    redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - 3600000)
+    call_with('ZADD', k.revoked, revoked)
+    redis.call('PEXPIRE', k.revoked, 3600000)
+    tell(k, 'change')
+  end
+  return #cancelled
+end
+
+function orders.schedule ()
+  local changed = 0
+  local is_at, ms = string.match(ARGV[2], '^(=?)([%d.-]*)$')
+  local due = ms == '' and 0 or (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000)
+  for _, id in ipairs(living(ids)) do
+    local is_running = redis.call('ZSCORE', k.running, id)
+    local is_suspect = look_up(k, { id })[1].suspect == 1
+    if not is_running and not is_suspect then
+      changed = changed + 1
+      local was_delayed = redis.call('ZSCORE', k.delayed, id)
+      if was_delayed or due > now_us then
+        unqueue(k, id)
+        enqueue(k, { id, math.max(0, due) })
+      end
+    end
+  end
+  return changed
+end
+
+function orders.redrive ()
+  local found, entries = undead(), {}
+  for i, p in ipairs(look_up(k, found)) do
+    p.retries, p.deaths, p.suspect = 0, 0, 0
+    redis.call('HSET', k.progress, found[i], progress(p, p.reason))
+    append(entries, found[i], 0)
+  end
+  enqueue(k, entries)
+  return #found
+end
+
+function orders.remove ()
+  local found = undead()
+  call_with('HDEL', k.message, found)
+  forget(k, found)
+  return #found
+end
+
+function orders.purge ()
+  local found = redis.call('ZRANGE', k.delayed, 0, 999)
+  call_with('ZREM', k.delayed, found)
+  append(found, unpack(redis.call('LPOP', k.suspects, 1000) or {}))
+  append(found, unpack(pop(k, 1000)))
+  call_with('HDEL', k.message, found)
+  forget(k, found)
+  tell_end(k, found)
+  return #found
+end
+
+local function set_paused (paused)
+  local _, lease_clock = read_clock(k)
+  write_clock(k, lease_clock, paused)
+  return 0
+end
+
+function orders.pause () return set_paused('1') end
+
+function orders.resume ()
+  set_paused('0')
+  wake(k)
+  return 0
+end
+
+return orders[kind]()
+`
+}
+
+/** ARGV: an id, its fence, and the note. Returns whether the lease is held. */
+const note: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${ticking}
+local k = keys_of(0)
+local id, fence, text = unpack(ARGV)
+local p = look_up_running(k, { id })[1]
+if not holds(p, tonumber(fence)) then return 0 end
+keep_more(k, id, p, ' note', text)
+redis.call('HSET', k.progress, id, progress(p, p.reason))
+return 1
+`
+}
+
+/** KEYS: any. Refused where nothing may be written; not by a full memory, since that is to be emptied. */
+const vote: Script = {
+  keys: [],
+  body: /* lua */ `
+local reply = redis.pcall('GETDEL', KEYS[1])
+if type(reply) ~= 'table' then return 1 end
+return redis.error_reply(string.find(reply.err, 'nknown') and 'ERR it is older than 6.2' or reply.err)
+`
+}
+
+/** Returns the numbers of waiting, delayed, running and dead tasks, and 1 if the queue is paused. */
+const counts: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}
+read_time()
+local k = keys_of(0)
+local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
+local waiting = redis.call('LLEN', k.waiting) + redis.call('LLEN', k.suspects) - (redis.call('HGET', k.stale, ' ') or 0)
+local paused = string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)')
+return { waiting + due, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead), tonumber(paused or 0) }
+`
+}
+
+export const lookingScripts = { find, list, steer, note, vote, counts }

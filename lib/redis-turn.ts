@@ -1,0 +1,348 @@
+import { adding, reading, reserving } from './redis-adding.js'
+import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+
+/** What moves the clocks of a queue. */
+export const ticking = /* lua */ `
+local function read_clock (k)
+  local contact, lease_clock, paused = string.match(redis.call('GETDEL', k.clock) or '', '^(%d+) (%d+) (%d)')
+  return tonumber(contact or now), tonumber(lease_clock or 0), paused or '0'
+end
+
+local function write_clock (k, lease_clock, paused)
+  redis.call('SET', k.clock, string.format('%.0f %.0f %s', now, lease_clock, paused))
+end
+
+-- Moves the lease clock of a queue on by the time since the last contact with anybody, one
+-- heartbeat at most: time in which nobody could prolong a lease does not let it expire.
+-- Returns it, and whether the queue is paused.
+local function tick (k, heartbeat)
+  local contact, lease_clock, paused = read_clock(k)
+  lease_clock = lease_clock + math.max(0, math.min(now - contact, heartbeat))
+  write_clock(k, lease_clock, paused)
+  return lease_clock, paused == '1'
+end
+
+-- What is known of ids that may be running.
+local function look_up_running (k, ids)
+  local known = look_up(k, ids)
+  local scores = #ids > 0 and redis.call('ZMSCORE', k.running, unpack(ids)) or {}
+  for i, p in ipairs(known) do p.running = scores[i] end
+  return known
+end
+
+local function holds (p, fence)
+  return p.running and p.fence == fence
+end
+
+-- Leases of one call end a little apart, in the order in which they were claimed.
+local function lease_end (lease_clock, lease_ms, i)
+  return string.format('%.3f', lease_clock + lease_ms + i / 1000)
+end
+
+-- Returns the milliseconds until there is something to claim, -1 when nothing is known to come,
+-- and how many suspects there are.
+local function outlook (k, lease_clock, paused)
+  if paused then return -1, 0 end
+  local suspects = redis.call('LLEN', k.suspects)
+  if suspects > 0 or redis.call('LLEN', k.waiting) > 0 then return 0, suspects end
+  local soonest = -1
+  for _, set in ipairs({ { k.delayed, now_us, 1000 }, { k.running, lease_clock, 1 } }) do
+    local score = redis.call('ZRANGE', set[1], 0, 0, 'WITHSCORES')[2]
+    local left = score and math.max(0, math.ceil((score - set[2]) / set[3]))
+    if left and (soonest == -1 or left < soonest) then soonest = left end
+  end
+  return soonest, suspects
+end
+
+local buried = 0
+local function bury (k, id, p, reason)
+  redis.call('HSET', k.progress, id, progress(p, reason))
+  redis.call('ZADD', k.dead, number(now_us + buried), id)
+  buried = buried + 1
+end
+
+local function keep_newest_dead (k, limit)
+  local surplus = redis.call('ZCARD', k.dead) - limit
+  local oldest = surplus > 0 and redis.call('ZRANGE', k.dead, 0, surplus - 1) or {}
+  call_with('ZREM', k.dead, oldest)
+  call_with('HDEL', k.message, oldest)
+  forget(k, oldest)
+end
+`
+
+/**
+ * KEYS: those of the queue, of the queues of chained tasks, and the consumer's own. ARGV: the number
+ * of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many dead and how many
+ * of what has ended to keep and for how many milliseconds, then for each settlement id, fence, verdict,
+ * delayMs, reason, record after an = or '' for none, dedupeMs, the number of its chained tasks and those tasks. Returns wakeInMs
+ * and the number of suspects; 0 or 1 for each settlement; and for each lease id, message, fence,
+ * attempt, retries, deaths and suspect.
+ */
+const turn: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${adding}${reading}${ticking}
+read_time()
+local k, last_turn = keys_of(0), KEYS[#KEYS]
+local turn, heartbeat, lease_ms, limit, alone, dead_limit, keep_count, keep_ms = unpack(ARGV, 1, 8)
+turn, heartbeat, limit, keep_count, keep_ms = tonumber(turn), tonumber(heartbeat), tonumber(limit), tonumber(keep_count), tonumber(keep_ms)
+
+-- Hands out once more what is still lent, and for a whole lease: its holder did not know, and prolonged nothing.
+local function lend_again (ids, fences, lease_clock)
+  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
+  local leases, lent = {}, {}
+  for i, p in ipairs(look_up_running(k, ids)) do
+    if holds(p, fences[i]) then
+      append(lent, lease_end(lease_clock, lease_ms, i), ids[i])
+      append(leases, ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+    end
+  end
+  call_with('ZADD', k.running, lent)
+  return leases
+end
+
+local last = redis.call('GET', last_turn)
+last = last and cmsgpack.unpack(last) or { number = 0 }
+if last.number > turn then return redis.error_reply('ERR this turn is over') end
+local lease_clock, paused = tick(k, heartbeat)
+if last.number == turn then
+  return { { outlook(k, lease_clock, paused) }, last.settled, lend_again(last.ids, last.fences, lease_clock) }
+end
+
+local settlements, ids = {}, {}
+local arg = 9
+while arg <= #ARGV do
+  local id, fence, verdict, delay, reason, record, dedupe, chain = unpack(ARGV, arg, arg + 7)
+  append(settlements, {
+    id = id, fence = tonumber(fence), verdict = verdict, delay = delay, reason = reason, record = record ~= '' and string.sub(record, 2), dedupe = tonumber(dedupe),
+    chain = tonumber(chain), chain_at = arg + 8
+  })
+  append(ids, id)
+  arg = arg + 8 + chain * 4
+end
+
+local settled, ended, over, done, forgotten, records = {}, {}, {}, {}, {}, {}
+local released, suspects, replaced = {}, {}, {}
+
+-- Carries out a verdict on a task that is not running any more.
+local function settle (s, p, i)
+  local due = more_of(k, s.id, p, ' next')
+  local is_done = s.verdict == 'done' and not due
+  if s.record and not is_done then keep_log(k, s.id, p, s.record) end
+  if due then
+    redis.call('HDEL', k.progress, s.id .. ' next', s.id .. ' note')
+    p.retries, p.deaths, p.suspect = 0, 0, 0
+    redis.call('HSET', k.progress, s.id, progress(p))
+    append(replaced, s.id, tonumber(due))
+  elseif is_done then
+    append(done, s.id)
+    append(over, s.id)
+    fields_of(forgotten, s.id, p)
+    if keep_count > 0 then
+      append(records, s.id, cmsgpack.pack({ 'done', now, p.attempt, s.record and logged(k, s.id, p, s.record) or log_of(k, s.id, p) }))
+    end
+    if s.dedupe > 0 then
+      redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
+      redis.call('ZADD', k.recent, number(now_us + s.dedupe * 1000), s.id)
+      redis.call('PEXPIRE', k.recent, number(math.max(s.dedupe, redis.call('PTTL', k.recent))))
+    end
+  elseif s.verdict == 'release' or s.verdict == 'unseen' then
+    if s.verdict == 'unseen' then p.attempt = p.attempt - 1 end
+    if s.verdict == 'unseen' or s.record then redis.call('HSET', k.progress, s.id, progress(p, p.reason)) end
+    append(p.suspect == 1 and suspects or released, s.id)
+  elseif s.verdict == 'retry' then
+    p.retries, p.suspect = p.retries + 1, 0
+    redis.call('HSET', k.progress, s.id, progress(p, s.reason))
+    redis.call('ZADD', k.delayed, number(now_us + s.delay * 1000 + i - #settlements), s.id)
+  else
+    append(over, s.id)
+    if p.more == 1 then redis.call('HDEL', k.progress, s.id .. ' note') end
+    bury(k, s.id, p, s.reason)
+  end
+end
+
+-- To the front, the first of them foremost.
+local function give_back (list, ids)
+  for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
+end
+
+for i, p in ipairs(look_up_running(k, ids)) do
+  local s = settlements[i]
+  -- Settled twice in one turn, the second time would find what the first one has left.
+  local is_held = holds(p, s.fence) and not ended[s.id]
+  settled[i] = is_held and 1 or 0
+  if is_held then
+    ended[s.id] = true
+    append(ended, s.id)
+    settle(s, p, i)
+  end
+end
+call_with('ZREM', k.running, ended)
+call_with('HDEL', k.message, done)
+call_with('HDEL', k.progress, forgotten)
+-- If something is wrong with that, what is kept is no reason to stop.
+if #done > 0 or limit > 0 then pcall(keep_ended, k, records, keep_count, keep_ms) end
+tell_end(k, over)
+if buried > 0 then keep_newest_dead(k, dead_limit) end
+enqueue(k, replaced)
+give_back(k.waiting, released)
+give_back(k.suspects, suspects)
+if #released + #suspects > 0 then wake(k) end
+for i, s in ipairs(settlements) do
+  if settled[i] == 1 and s.chain > 0 then
+    for queue, list in pairs(read_tasks(s.chain_at, s.chain)) do add(keys_of(queue), list, true) end
+  end
+end
+
+local claimed, fences, leases = {}, {}, {}
+
+-- Leases that have expired make suspects of their tasks.
+local function take_over ()
+  local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', lease_clock, 'LIMIT', 0, 1000)
+  for i, p in ipairs(look_up(k, abandoned)) do
+    if p.more == 1 then redis.call('HDEL', k.progress, abandoned[i] .. ' next') end
+    keep_log(k, abandoned[i], p, false)
+    -- Only a death that it died alone is certainly its own.
+    p.deaths, p.suspect = p.deaths + p.suspect, 1
+    redis.call('HSET', k.progress, abandoned[i], progress(p, p.reason))
+  end
+  call_with('ZREM', k.running, abandoned)
+  give_back(k.suspects, abandoned)
+end
+
+-- Ends what has waited too long, and returns whether that is all of it.
+local function expire ()
+  local ids = redis.call('ZRANGEBYSCORE', k.expiring, '-inf', now_us, 'LIMIT', 0, 1000)
+  if #ids == 0 then return true end
+  local messages, expired = redis.call('HMGET', k.message, unpack(ids)), {}
+  for i, p in ipairs(look_up(k, ids)) do
+    if messages[i] and p.attempt == 0 and not redis.call('ZSCORE', k.dead, ids[i]) then
+      unqueue(k, ids[i])
+      append(expired, ids[i])
+    end
+  end
+  call_with('ZREM', k.expiring, ids)
+  end_early(k, expired, 'expired', keep_count, keep_ms)
+  return #ids < 1000
+end
+
+local function claim ()
+  local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now_us, 'LIMIT', 0, 1000)
+  call_with('ZREM', k.delayed, due)
+  call_with('RPUSH', k.waiting, due)
+
+  local popped = alone == '1' and (redis.call('LPOP', k.suspects, 1) or {}) or pop(k, limit)
+  local messages = #popped > 0 and redis.call('HMGET', k.message, unpack(popped)) or {}
+  local noted, lent = {}, {}
+  for i, p in ipairs(look_up(k, popped)) do
+    local id, message = popped[i], messages[i]
+    if message and string.find(id, '^[\\32-\\126]+$') then
+      -- No task is claimed twice in a microsecond.
+      p.fence, p.attempt = now_us + i, p.attempt + 1
+      append(claimed, id)
+      append(fences, p.fence)
+      append(noted, id, progress(p, p.reason))
+      append(lent, lease_end(lease_clock, lease_ms, i), id)
+      append(leases, id, message, p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+    else
+      -- It cannot have been added.
+      bury(k, id, p, 'it is not a task')
+      keep_newest_dead(k, dead_limit)
+    end
+  end
+  call_with('HSET', k.progress, noted)
+  call_with('ZADD', k.running, lent)
+end
+
+if limit > 0 and not paused then
+  take_over()
+  if expire() then claim() end
+end
+-- For as long as its consumer may ask again.
+redis.call('SET', last_turn, cmsgpack.pack({ number = turn, settled = settled, ids = claimed, fences = fences }), 'EX', 86400)
+return { { outlook(k, lease_clock, paused) }, settled, leases }
+`
+}
+
+/**
+ * ARGV: how many dead to keep, how old a prepared commit may become, then for each queue heartbeat,
+ * leaseMs, the number of its leases, and for each lease id and fence. Returns for each queue
+ * wakeInMs, the number of suspects, the ids that are no longer held, and those of them that were cancelled.
+ */
+const extend: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reserving}${ticking}
+read_time()
+
+-- A commit whose process has died before it could say what became of the request. Nobody
+-- knows whether its tasks should run, so they do not, and are kept for somebody to look at.
+-- They are found by looking at a few commits of many: most are gone a moment later.
+local function bury_in_doubt (k)
+  local some = redis.call('HRANDFIELD', k.prepared, 10, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    if now - string.match(some[i + 1], '^%d+') >= tonumber(ARGV[2]) then
+      local list = prepared_in(some[i + 1]) or {}
+      for j = 1, #list, 5 do
+        if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
+          bury(k, list[j], look_up(k, { list[j] })[1], 'its process died while it committed')
+        end
+      end
+      redis.call('HDEL', k.prepared, some[i])
+      release(k, list)
+    end
+  end
+  if buried > 0 then keep_newest_dead(k, ARGV[1]) end
+end
+
+local function drop_old (k)
+  local ids = redis.call('ZRANGEBYSCORE', k.ended, '-inf', now_us, 'LIMIT', 0, 1000)
+  call_with('ZREM', k.ended, ids)
+  call_with('HDEL', k.record, ids)
+end
+
+local function beat (k, arg, count)
+  local lease_clock, paused = tick(k, tonumber(ARGV[arg]))
+  local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
+  for i = 1, count do
+    ids[i], fences[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
+  end
+  for i, p in ipairs(look_up_running(k, ids)) do
+    if holds(p, fences[i]) then
+      append(kept, lease_end(lease_clock, ARGV[arg + 1], i), ids[i])
+    else
+      append(lost, ids[i])
+      if redis.call('ZSCORE', k.revoked, number(fences[i]) .. ' ' .. ids[i]) then append(cancelled, ids[i]) end
+    end
+  end
+  call_with('ZADD', k.running, kept)
+  bury_in_doubt(k)
+  drop_old(k)
+  local wake_in, suspects = outlook(k, lease_clock, paused)
+  return { wake_in, suspects, lost, cancelled }
+end
+
+local reply = {}
+local arg = 3
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 2])
+  -- One queue whose keys have been tampered with does not stop the others.
+  local ok, pulse = pcall(beat, keys_of(#reply), arg, count)
+  -- Not so a Redis that has become a replica: it prolongs no lease.
+  if not ok and string.find(type(pulse) == 'table' and pulse.err or pulse, 'READONLY') then
+    return redis.error_reply('READONLY it is a replica')
+  end
+  reply[#reply + 1] = ok and pulse or { -1, 0, {}, {} }
+  arg = arg + 3 + count * 2
+end
+return reply
+`
+}
+
+/** Leaves nothing of a consumer that closes. KEYS: its own. */
+const leave: Script = {
+  keys: [],
+  body: /* lua */ `
+redis.call('DEL', unpack(KEYS))
+`
+}
+
+export const turnScripts = { turn, extend, leave }

@@ -1,0 +1,104 @@
+import { isUtf8 } from 'node:buffer'
+import type { Answer } from './answer.js'
+import type { Codec } from './message.js'
+import type { Found, State } from './store.js'
+import type { Task } from './task.js'
+import type { Outcome } from './verdict.js'
+
+/** What is known of a task. */
+export interface TaskStatus {
+  readonly id: string
+  readonly queue: string
+  readonly state: State
+  /** Of the request that it is; undefined when its message cannot be read. */
+  readonly method?: string
+  readonly url?: string
+  readonly userId?: string
+  /** When it becomes due, while it is delayed. */
+  readonly dueAt?: Date
+  /** When it was done, given up, cancelled or expired. */
+  readonly endedAt?: Date
+  /** What it said last with `request.task.progress`, until it ends. */
+  readonly progress?: unknown
+  /** Why it was given up, or has to be tried again. */
+  readonly reason?: string
+  /** Those that have ended, the oldest first, at most twenty. */
+  readonly attempts: readonly AttemptStatus[]
+  /** The last one, of a task that is done or was given up. */
+  readonly answer?: Answer & { readonly status: number }
+}
+
+/** How an attempt has ended: with a status, or for another reason. */
+export interface AttemptStatus {
+  /** Unknown of one whose process has died. */
+  readonly startedAt?: Date
+  readonly durationMs?: number
+  readonly status?: number
+  readonly reason?: string
+}
+
+/** An attempt as it is kept, and with the last one what else is to be known of its task. */
+interface Entry {
+  readonly at: number
+  readonly ms: number
+  readonly status?: number
+  readonly reason?: string
+  readonly method?: string
+  readonly url?: string
+  readonly userId?: string
+  readonly headers?: Readonly<Record<string, string>>
+  readonly text?: string
+  readonly base64?: string
+  readonly cut?: true
+}
+
+/** Makes the record of an attempt; with `isLast` the answer and the request are in it. */
+export function recordOf ({ method, url, userId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean): object {
+  const ended = { at, ms: Math.round(ms), ...outcome.kind === 'answered' ? { status: outcome.status } : { reason: (outcome as { reason?: string }).reason } }
+  if (!isLast) return ended
+  return { ...ended, method, url, userId, ...outcome.kind === 'answered' && kept(outcome.answer) }
+}
+
+function kept ({ headers, body, whole }: Answer): Partial<Entry> {
+  // Most answers are text, and text is shorter and legible.
+  return { headers, ...isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }, ...!whole && { cut: true } }
+}
+
+/** Reads what a store has found. */
+export function statusOf (codec: Codec, { queue, id, state, message, dueAt, endedAt, reason, progress, records }: Found): TaskStatus {
+  const read = records.map(text => text === undefined ? undefined : codec.decodeRecord(queue, id, text) as Entry | undefined)
+  const last = read.at(-1)
+  const { method, url, userId } = message === undefined ? last ?? {} : requestOf(codec, queue, id, message)
+  return {
+    id,
+    queue,
+    state,
+    ...method !== undefined && { method },
+    ...url !== undefined && { url },
+    ...userId !== undefined && { userId },
+    ...dueAt !== undefined && { dueAt: new Date(dueAt) },
+    ...endedAt !== undefined && { endedAt: new Date(endedAt) },
+    ...progress !== undefined && { progress: (codec.decodeRecord(queue, id, progress) as { value?: unknown } | undefined)?.value },
+    ...reason !== undefined && { reason },
+    attempts: read.map(attemptOf),
+    ...(state === 'done' || state === 'dead') && last?.headers !== undefined && { answer: answerOf(last) }
+  }
+}
+
+function requestOf (codec: Codec, queue: string, id: string, message: string): Partial<Pick<Task, 'method' | 'url' | 'userId'>> {
+  try {
+    return codec.decode(queue, id, message)
+  } catch {
+    return {}
+  }
+}
+
+function attemptOf (record: Entry | undefined): AttemptStatus {
+  if (record === undefined) return { reason: 'its process died, or did not say' }
+  const { at, ms, status, reason } = record
+  return { startedAt: new Date(at), durationMs: ms, ...status !== undefined && { status }, ...reason !== undefined && { reason } }
+}
+
+function answerOf ({ status = 0, headers = {}, text, base64 = '', cut }: Entry): Answer & { status: number } {
+  return { status, headers, body: text !== undefined ? Buffer.from(text) : Buffer.from(base64, 'base64'), whole: cut !== true }
+}

@@ -1,0 +1,214 @@
+import { isDeepStrictEqual } from 'node:util'
+import type {
+  ContextConfigDefault, FastifyInstance, FastifyRequest, FastifySchema, FastifySchemaCompiler, FastifyTypeProvider,
+  RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions, RouteShorthandOptionsWithHandler
+} from 'fastify'
+import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
+import type { Queues } from './queue.js'
+import { show } from './show.js'
+import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type AddOptions, type Task, type TaskMethod } from './task.js'
+
+/** What a handle of a route adds with where `add` does not say otherwise. */
+export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
+
+declare module 'fastify' {
+  interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
+    /** Makes a route that exists for tasks only, and returns a handle by which they are added: `request.taskqueue.add(handle, …)`. */
+    task<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, const Schema extends FastifySchema = FastifySchema, const Url extends string = string> (
+      options: TaskRouteOptions<Url> &
+        RouteShorthandOptionsWithHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger>
+    ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
+  }
+  interface FastifyContextConfig {
+    /** What the tasks of a route made with `app.task` are added with, where `add` does not say otherwise. */
+    task?: TaskDefaults
+  }
+}
+
+export interface TaskRouteOptions<Url extends string = string> {
+  url: Url
+  /** @default 'POST' */
+  method?: TaskMethod
+  constraints?: never
+}
+
+/** What `add` takes with a handle: what its route's schemas expect, and else what it takes with a url. */
+export type TaskInput<Url extends string, RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider> =
+  Omit<AddOptions, 'method' | 'payload' | 'query'> &
+  (Accepted<Schema['body'], RequestOf<RouteGeneric, Schema, TypeProvider>['body']> extends infer Body
+    ? unknown extends Body
+      ? Schema extends { body: {} } ? { payload: NonNullable<AddOptions['payload']> } : Pick<AddOptions, 'payload'>
+      : { payload: Body }
+    : never) &
+  Entry<'query', Accepted<Schema['querystring'], RequestOf<RouteGeneric, Schema, TypeProvider>['query']>, NonNullable<AddOptions['query']>> &
+  Entry<'params', Accepted<Schema['params'], RequestOf<RouteGeneric, Schema, TypeProvider>['params']>, UrlParams<Url>>
+
+type RequestOf<RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider> =
+  FastifyRequest<RouteGeneric, RawServerDefault, RawRequestDefaultExpression, Schema, TypeProvider>
+
+/** What a schema takes. A type provider says what it makes of that, which can be another thing with a Standard Schema like Zod's. */
+type Accepted<Schema, Made> = Schema extends { readonly '~standard': { readonly types?: infer Types } }
+  ? NonNullable<Types> extends { readonly input: infer Input } ? Input : Made
+  : Made
+
+type Entry<Name extends string, Type, Unknown> =
+  unknown extends Type ? keyof Unknown extends never ? {} : Optional<Name, Unknown> : Optional<Name, Type>
+type Optional<Name extends string, Type> = {} extends Type ? { [K in Name]?: Type } : { [K in Name]: Type }
+
+type Param = string | number | boolean
+type UrlParams<Url extends string> =
+  string extends Url ? { [name: string]: Param }
+    : Url extends `${infer Piece}/${infer Rest}` ? UrlParams<Piece> & UrlParams<Rest>
+      : Url extends `:${infer Name}?` ? { [K in Name]?: Param }
+        : Url extends `:${string}${'(' | '.' | '-'}${string}` ? { [name: string]: Param }
+          : Url extends `:${infer Name}` ? { [K in Name]: Param }
+            : Url extends '*' ? { '*': Param } : {}
+
+type Validator = ReturnType<FastifySchemaCompiler<unknown>>
+/** What `add` is given with a route, of whatever type. */
+type Given = AddOptions & { readonly params?: object }
+
+/** A path's parameters (`:name`, `:name(pattern)`, `:name?`, `*`), and the colons that are none (`::`). */
+const PARAMETERS = /::|\*|(\/?):([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
+const DEFAULTS: ReadonlySet<string> = new Set<keyof TaskDefaults>(['queue', 'maxRetries', 'timeoutMs'])
+
+/** A route that takes no requests but tasks, and the handle by which they are added. */
+export class TaskRoute<Input = unknown> {
+  readonly method: TaskMethod
+  /** With the prefix of its plugin, and with its parameters. */
+  readonly url: string
+  readonly #app: FastifyInstance
+  readonly #route: RouteOptions
+  readonly #validators = new Map<string, Validator>()
+  declare protected readonly input: Input
+
+  /** @internal */
+  constructor (app: FastifyInstance, route: RouteOptions) {
+    this.#app = app
+    this.#route = route
+    this.method = route.method as TaskMethod
+    this.url = route.url
+  }
+
+  /** @internal Says of what is given with this route what would be given with a url. A task of a route has a body of its own, or none. */
+  address (given: Given): [url: string, options: AddOptions] {
+    if (!isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(given))
+    const { params, ...options } = given
+    if (options.method !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
+    const { queue, maxRetries, timeoutMs } = this.#route.config?.task ?? {}
+    return [this.#fill(params ?? {}), {
+      ...options,
+      method: this.method,
+      payload: options.payload ?? null,
+      queue: options.queue ?? queue,
+      maxRetries: options.maxRetries ?? maxRetries,
+      timeoutMs: options.timeoutMs ?? timeoutMs
+    }]
+  }
+
+  /**
+   * @internal Throws unless the route will take a task. What is checked is what the route
+   * will see, so nobody else's object is touched by a validator that converts or adds.
+   */
+  check ({ method, url, headers, payload }: Pick<Task, 'method' | 'url' | 'headers' | 'payload'>, { params }: Given): void {
+    const found = this.#app.findRoute({ method, url, constraints: { taskOnly: true } }) as ReturnType<FastifyInstance['findRoute']> | null
+    const given = Object.entries(params ?? {}).filter(([, value]) => value !== undefined)
+    if (!isDeepStrictEqual({ ...found?.params }, Object.fromEntries(given.map(([name, value]) => [name, String(value)])))) {
+      throw this.#refuse('params do not lead to it')
+    }
+    const { schema } = this.#route
+    if (schema === undefined) return
+    this.#validate('params', schema.params, found!.params)
+    this.#validate('querystring', schema.querystring, found!.searchParams)
+    const [mediaType = ''] = headers['content-type']?.toLowerCase().split(/[\s;]/) ?? []
+    const { content } = (schema.body ?? {}) as { content?: Record<string, { schema: unknown }> }
+    const bodySchema = content === undefined ? schema.body : content[mediaType]?.schema
+    if (payload === undefined) this.#validate('body', bodySchema, null)
+    else if (/^application\/(?:json|.*\+json)$/.test(mediaType)) this.#validate('body', bodySchema, this.#parse(payload), mediaType)
+    else if (mediaType === 'text/plain') this.#validate('body', bodySchema, String(payload), mediaType)
+  }
+
+  /** Each parameter becomes one piece of the path, and the one of `*` all the rest of it. */
+  #fill (params: object): string {
+    const left = new Map<string, unknown>(Object.entries(params))
+    const url = this.url.replace(PARAMETERS, (found, slash: string = '', name: string = '*', optional?: string) => {
+      if (found === '::') return ':'
+      const value = left.get(name)
+      left.delete(name)
+      if (value === undefined && optional !== undefined) return ''
+      const text = String(value)
+      if (!['string', 'number', 'boolean'].includes(typeof value) || /\p{Surrogate}/u.test(text)) {
+        throw this.#refuse(`params/${name} must be a string, number or boolean`)
+      }
+      return slash + (name === '*' ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text))
+    })
+    for (const [name, value] of left) if (value !== undefined) throw this.#refuse(`params/${name} is not in its url`)
+    return url === '' ? '/' : url
+  }
+
+  #parse (json: Buffer): unknown {
+    try {
+      return JSON.parse(String(json))
+    } catch (error) {
+      throw this.#refuse(`body: ${(error as Error).message}`)
+    }
+  }
+
+  #validate (part: string, schema: unknown, input: unknown, contentType?: string): void {
+    if (schema === undefined) return
+    const validate = this.#validatorOf(part, schema, contentType)
+    const answer = validate(input) as false | { error?: Validator['errors'] | Error, then?: PromiseLike<unknown>['then'] } | null | undefined
+    const errors = answer === false ? validate.errors : answer?.error
+    // What is promised comes too late for `add`: only the route will know.
+    if (answer !== false) answer?.then?.(undefined, () => {})
+    if (errors === undefined || errors === null) return
+    throw this.#refuse(errors instanceof Error
+      ? `${part}: ${errors.message}`
+      : errors.map(({ instancePath = '', message }) => `${part}${instancePath} ${message}`).join(', '))
+  }
+
+  /** Compiled as the route's own is, with the same schemas to refer to. */
+  #validatorOf (httpPart: string, schema: unknown, contentType?: string): Validator {
+    const key = `${httpPart} ${contentType}`
+    let validate = this.#validators.get(key)
+    if (validate !== undefined) return validate
+    const compile = this.#route.validatorCompiler ?? this.#app.validatorCompiler
+    if (compile === undefined) throw this.#refuse('its schemas are compiled by app.ready(), which has not been called')
+    validate = compile({ schema: schema as FastifySchema, method: this.method, url: this.url, httpPart, contentType })
+    this.#validators.set(key, validate)
+    return validate
+  }
+
+  #refuse (reason: string) {
+    return new FST_TASKQUEUE_INVALID_INPUT(this.method, this.url, reason)
+  }
+}
+
+/** What is to be told of a route, once its options are complete: its url goes on to change where it is the root of a prefix. */
+const kMade = Symbol('taskqueue.made')
+
+/** Decorates an app with `task`. */
+export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
+  app.addHook('onRoute', (route: RouteOptions & { [kMade]?: (route: RouteOptions) => void }) => { route[kMade]?.(route) })
+  app.decorate('task', function (this: FastifyInstance, options: TaskRouteOptions & RouteShorthandOptionsWithHandler) {
+    const { method = 'POST', constraints, config } = options
+    checkMethod(method)
+    checkDefaults(config?.task, queues)
+    if (constraints !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('constraints', 'left out: the route is for tasks only', show(constraints))
+    let made!: TaskRoute<never>
+    const make = (route: RouteOptions) => { made = new TaskRoute<never>(this, route) }
+    this.route({ exposeHeadRoute: false, ...options, method, constraints: { taskOnly: true }, [kMade]: make } as RouteOptions)
+    return made
+  })
+}
+
+function checkDefaults (defaults: TaskDefaults | undefined, queues: Queues): void {
+  if (defaults === undefined) return
+  for (const name of Object.keys(defaults)) {
+    if (!DEFAULTS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(`config.task.${name}`, `one of ${[...DEFAULTS].join(', ')}`, 'an option that it does not have')
+  }
+  const { queue, maxRetries, timeoutMs } = defaults
+  if (queue !== undefined) queues.get(queue)
+  checkWhole('config.task.maxRetries', maxRetries, 0)
+  checkWhole('config.task.timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+}

@@ -1,0 +1,138 @@
+import type { FastifyInstance } from 'fastify'
+import type { Consumer } from './consumer.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
+import { Lookout } from './lookout.js'
+import type { Codec } from './message.js'
+import type { Queue, Queues } from './queue.js'
+import { statusOf, type TaskStatus } from './status.js'
+import type { Order } from './store.js'
+import type { TaskRoute } from './task-route.js'
+import { checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
+import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
+
+/** The queues of an app, for use outside of requests. */
+export interface Taskqueue {
+  /**
+   * Queues one task at once. There is no current request to copy anything from, and no user.
+   * Resolves to its id; to null if an `id` was given and another task of that id keeps this one out.
+   */
+  add (url: string, options: AddOptions & { id: string }): Promise<string | null>
+  add (url: string, options?: AddOptions & { id?: undefined }): Promise<string>
+  add (url: string, options?: AddOptions): Promise<string | null>
+  /** The same for a route made with `app.task`, whose schemas check what is given. */
+  add<Input> (route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]): Promise<string | null>
+  /** Queues up to 10,000 tasks, all of them or none; resolves to what `add` would for each. */
+  addAll (tasks: readonly TaskToAdd[]): Promise<Array<string | null>>
+  /** Runs a function and queues what it has added when it succeeds; returns what it returns. */
+  transaction<T> (run: (transaction: Transaction) => T | PromiseLike<T>): Promise<T>
+  /** Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is a queue of that name. */
+  queue (name: string): Queue
+  /** All queues, in the order of their names. */
+  readonly queues: readonly Queue[]
+  /** Returns what is known of a task; undefined when nothing is, any more. */
+  get (id: string): Promise<TaskStatus | undefined>
+  /**
+   * Waits until a task has ended (is done, given up, cancelled or expired), and resolves to what
+   * `get` would. Rejects with `FST_TASKQUEUE_TIMEOUT` when that takes longer than `timeoutMs`, 60000 by default.
+   */
+  wait (id: string, options?: { timeoutMs?: number }): Promise<TaskStatus | undefined>
+  /** Ends a task that waits, is delayed or runs, wherever it does: the signal of one that runs aborts. Resolves to whether there was one. */
+  cancel (id: string): Promise<boolean>
+  /** Has a task that waits or is delayed run at another time. Resolves to whether there was one. */
+  reschedule (id: string, due: Pick<AddOptions, 'delayMs' | 'runAt'>): Promise<boolean>
+  /** Has a delayed task run now. Resolves to whether there was one. */
+  runNow (id: string): Promise<boolean>
+  /** Runs everything that is due in the queues that are consumed here, and what that adds; resolves when nothing is left. */
+  drain (): Promise<void>
+  /** Runs the next task of a queue whose consumer does not start by itself; resolves to whether there was one. @param queue the alphabetically first by default */
+  runOne (queue?: string): Promise<boolean>
+  /** What was queued here, the oldest first, if the option `noteAdded` is set: empty it between tests. */
+  readonly added: AddedTask[]
+}
+
+/** How many tasks one transaction outside of a request takes in. */
+export const MOST_AT_ONCE = 10_000
+
+/** What `app.taskqueue` is made of. */
+export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'> {
+  const within = async <T>(run: (transaction: Transaction) => T | PromiseLike<T>) => {
+    const transaction = begin()
+    try {
+      const result = await run(transaction)
+      transaction.close()
+      const { keptOut } = await transaction.commit()
+      return { result, keptOut }
+    } catch (error) {
+      transaction.close()
+      await transaction.rollback()
+      throw error
+    }
+  }
+  const addAll: Taskqueue['addAll'] = async tasks => {
+    const { result, keptOut } = await within(transaction => transaction.addAll(tasks))
+    const missing = new Map<string, number>()
+    for (const id of keptOut) missing.set(id, (missing.get(id) ?? 0) + 1)
+    // Of several with one id the first ones were added.
+    return result.toReversed().map(id => {
+      const left = missing.get(id) ?? 0
+      missing.set(id, left - 1)
+      return left > 0 ? null : id
+    }).toReversed()
+  }
+  return {
+    added,
+    addAll,
+    add: (async (target: string, options?: AddOptions) => {
+      const { result, keptOut } = await within(transaction => transaction.add(target, options))
+      return keptOut.length > 0 ? null : result
+    }) as Taskqueue['add'],
+    transaction: async run => (await within(run)).result
+  }
+}
+
+export function lookerOf (queues: Queues, codec: Codec): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
+  const lookout = new Lookout(queues.all)
+  const steer = async (id: string, order: SingleOrder) => {
+    const found = await lookout.find(id)
+    return found !== undefined && await queues.get(found.queue).store.steer(found.queue, { ...order, ids: [id] }) > 0
+  }
+  const look = async (found: ReturnType<Lookout['find']>) => {
+    const task = await found
+    return task && statusOf(codec, task)
+  }
+  return {
+    queue: name => queues.get(name),
+    queues: queues.all,
+    get: id => look(lookout.find(id)),
+    async wait (id, { timeoutMs = 60_000 } = {}) {
+      checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+      return await look(lookout.wait(id, timeoutMs))
+    },
+    cancel: id => steer(id, { kind: 'cancel', keep: queues.keep }),
+    reschedule: async (id, due) => await steer(id, { kind: 'schedule', ...dueOf(due) }),
+    runNow: id => steer(id, { kind: 'schedule' })
+  }
+}
+
+/** An order that concerns one task. */
+type SingleOrder = Omit<Extract<Order, { kind: 'cancel' }>, 'ids'> | Omit<Extract<Order, { kind: 'schedule' }>, 'ids'>
+
+export function runnerOf (app: FastifyInstance, queues: Queues, consumers: ReadonlyMap<string, Consumer>): Pick<Taskqueue, 'drain' | 'runOne'> {
+  const refuse = (queue: string) => new FST_TASKQUEUE_INVALID_OPTION('consumer', 'given for tasks to run here', `false for ${queue}`)
+  return {
+    async drain () {
+      await app.ready()
+      if (consumers.size === 0) throw refuse('every queue')
+      let runs: number[]
+      do runs = await Promise.all([...consumers.values()].map(consumer => consumer.run()))
+      while (runs.some(count => count > 0))
+    },
+    async runOne (name) {
+      await app.ready()
+      const { name: queue } = queues.get(name)
+      const consumer = consumers.get(queue)
+      if (consumer === undefined) throw refuse(queue)
+      return await consumer.run(1) > 0
+    }
+  }
+}
