@@ -1,4 +1,5 @@
 /** An app in a process of its own, which adds tasks on request, or consumes them, and writes down what it does. */
+import { randomUUID } from 'node:crypto'
 import { appendFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
@@ -36,12 +37,23 @@ await app.register(taskqueue, {
   consumer: consumes && { concurrency: 4, leaseMs: LEASE_MS, closeGraceMs: 300, backoff: retry => 100 * 2 ** retry }
 })
 
+const cancelling = new WeakMap<object, string[]>()
+const cancel = (id: string): void => {
+  write({ event: 'cancels', id, pid })
+  app.taskqueue.cancel(id).then(was => { write({ event: 'cancelled', id, pid, was }) }, () => {})
+}
+
 app.post<{ Body: PlannedRequest, Params: { request: string } }>('/add/:request', {
-  onSend: async request => { if (request.body.ending === 'hook throws') throw new Error('a hook throws') }
+  onSend: async request => { if (request.body.ending === 'hook throws') throw new Error('a hook throws') },
+  onResponse: async (request, reply) => { if (reply.statusCode < 400) for (const id of cancelling.get(request) ?? []) cancel(id) }
 }, async (request, reply) => {
   const { tasks, ending } = request.body
-  const added = tasks.map(({ queue, delayMs, ...payload }) =>
-    ({ id: request.taskqueue.add('/task', { payload, queue, delayMs }), kind: payload.kind, delayMs }))
+  const added = tasks.map(({ queue, delayMs, expiresMs, ...payload }) => {
+    const replaced = payload.kind === 'replaced' && { id: randomUUID(), onDuplicate: 'replace' as const }
+    if (replaced !== false) request.taskqueue.add('/task', { payload, queue, delayMs: 3_600_000, id: replaced.id })
+    return { id: request.taskqueue.add('/task', { payload, queue, delayMs, expiresMs, ...replaced }), kind: payload.kind, delayMs, expiresMs }
+  })
+  cancelling.set(request, added.filter(({ kind }) => kind === 'cancelled').map(({ id }) => id))
   write({ event: 'added', request: Number(request.params.request), pid, tasks: added })
   if (ending === 'throws') throw new Error('the handler throws')
   if (ending === 'refuses') reply.code(409)

@@ -103,6 +103,24 @@ t.test('what is corrupt is dead and never runs', async t => {
   finds(t, 'innocent', [], { ...EMPTY, dead: ['y'] })
 })
 
+t.test('what was cancelled is not begun afterwards, and need not have been', async t => {
+  const asked = request(1, 200, { id: 'a', kind: 'cancelled' })
+  const cancelled = (was: boolean): Event[] => [{ event: 'cancels', id: 'a', pid: WEB }, { event: 'cancelled', id: 'a', pid: WEB, was }]
+  isClean(t, [...asked, ...cancelled(true)])
+  isClean(t, [...asked, ...cancelled(true), LEASE_MS / 2, ...attempt('a', 1)])
+  isClean(t, [...asked, ...cancelled(false), 2 * LEASE_MS, ...attempt('a', 1)])
+  isClean(t, [...asked, ...cancelled(true), ...fault('stop', CONSUMER, 2 * LEASE_MS), begins('a', 1)])
+  finds(t, 'cancelled', [...asked, ...cancelled(true), 2 * LEASE_MS, ...attempt('a', 1)])
+})
+
+t.test('what has expired is not begun, unless it was before', async t => {
+  const asked = request(1, 200, { id: 'a', kind: 'expiring', expiresMs: 100 })
+  isClean(t, asked)
+  isClean(t, [...asked, ...attempt('a', 1)])
+  isClean(t, [...asked, 2 * LEASE_MS, ...attempt('a', 2)])
+  finds(t, 'expired', [...asked, 2 * LEASE_MS, ...attempt('a', 1)])
+})
+
 t.test('nothing is left, and no process crashes', async t => {
   finds(t, 'left', [], { ...EMPTY, places: { 'taskqueue:{mail}:waiting': 1 } })
   finds(t, 'left', [], { ...EMPTY, kept: ['a'] })
@@ -136,7 +154,7 @@ function ledgerOf (...events: Array<Event | number>): Entry[] {
 
 const chaining = (id: string) => ({ id, kind: 'chain' as const })
 
-function request (number: number, status: number | undefined, ...tasks: Array<string | { id: string, kind: TaskKind }>): Event[] {
+function request (number: number, status: number | undefined, ...tasks: Array<string | { id: string, kind: TaskKind, expiresMs?: number }>): Event[] {
   return [
     { event: 'asked', request: number },
     { event: 'added', request: number, pid: WEB, tasks: tasks.map(task => typeof task === 'string' ? { id: task, kind: 'plain' } : task) },

@@ -17,7 +17,7 @@ export interface FinalState {
 }
 
 export type Rule =
-  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash'
+  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash' | 'cancelled' | 'expired'
 
 export interface Violation {
   readonly rule: Rule
@@ -71,7 +71,10 @@ export function check (ledger: readonly Entry[], state: FinalState): Findings {
   const story = readStory(ledger)
   const found = new Checker(story, state)
   found.checkRequests()
-  for (const task of story.tasks.values()) found.checkTask(task)
+  for (const task of story.tasks.values()) {
+    found.checkTask(task)
+    found.checkOver(task)
+  }
   found.checkChains()
   found.checkDead()
   found.checkLeft()
@@ -119,6 +122,20 @@ class Checker {
       if (reason === undefined) this.#find('duplicate', { id }, `began attempt ${next.number} although nothing was wrong with attempt ${attempt.number}`)
       else this.duplicates[reason] = (this.duplicates[reason] ?? 0) + 1
     })
+  }
+
+  /** What was cancelled or has expired is not begun, but for what was claimed before: that is known within a lease. */
+  checkOver ({ id, request, expiresMs, cancelledAt = Infinity, attempts }: Task): void {
+    const { answeredAt = Infinity } = this.#story.requests.get(request!) ?? {}
+    const isLate = ({ at, pid }: Attempt, since: number) => at > since + LEASE_MS && !this.#stoodStill(pid, since, at)
+    for (const attempt of attempts) if (isLate(attempt, cancelledAt)) this.#find('cancelled', { id }, `began attempt ${attempt.number} after it was cancelled`)
+    const [first] = attempts
+    // What was claimed before, by a process that died, does not expire any more.
+    if (first?.number === 1 && expiresMs !== undefined && isLate(first, answeredAt + expiresMs)) this.#find('expired', { id }, 'was begun after it had expired')
+  }
+
+  #stoodStill (pid: number, from: number, to: number): boolean {
+    return this.#story.lives.get(pid)?.still.some(([begin, end]) => begin < to && end > from) === true
   }
 
   /** What an attempt chains is stored if that is the one that is settled, of all attempts at the task. */
@@ -170,14 +187,14 @@ class Checker {
     const dead = [...lives.values()].filter(({ cause }) => cause !== undefined && cause !== 'closed')
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
     if (turns.length > 2 * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
-    const strange = keys.filter(key => !/^taskqueue:\{[a-z]+\}:(dead|message|progress|clock|prepared|turn:[-0-9a-f]{36})$/.test(key))
+    const strange = keys.filter(key => !/^taskqueue:\{[a-z]+\}:(dead|message|progress|clock|prepared|ended|record|revoked|turn:[-0-9a-f]{36})$/.test(key))
     if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)
   }
 
   #checkNotLost (id: string, why: string): void {
     const task = this.#story.tasks.get(id)!
     if (this.#attemptsOf(id).some(({ end }) => end !== undefined && end.status < 400)) return
-    if (this.#dead.has(id)) return
+    if (this.#dead.has(id) || task.cancels === true || task.expiresMs !== undefined) return
     // The double fault: its process lost Redis after the answer, and died before it was back.
     const pid = task.request === undefined ? undefined : this.#story.requests.get(task.request)!.pid
     if (pid !== undefined && this.#story.lives.get(pid)?.diedAt !== undefined && this.#isPrepared(id)) this.inDoubt++

@@ -12,7 +12,7 @@ export interface Scene {
   /** A client of its own, past all proxies. */
   readonly admin: Redis
   /** Of the plugin that the fleet uses. */
-  readonly scripts: Record<string, string>
+  readonly scripts: Record<string, { readonly body: string }>
   readonly write: Write
 }
 
@@ -67,7 +67,7 @@ const onMember: Record<OnMember, (member: Member, planned: PlannedFault, scene: 
   async lose ({ proxy }, { ms, choice }, { scripts }) {
     const command = ANSWERED[Math.floor(choice * ANSWERED.length)]!
     if (command === 'subscribe') proxy.cut()
-    proxy.loseRepliesTo = command in scripts ? createHash('sha1').update(scripts[command]!).digest('hex') : command
+    proxy.loseRepliesTo = command in scripts ? createHash('sha1').update(scripts[command]!.body).digest('hex') : command
     await sleep(ms)
     proxy.loseRepliesTo = undefined
     proxy.cut()

@@ -21,6 +21,9 @@ export type Event =
   | { event: 'chains', id: string, attempt: number, pid: number, tasks: string[] }
   | { event: 'ends', id: string, attempt: number, pid: number, status: number }
   | { event: 'aborts', id: string, attempt: number, pid: number }
+  /** Of a web process: before it cancels a task, and what came of it. */
+  | { event: 'cancels', id: string, pid: number }
+  | { event: 'cancelled', id: string, pid: number, was: boolean }
   /** Its event loop stood still until now. */
   | { event: 'stalled', pid: number, ms: number }
 
@@ -28,6 +31,7 @@ export interface AddedTask {
   id: string
   kind: TaskKind
   delayMs?: number
+  expiresMs?: number
 }
 
 /** An event with its time, by the machine's monotonic clock, which all processes share. */

@@ -26,8 +26,11 @@ interface Mutant {
 const MUTANTS: readonly Mutant[] = [
   {
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
-    file: 'redis-scripts.js',
-    edits: [["redis.call('HSETNX', keys_of(queue).prepared, ARGV[arg], string.format('%.0f ', now) .. cmsgpack.pack(list))", 'add(keys_of(queue), list)']],
+    file: 'redis-adding.js',
+    edits: [
+      ["redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack(tasks))", 'add(k, tasks[1])'],
+      ["const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'progress', 'expiring']", 'const PREPARE_KEYS = KEYS']
+    ],
     seed: 1,
     secs: 10,
     options: { faults: ['freeze'], leases: [1, 1.5], poison: 0 },
@@ -35,8 +38,8 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'leases that run by the time of Redis expire while it is frozen, under consumers that live',
-    file: 'redis-scripts.js',
-    edits: [['math.max(0, math.min(now - (contact or now), heartbeat))', 'math.max(0, now - (contact or now))']],
+    file: 'redis-turn.js',
+    edits: [['math.max(0, math.min(now - contact, heartbeat))', 'math.max(0, now - contact)']],
     seed: 1,
     secs: 12,
     options: { faults: ['freeze'], leases: [1.3, 2], rate: 10, poison: 0, long: 0.5 },
@@ -44,7 +47,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'suspects that run beside other tasks take them with them to the dead',
-    file: 'redis-scripts.js',
+    file: 'redis-turn.js',
     edits: [
       ['p.deaths, p.suspect = p.deaths + p.suspect, 1', 'p.deaths, p.suspect = p.deaths + 1, 0'],
       ['give_back(k.suspects, abandoned)', 'give_back(k.waiting, abandoned)']
@@ -56,7 +59,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'a task is settled by an attempt whose lease was lost where nothing fences it off',
-    file: 'redis-scripts.js',
+    file: 'redis-turn.js',
     edits: [['return p.running and p.fence == fence', 'return p.running']],
     seed: 2,
     secs: 14,

@@ -15,8 +15,12 @@ export interface PlannedRequest {
   readonly ending: Ending
 }
 
-/** `plain` tasks succeed, `chain` ones add tasks as well, `flaky` ones do so and fail the first time, `poison` kills its process. */
-export type TaskKind = 'plain' | 'chain' | 'flaky' | 'poison'
+/**
+ * `plain` tasks succeed, `chain` ones add tasks as well, `flaky` ones do so and fail the first time, `poison` kills its
+ * process. `cancelled` ones are cancelled when their request has been answered, `replaced` ones take the place of
+ * another one of their id, and `expiring` ones are added with an expiry.
+ */
+export type TaskKind = 'plain' | 'chain' | 'flaky' | 'poison' | 'cancelled' | 'replaced' | 'expiring'
 
 export interface PlannedTask {
   readonly kind: TaskKind
@@ -24,6 +28,7 @@ export interface PlannedTask {
   /** How long an attempt takes. */
   readonly ms: number
   readonly delayMs?: number
+  readonly expiresMs?: number
 }
 
 /** How the handler ends that has added the tasks. */
@@ -83,6 +88,12 @@ const REQUESTS: ReadonlyArray<{ weight: number, tasks: readonly TaskKind[], dela
   { weight: 5, tasks: ['plain', 'plain'], ending: 'hook throws' }
 ]
 
+const STEERED: ReadonlyArray<{ weight: number, kind: TaskKind }> = [
+  { weight: 2, kind: 'cancelled' },
+  { weight: 1, kind: 'replaced' },
+  { weight: 2, kind: 'expiring' }
+]
+
 export interface PlanOptions {
   /** The faults to choose from. */
   readonly faults?: readonly FaultKind[]
@@ -109,6 +120,15 @@ function planLoad (seed: number, secs: number, { rate = 30, kinds, poison = 2, l
   for (let at = 0; at < secs * 1000; at += 1000 / rate) {
     const { tasks, delayed = false, ending = 'succeeds' } = choose(random, choices)
     requests.push({ at, web: Math.floor(random() * WEBS), ending, tasks: tasks.map(kind => planTask(random, kind, long, delayed)) })
+  }
+  // Apart from the others, whose plan for a seed stays what it was.
+  const steering = randomOf(`steering ${seed}`)
+  const steeredMs = kinds === undefined ? secs * 1000 : 0
+  for (let at = 100; at < steeredMs; at += 150) {
+    const kind = choose(steering, STEERED)
+    const task = planTask(steering, kind.kind, 0, steering() < 0.5)
+    const expiresMs = Math.round(between(steering, 100, LEASE_MS))
+    requests.push({ at, web: Math.floor(steering() * WEBS), ending: 'succeeds', tasks: [{ ...task, ...kind.kind === 'expiring' && { expiresMs } }] })
   }
   // They need some time to die as often as they do.
   for (let i = 0; i < poison; i++) {

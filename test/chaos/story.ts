@@ -13,6 +13,9 @@ export interface Attempt {
 
 export interface Task extends AddedTask {
   request?: number
+  /** Whether somebody tried to cancel it, and when it was. */
+  cancels?: boolean
+  cancelledAt?: number
   /** By their numbers. */
   attempts: Attempt[]
 }
@@ -81,6 +84,9 @@ export function readStory (ledger: readonly Entry[]): Story {
     else task.attempts.push(attempt)
   }
   for (const task of story.tasks.values()) task.attempts.sort((a, b) => a.number - b.number || a.at - b.at)
+
+  for (const { id } of of('cancels')) Object.assign(story.tasks.get(id)!, { cancels: true })
+  for (const { id, at, was } of of('cancelled')) if (was) Object.assign(story.tasks.get(id)!, { cancelledAt: at })
 
   for (const { pid } of of('started')) life(pid)
   for (const { pid, at, cause } of of('died')) {
