@@ -1,4 +1,5 @@
 import { EventEmitter, once } from 'node:events'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { FST_TASKQUEUE_TIMEOUT } from './errors.js'
 import type { Queue } from './queue.js'
 import type { Found } from './store.js'
@@ -33,16 +34,16 @@ export class Lookout {
     await Promise.all(this.#queues.map(queue => this.#watch(queue)))
     for (;;) {
       const leftMs = deadline - performance.now()
-      const hasEnded = this.#hear(id, Math.min(leftMs, LOOK_AGAIN_MS))
+      const over = new AbortController()
+      const heard = this.#hear(id, Math.min(leftMs, LOOK_AGAIN_MS), over.signal)
       try {
         const found = await this.find(id, Math.max(1, Math.ceil(leftMs)))
         if (found === undefined || ENDED.has(found.state)) return found
         if (leftMs <= 0) throw new FST_TASKQUEUE_TIMEOUT(id, timeoutMs)
-      } catch (error) {
-        hasEnded.cancel()
-        throw error
+        await heard
+      } finally {
+        over.abort()
       }
-      await hasEnded.heard
     }
   }
 
@@ -56,16 +57,9 @@ export class Lookout {
     return watched
   }
 
-  /** Resolves with the next news that may be of this task, or after some time; listens at once. */
-  #hear (id: string, ms: number): { heard: Promise<unknown>, cancel: () => void } {
-    const cancel = new AbortController()
-    const { signal } = cancel
-    const timer = setTimeout(() => { cancel.abort() }, Math.max(ms, 0))
-    const heard = Promise.race([once(this.#news, id, { signal }), once(this.#news, CHANGE, { signal })]).catch(() => {}).finally(() => {
-      clearTimeout(timer)
-      cancel.abort()
-    })
-    return { heard, cancel: () => { cancel.abort() } }
+  /** Resolves with the next news that may be of this task, after some time, or when it is over; listens at once. */
+  async #hear (id: string, ms: number, signal: AbortSignal): Promise<void> {
+    await Promise.race([once(this.#news, id, { signal }), once(this.#news, CHANGE, { signal }), sleep(Math.max(ms, 0), undefined, { signal })]).catch(() => {})
   }
 }
 
