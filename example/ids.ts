@@ -1,47 +1,96 @@
-// Ids of one's own: a debounce, a request that is made once however often it is sent, and a nightly report.
+// What an id is good for: the last change is indexed, once things are quiet ('replace'); a payment
+// is made once, however often it is sent ('reject'); and one digest is on its way at a time ('keep').
 //
-//     npm run build && node build/example/ids.js
+//     npm run build && node build/example/ids.js         REDIS_URL=redis://localhost … on Redis
+import { randomUUID } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
-import Fastify, { type FastifyInstance } from 'fastify'
+import Fastify, { type FastifyInstance, type InjectOptions } from 'fastify'
 import taskqueue, { type TaskqueueOptions } from 'fastify-taskqueue'
 
-export async function build (options: TaskqueueOptions = {}, say: (what: string) => void = console.log): Promise<FastifyInstance> {
+const DAY_MS = 24 * 60 * 60 * 1000
+
+export interface ExampleOptions {
+  taskqueue?: TaskqueueOptions
+  /** How long an article has to stay as it is until it is indexed. */
+  quietMs?: number
+  did?: (what: string) => void
+}
+
+export async function build ({ taskqueue: options = {}, quietMs = 300, did = console.log }: ExampleOptions = {}): Promise<FastifyInstance> {
   const app = Fastify()
-  await app.register(taskqueue, { redis: process.env.REDIS_URL, ...options })
+  await app.register(taskqueue, { queues: { ids: {} }, ...options })
 
-  // Saved ten times in a row, a document is indexed once, as it was at last.
-  app.put<{ Params: { id: string }, Body: { text: string } }>('/documents/:id', async ({ params, body, taskqueue }) => {
-    taskqueue.add('/tasks/say', { id: `index-${params.id}`, onDuplicate: 'replace', delayMs: 200, payload: { what: `index ${body.text}` } })
-    return {}
+  const index = app.task<{ Body: { name: string, text: string } }>({
+    url: '/tasks/index',
+    handler: async ({ body }) => { did(`indexed ${body.name}: ${body.text}`) }
+  })
+  const pay = app.task<{ Body: { cents: number } }>({
+    url: '/tasks/pay',
+    handler: async ({ body }) => { did(`paid ${body.cents}`) }
+  })
+  const digest = app.task({
+    url: '/tasks/digest',
+    handler: async () => { did('sent the digest') }
   })
 
-  // A second request with the same key is answered with 409, for a day after the first one's task is done.
-  app.post<{ Headers: { 'idempotency-key': string }, Body: { amount: number } }>('/payments', async ({ headers, body, taskqueue }, reply) => {
-    taskqueue.add('/tasks/say', {
-      id: `pay-${headers['idempotency-key']}`, onDuplicate: 'reject', dedupeMs: 24 * 60 * 60 * 1000, payload: { what: `pay ${body.amount}` }
+  app.put<{ Params: { name: string }, Body: { text: string } }>('/articles/:name', { schema: article }, async ({ params, body, taskqueue }, reply) => {
+    taskqueue.add(index, {
+      id: `index:${params.name}`,
+      onDuplicate: 'replace',
+      delayMs: quietMs,
+      payload: { name: params.name, text: body.text }
     })
-    return reply.code(202).send({})
+    return reply.code(204).send()
   })
 
-  // Every process may ask for the report of a day; it is made once.
-  app.post<{ Params: { day: string } }>('/reports/:day', async ({ params }) => {
-    const id = await app.taskqueue.add('/tasks/say', { id: `report-${params.day}`, payload: { what: `report of ${params.day}` }, dedupeMs: 60_000 })
-    return { added: id !== null }
+  app.post<{ Headers: { 'idempotency-key': string }, Body: { cents: number } }>('/payments', { schema: payment }, async ({ headers, body, taskqueue }, reply) => {
+    reply.code(202)
+    return {
+      id: taskqueue.add(pay, {
+        id: `pay:${headers['idempotency-key']}`,
+        onDuplicate: 'reject',
+        dedupeMs: DAY_MS,
+        payload: { cents: body.cents }
+      })
+    }
   })
 
-  app.post<{ Body: { what: string } }>('/tasks/say', { constraints: { taskOnly: true } }, async ({ body }) => { say(body.what) })
+  app.post('/digest', async (_request, reply) => {
+    const id = await app.taskqueue.add(digest, { id: 'digest', delayMs: quietMs })
+    if (id === null) return { message: 'one is on its way already' }
+    reply.code(202)
+    return { id }
+  })
+
   return app
 }
 
+const article = {
+  params: { type: 'object', properties: { name: { type: 'string', pattern: '^[a-z0-9-]+$' } } },
+  body: { type: 'object', required: ['text'], properties: { text: { type: 'string' } } }
+}
+const payment = {
+  headers: { type: 'object', required: ['idempotency-key'], properties: { 'idempotency-key': { type: 'string', pattern: '^[!-~]{1,200}$' } } },
+  body: { type: 'object', required: ['cents'], properties: { cents: { type: 'integer', minimum: 1 } } }
+}
+
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
-  const app = await build()
-  await app.ready()
-  for (const text of ['a', 'ab', 'abc']) await app.inject({ method: 'PUT', url: '/documents/1', payload: { text } })
-  for (let i = 0; i < 2; i++) {
-    const { statusCode } = await app.inject({ method: 'POST', url: '/payments', headers: { 'idempotency-key': '42' }, payload: { amount: 5 } })
-    console.log(statusCode)
-    console.log((await app.inject({ method: 'POST', url: '/reports/2026-11-28' })).json())
+  const app = await build({ taskqueue: { redis: process.env.REDIS_URL } })
+  const show = async (request: InjectOptions) => {
+    const { statusCode, body } = await app.inject(request)
+    console.log(statusCode, body)
   }
-  await app.taskqueue.wait('index-1')
+
+  for (const text of ['a draft', 'a second draft', 'the last word']) await show({ method: 'PUT', url: '/articles/news', payload: { text } })
+  await app.taskqueue.wait('index:news')
+
+  const key = randomUUID()
+  const payment = { method: 'POST', url: '/payments', headers: { 'idempotency-key': key }, payload: { cents: 995 } } as const
+  await show(payment)
+  await app.taskqueue.wait(`pay:${key}`)
+  await show(payment)
+
+  for (let n = 0; n < 2; n++) await show({ method: 'POST', url: '/digest' })
+  await app.taskqueue.wait('digest')
   await app.close()
 }

@@ -1,18 +1,19 @@
-// The app that the tests beside it test, each with another runner.
+// What the tests beside it test: who signs up gets a mail, from a task.
 import Fastify, { type FastifyInstance } from 'fastify'
 import taskqueue, { type TaskqueueOptions } from 'fastify-taskqueue'
 
-export async function build (options: TaskqueueOptions = {}, outbox: string[] = []): Promise<FastifyInstance> {
+export async function build (options: TaskqueueOptions = {}, send: (to: string) => void = console.log): Promise<FastifyInstance> {
   const app = Fastify()
-  await app.register(taskqueue, options)
-  app.post<{ Body: { email: string } }>('/signup', async (request, reply) => {
-    if (!request.body.email.includes('@')) return reply.code(400).send({})
-    request.taskqueue.add('/tasks/welcome', { payload: { to: request.body.email } })
-    return reply.code(202).send({})
+  await app.register(taskqueue, { queues: { default: {}, mail: {} }, ...options })
+
+  app.post<{ Body: { email: string } }>('/signup', { schema: { body: signup } }, async ({ body, taskqueue }, reply) => {
+    reply.code(202)
+    return { id: taskqueue.add('/tasks/welcome', { queue: 'mail', payload: { to: body.email } }) }
   })
-  app.post<{ Body: { to: string } }>('/tasks/welcome', { constraints: { taskOnly: true } }, async ({ body }) => { outbox.push(body.to) })
+
+  app.post<{ Body: { to: string } }>('/tasks/welcome', { constraints: { taskOnly: true } }, async ({ body }) => { send(body.to) })
+
   return app
 }
 
-/** What tests set: nothing runs by itself, and what is added can be looked at. */
-export const forTests: TaskqueueOptions = { consumer: { autoStart: false }, noteAdded: true }
+const signup = { type: 'object', required: ['email'], properties: { email: { type: 'string', format: 'email' } } }

@@ -1,25 +1,41 @@
+// With the test runner of Node:
+//
 //     npm run build && node --test build/example/testing/node.test.js
 import assert from 'node:assert/strict'
-import test from 'node:test'
-import { build, forTests } from './app.js'
+import { afterEach, beforeEach, test } from 'node:test'
+import type { FastifyInstance } from 'fastify'
+import { build } from './app.js'
 
-test('who signs up is welcomed', async t => {
-  const outbox: string[] = []
-  const app = await build(forTests, outbox)
-  t.after(() => app.close())
+let app: FastifyInstance
+let sent: string[]
 
-  const { statusCode } = await app.inject({ method: 'POST', url: '/signup', payload: { email: 'ada@example.org' } })
-  assert.equal(statusCode, 202)
-  assert.deepEqual(app.taskqueue.added.map(({ url, payload }) => ({ url, payload })), [{ url: '/tasks/welcome', payload: { to: 'ada@example.org' } }])
-  assert.deepEqual(outbox, [])
+beforeEach(async () => {
+  sent = []
+  app = await build({ consumer: { autoStart: false }, noteAdded: true }, to => { sent.push(to) })
+})
+afterEach(async () => { await app.close() })
+
+const signUp = async (email: string) => (await app.inject({ method: 'POST', url: '/signup', payload: { email } })).statusCode
+
+test('who signs up is answered at once, and gets a mail later', async () => {
+  assert.equal(await signUp('ada@example.org'), 202)
+  const added = app.taskqueue.added.map(({ queue, url, payload }) => ({ queue, url, payload }))
+  assert.deepEqual(added, [{ queue: 'mail', url: '/tasks/welcome', payload: { to: 'ada@example.org' } }])
+  assert.deepEqual(sent, [])
   await app.taskqueue.drain()
-  assert.deepEqual(outbox, ['ada@example.org'])
+  assert.deepEqual(sent, ['ada@example.org'])
 })
 
-test('nobody is welcomed without an address', async t => {
-  const app = await build(forTests)
-  t.after(() => app.close())
-  await app.inject({ method: 'POST', url: '/signup', payload: { email: 'ada' } })
+test('who has no address gets no mail', async () => {
+  assert.equal(await signUp('nobody'), 400)
   assert.deepEqual(app.taskqueue.added, [])
-  assert.equal(await app.taskqueue.runOne(), false)
+})
+
+test('mails are sent one by one', async () => {
+  for (const name of ['ada', 'grace']) await signUp(`${name}@example.org`)
+  assert.equal(await app.taskqueue.runOne('mail'), true)
+  assert.deepEqual(sent, ['ada@example.org'])
+  assert.equal(await app.taskqueue.runOne('mail'), true)
+  assert.equal(await app.taskqueue.runOne('mail'), false)
+  assert.deepEqual(sent, ['ada@example.org', 'grace@example.org'])
 })

@@ -1,24 +1,39 @@
+// With vitest:
+//
 //     npm run build && npx vitest run build/example/testing/vitest.test.js
-import { expect, onTestFinished, test } from 'vitest'
-import { build, forTests } from './app.js'
+import type { FastifyInstance } from 'fastify'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { build } from './app.js'
 
-test('who signs up is welcomed', async () => {
-  const outbox: string[] = []
-  const app = await build(forTests, outbox)
-  onTestFinished(() => app.close())
+let app: FastifyInstance
+let sent: string[]
 
-  const { statusCode } = await app.inject({ method: 'POST', url: '/signup', payload: { email: 'ada@example.org' } })
-  expect(statusCode).toBe(202)
-  expect(app.taskqueue.added).toMatchObject([{ url: '/tasks/welcome', payload: { to: 'ada@example.org' } }])
-  expect(outbox).toEqual([])
+beforeEach(async () => {
+  sent = []
+  app = await build({ consumer: { autoStart: false }, noteAdded: true }, to => { sent.push(to) })
+})
+afterEach(async () => { await app.close() })
+
+const signUp = async (email: string) => (await app.inject({ method: 'POST', url: '/signup', payload: { email } })).statusCode
+
+test('who signs up is answered at once, and gets a mail later', async () => {
+  expect(await signUp('ada@example.org')).toBe(202)
+  expect(app.taskqueue.added).toMatchObject([{ queue: 'mail', url: '/tasks/welcome', payload: { to: 'ada@example.org' } }])
+  expect(sent).toEqual([])
   await app.taskqueue.drain()
-  expect(outbox).toEqual(['ada@example.org'])
+  expect(sent).toEqual(['ada@example.org'])
 })
 
-test('nobody is welcomed without an address', async () => {
-  const app = await build(forTests)
-  onTestFinished(() => app.close())
-  await app.inject({ method: 'POST', url: '/signup', payload: { email: 'ada' } })
+test('who has no address gets no mail', async () => {
+  expect(await signUp('nobody')).toBe(400)
   expect(app.taskqueue.added).toEqual([])
-  expect(await app.taskqueue.runOne()).toBe(false)
+})
+
+test('mails are sent one by one', async () => {
+  for (const name of ['ada', 'grace']) await signUp(`${name}@example.org`)
+  expect(await app.taskqueue.runOne('mail')).toBe(true)
+  expect(sent).toEqual(['ada@example.org'])
+  expect(await app.taskqueue.runOne('mail')).toBe(true)
+  expect(await app.taskqueue.runOne('mail')).toBe(false)
+  expect(sent).toEqual(['ada@example.org', 'grace@example.org'])
 })
