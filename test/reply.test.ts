@@ -344,6 +344,25 @@ t.test('lets go of a stream that has sent nothing when a handlerTimeout answers,
   t.same(stored, [])
 })
 
+t.test('lets go of a stream that opens while an error is answered, and queues nothing', async t => {
+  const stream = new Readable({ read () {} })
+  const { status, body, stored } = await request(t, {
+    handler: async (_request, reply) => {
+      reply.send(stream)
+      throw new Error('after all')
+    },
+    declare: (app, handler) => {
+      app.setErrorHandler(async (_error, _request, reply) => {
+        stream.push('too late')
+        await until(() => stream.destroyed)
+        return reply.code(500).send('an error')
+      })
+      app.get('/', handler)
+    }
+  })
+  t.strictSame([status, body, stored], [500, 'an error', []])
+})
+
 t.test('sends nothing of a success that a handlerTimeout has overtaken', async t => {
   const store = new RecordingStore()
   store.before.prepare = () => new Promise(() => {})

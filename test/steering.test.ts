@@ -370,4 +370,9 @@ t.test('with secrets nothing of a task or its answer can be read in Redis, and a
   const tampered = (await app.taskqueue.get(id))!
   t.match(tampered, { id, state: 'done', attempts: [{}] })
   t.notOk('answer' in tampered || 'url' in tampered)
+  const delayed = await app.taskqueue.add('/task', { delayMs: 60_000 })
+  await admin.hset('taskqueue:{default}:message', delayed, 'not a message')
+  const unreadable = (await app.taskqueue.get(delayed))!
+  t.match(unreadable, { id: delayed, state: 'delayed', dueAt: Date })
+  t.notOk('url' in unreadable || 'userId' in unreadable)
 })
