@@ -19,15 +19,11 @@ export function listenTo (response: ServerResponse): () => Answer {
   const chunks: Buffer[] = []
   let length = 0
   const take = ([chunk, encoding]: unknown[]) => {
-    if (typeof chunk !== 'string' && !(chunk instanceof Uint8Array)) return
-    const missing = KEPT_BYTES - length
-    length += chunk.length
-    if (missing <= 0) return
-    const bytes = typeof chunk === 'string'
-      ? Buffer.from(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8')
-      : Buffer.from(chunk.subarray(0, missing))
-    length += bytes.length - Math.min(chunk.length, missing)
-    chunks.push(bytes.subarray(0, missing))
+    if (length > KEPT_BYTES || (typeof chunk !== 'string' && !(chunk instanceof Uint8Array))) return
+    const bytes = typeof chunk === 'string' ? Buffer.from(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8') : chunk
+    // A copy: what is not kept is not held either, and what is kept is not changed by its writer.
+    chunks.push(Buffer.from(bytes.subarray(0, KEPT_BYTES - length)))
+    length += bytes.length
   }
   let isWriting = false
   for (const name of ['write', 'end'] as const) {

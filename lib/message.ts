@@ -63,8 +63,7 @@ function toJson ({ id, payload, depth, ...rest }: Task): string {
     v: VERSION,
     ...rest,
     ...depth > 1 && { depth },
-    // Most payloads are text, and text is shorter and legible.
-    ...payload !== undefined && (isUtf8(payload) ? { text: payload.toString() } : { base64: payload.toString('base64') })
+    ...payload !== undefined && legible(payload)
   })
 }
 
@@ -85,7 +84,7 @@ function fromJson (id: string, json: string): Task {
       method,
       url: canonicalUrl(url),
       headers,
-      payload: text !== undefined ? Buffer.from(text) : base64 !== undefined ? Buffer.from(base64, 'base64') : undefined,
+      payload: bytesOf({ text, base64 }),
       userId: checkUserId(userId),
       depth,
       maxRetries,
@@ -96,6 +95,16 @@ function fromJson (id: string, json: string): Task {
     // Its message would quote the content.
     throw new Error(`it is no task (${(error as { code?: string }).code})`)
   }
+}
+
+/** Bytes in JSON. Most are text, and text is shorter and legible. */
+export interface Legible { readonly text?: string, readonly base64?: string }
+
+export const legible = (bytes: Buffer): Legible => isUtf8(bytes) ? { text: bytes.toString() } : { base64: bytes.toString('base64') }
+
+export function bytesOf ({ text, base64 }: Legible): Buffer | undefined {
+  if (text !== undefined) return Buffer.from(text)
+  return base64 === undefined ? undefined : Buffer.from(base64, 'base64')
 }
 
 /** The parser's own message would quote the text, and with it a cookie, in a log. */

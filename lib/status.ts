@@ -1,6 +1,5 @@
-import { isUtf8 } from 'node:buffer'
 import type { Answer } from './answer.js'
-import type { Codec } from './message.js'
+import { bytesOf, legible, type Codec, type Legible } from './message.js'
 import type { Found, State } from './store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
@@ -38,7 +37,7 @@ export interface AttemptStatus {
 }
 
 /** An attempt as it is kept, and with the last one what else is to be known of its task. */
-interface Entry {
+interface Entry extends Legible {
   readonly at: number
   readonly ms: number
   readonly status?: number
@@ -47,8 +46,6 @@ interface Entry {
   readonly url?: string
   readonly userId?: string
   readonly headers?: Readonly<Record<string, string>>
-  readonly text?: string
-  readonly base64?: string
   readonly cut?: true
 }
 
@@ -60,8 +57,7 @@ export function recordOf ({ method, url, userId }: Task, outcome: Outcome, at: n
 }
 
 function kept ({ headers, body, whole }: Answer): Partial<Entry> {
-  // Most answers are text, and text is shorter and legible.
-  return { headers, ...isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }, ...!whole && { cut: true } }
+  return { headers, ...legible(body), ...!whole && { cut: true } }
 }
 
 /** Reads what a store has found. */
@@ -99,6 +95,6 @@ function attemptOf (record: Entry | undefined): AttemptStatus {
   return { startedAt: new Date(at), durationMs: ms, ...status !== undefined && { status }, ...reason !== undefined && { reason } }
 }
 
-function answerOf ({ status = 0, headers = {}, text, base64 = '', cut }: Entry): Answer & { status: number } {
-  return { status, headers, body: text !== undefined ? Buffer.from(text) : Buffer.from(base64, 'base64'), whole: cut !== true }
+function answerOf ({ status = 0, headers = {}, cut, ...body }: Entry): Answer & { status: number } {
+  return { status, headers, body: bytesOf(body) ?? Buffer.of(), whole: cut !== true }
 }

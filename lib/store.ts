@@ -115,7 +115,8 @@ export interface NewTask {
    * What becomes of it where its id waits, is delayed or runs in its queue, or is within the
    * `dedupeMs` of a settlement: it is kept out; it is refused, and with it all tasks that
    * are prepared with it (`FST_TASKQUEUE_DUPLICATE`); or it takes the place of the other one,
-   * which, if it runs, it follows. @default 'keep'
+   * which, if it runs, it follows. Left out where its adder has not chosen the id: then one that
+   * is known is left as it is, and nobody is told.
    */
   readonly onDuplicate?: OnDuplicate
 }
