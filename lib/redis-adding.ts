@@ -121,10 +121,8 @@ local function decide (k, commit, list)
   for i = 1, #list, 5 do
     local id, mode = list[i], list[i + 4]
     if mode ~= '' then
-      -- A large commit is prepared in parts, whose ids begin alike.
       local owner = redis.call('HGET', k.reserved, id)
-      if owner and string.sub(owner, 1, 36) ~= string.sub(commit, 1, 36) then return nil, { 2, id } end
-      if owner then places[id] = true end
+      if owner and owner ~= commit then return nil, { 2, id } end
     end
     local is_repeated = places[id] or mode ~= '' and mode ~= 'replace' and is_known(k, id)
     if is_repeated and mode == 'reject' then return nil, { 1, id } end
