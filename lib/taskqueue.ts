@@ -8,7 +8,7 @@ import { statusOf, type TaskStatus } from './status.js'
 import type { Order } from './store.js'
 import type { TaskRoute } from './task-route.js'
 import { checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
-import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
+import { whichWereAdded, type AddedTask, type TaskToAdd, type TaskTransaction, type Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
@@ -70,14 +70,8 @@ export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick
   }
   const addAll: Taskqueue['addAll'] = async tasks => {
     const { result, keptOut } = await within(transaction => transaction.addAll(tasks))
-    const missing = new Map<string, number>()
-    for (const id of keptOut) missing.set(id, (missing.get(id) ?? 0) + 1)
-    // Of several with one id the first ones were added.
-    return result.toReversed().map(id => {
-      const left = missing.get(id) ?? 0
-      missing.set(id, left - 1)
-      return left > 0 ? null : id
-    }).toReversed()
+    const wereAdded = whichWereAdded(result, keptOut)
+    return result.map((id, index) => wereAdded[index] === true ? id : null)
   }
   return {
     added,

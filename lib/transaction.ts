@@ -157,9 +157,9 @@ export class TaskTransaction implements Transaction {
     let committed = 0
     let isDecided = false
     try {
-      const unknown = added.map(({ message }) => message).filter(message => typeof message !== 'string')
-      if (unknown.length > 0) await inTime(this.#timeoutMs, Promise.all(unknown))
-      for (const [store, tasks] of await group(added)) preparing.push(prepare(store, tasks))
+      const messages = added.map(({ message }) => message)
+      const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(this.#timeoutMs, Promise.all(messages))
+      for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
       const prepared = await inTime(this.#timeoutMs, Promise.all(preparing).catch(failCommit))
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
@@ -169,7 +169,8 @@ export class TaskTransaction implements Transaction {
       isDecided = true
       await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())).catch(failCommit))
       const keptOut = prepared.flatMap(tasks => tasks.keptOut)
-      this.#note?.(added.filter(({ task }) => !keptOut.includes(task.id)).map(({ describe }) => describe()))
+      const wereAdded = whichWereAdded(added.map(({ task }) => task.id), keptOut)
+      this.#note?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
       return { keptOut }
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
@@ -204,15 +205,26 @@ export class TaskTransaction implements Transaction {
   }
 }
 
-async function group (added: readonly Added[]): Promise<Map<Store, NewTask[]>> {
+function group (added: readonly Added[], messages: readonly string[]): Map<Store, NewTask[]> {
   const batches = new Map<Store, NewTask[]>()
-  for (const { store, task, message } of added) {
-    const whole = { ...task, message: typeof message === 'string' ? message : await message }
+  added.forEach(({ store, task }, index) => {
+    const whole = { ...task, message: messages[index]! }
     const batch = batches.get(store)
     if (batch === undefined) batches.set(store, [whole])
     else batch.push(whole)
-  }
+  })
   return batches
+}
+
+/** Says of each of the tasks of a commit whether it was added. Of several with one id those that came first were. */
+export function whichWereAdded (ids: readonly string[], keptOut: readonly string[]): boolean[] {
+  const left = new Map<string, number>()
+  for (const id of keptOut) left.set(id, (left.get(id) ?? 0) + 1)
+  return ids.toReversed().map(id => {
+    const count = left.get(id) ?? 0
+    left.set(id, count - 1)
+    return count <= 0
+  }).toReversed()
 }
 
 /** Waits at most `ms` milliseconds. */

@@ -310,6 +310,9 @@ for (const type of ['local', 'redis']) {
     const { taskqueue } = app
     await app.inject({ method: 'POST', url: '/fail' })
     t.strictSame(taskqueue.added, [])
+    t.strictSame(await taskqueue.addAll(['one', 'one'].map(id => ({ url: '/a', id, delayMs: 60_000 }))), ['one', null])
+    t.match(taskqueue.added.splice(0), [{ id: 'one' }], 'once, of two with one id')
+    t.equal(await taskqueue.cancel('one'), true)
     await app.inject({ method: 'POST', url: '/add' })
     t.match(taskqueue.added, [{ id: String, queue: 'default', method: 'POST', url: '/a?chain=1', payload: { n: 1 } }])
     for (let i = 0; i < 20; i++) await setImmediate()
