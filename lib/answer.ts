@@ -9,44 +9,45 @@ export interface Answer {
   readonly whole: boolean
 }
 
-export const KEPT_HEADERS = ['content-type', 'content-encoding', 'content-language', 'content-disposition', 'location', 'etag', 'last-modified', 'retry-after']
+export const KEPT_HEADERS: ReadonlySet<string> = new Set(
+  ['content-type', 'content-encoding', 'content-language', 'content-disposition', 'location', 'etag', 'last-modified', 'retry-after'])
 
 /** How much of a body is kept. */
 export const KEPT_BYTES = 64 * 1024
 
-/** Listens to what an app writes to a response, and returns what returns the answer. */
-export function listenTo (response: ServerResponse): () => Answer {
-  const chunks: Buffer[] = []
-  let length = 0
-  const take = ([chunk, encoding]: unknown[]) => {
-    if (length > KEPT_BYTES || (typeof chunk !== 'string' && !(chunk instanceof Uint8Array))) return
-    const bytes = typeof chunk === 'string' ? Buffer.from(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8') : chunk
+/** The body of an answer as far as it is kept, while it is written. */
+export class Written {
+  readonly #chunks: Buffer[] = []
+  #length = 0
+
+  /** Takes in what is passed to `write` or `end`. */
+  take (chunk: unknown, encoding: unknown): void {
+    const isText = typeof chunk === 'string'
+    if (this.#length > KEPT_BYTES || (!isText && !(chunk instanceof Uint8Array))) return
     // A copy: what is not kept is not held either, and what is kept is not changed by its writer.
-    chunks.push(Buffer.from(bytes.subarray(0, KEPT_BYTES - length)))
-    length += bytes.length
+    const bytes = isText ? Buffer.from(chunk, typeof encoding === 'string' ? encoding as BufferEncoding : 'utf8') : Buffer.from(chunk.subarray(0, KEPT_BYTES + 1))
+    this.#chunks.push(bytes)
+    this.#length += bytes.length
   }
-  let isWriting = false
-  for (const name of ['write', 'end'] as const) {
-    const method = response[name] as (...args: unknown[]) => unknown
-    Object.assign(response, {
-      [name] (this: ServerResponse, ...args: unknown[]) {
-        // One may call the other.
-        const isOuter = !isWriting
-        isWriting = true
-        try {
-          if (isOuter && !this.writableEnded) take(args)
-          return method.apply(this, args)
-        } finally {
-          if (isOuter) isWriting = false
-        }
-      }
-    })
+
+  /** Returns the answer to which this is the body. */
+  answerOf (response: ServerResponse): Answer {
+    const headers = keptOf(headOf(response))
+    if (response.statusCode === 204 || response.statusCode === 304) return { headers, body: Buffer.of(), whole: true }
+    const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
+    return { headers, body: body.subarray(0, KEPT_BYTES), whole: this.#length <= KEPT_BYTES }
   }
-  return () => {
-    const headers: Record<string, string> = {}
-    for (const name of KEPT_HEADERS) if (response.hasHeader(name)) headers[name] = String(response.getHeader(name))
-    const hasBody = response.statusCode !== 204 && response.statusCode !== 304
-    const body = chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks)
-    return { headers, body: hasBody ? body : Buffer.of(), whole: !hasBody || length <= KEPT_BYTES }
+}
+
+/** Status and headers as they were sent, whatever they have been set to since, and also if writeHead() was given them. */
+export const headOf = (response: ServerResponse): string => (response as ServerResponse & { _header: string })._header
+
+function keptOf (head: string): Record<string, string> {
+  const headers: Record<string, string> = {}
+  for (const line of head.split('\r\n')) {
+    const end = line.indexOf(': ')
+    const name = line.slice(0, end).toLowerCase()
+    if (end > 0 && KEPT_HEADERS.has(name)) headers[name] = line.slice(end + 2)
   }
+  return headers
 }

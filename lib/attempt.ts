@@ -1,7 +1,8 @@
 import type { FastifyInstance } from 'fastify'
-import { Withdrawn, type Attempt } from './consumer.js'
-import { dispatch } from './dispatch.js'
+import type { Attempt } from './consumer.js'
+import { dispatch, type Dispatch, type RequestTask } from './dispatch.js'
 import type { Exchanger } from './exchange.js'
+import { Withdrawn, type Halt } from './halt.js'
 import type { Codec } from './message.js'
 import { recordOf } from './status.js'
 import type { Keep, Settlement, Store, Verdict } from './store.js'
@@ -17,7 +18,7 @@ export interface AttemptPolicy extends RetryPolicy {
 export function attemptWith (
   app: FastifyInstance, queue: string, store: Store, codec: Codec, exchanger: Exchanger, keep: Keep, policy: AttemptPolicy
 ): Attempt {
-  return async (lease, abort) => {
+  return async (lease, halt) => {
     const at = Date.now()
     const start = performance.now()
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
@@ -32,25 +33,20 @@ export function attemptWith (
     } catch (err) {
       return bury({ kind: 'dead', reason: (err as Error).message }, err)
     }
-    const context = {
-      task: {
-        id: task.id,
-        queue,
-        attempt: lease.attempt,
-        userId: task.userId,
-        signal: abort.signal,
-        progress: async (value: unknown) => { await store.note(queue, lease, codec.encodeRecord(queue, task.id, { value })) }
-      },
+    const note = async (value: unknown) => { await store.note(queue, lease, codec.encodeRecord(queue, task.id, { value })) }
+    const context: Dispatch = {
+      task: new CurrentTask(task, queue, lease.attempt, halt, note),
+      halt,
       depth: task.depth,
       store,
       chain: [],
       seen: false
     }
     const { timeoutMs = policy.timeoutMs, maxRetries = policy.maxRetries } = task
-    const timer = setTimeout(() => { abort.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
+    const timer = setTimeout(() => { halt.call(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
     const outcome = await dispatch(app, exchanger, task, context)
     clearTimeout(timer)
-    if (abort.signal.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
+    if (halt.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
     const durationMs = performance.now() - start
     report(app, { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }, outcome, verdict)
@@ -65,6 +61,26 @@ export function attemptWith (
       ...task.dedupeMs !== undefined && { dedupeMs: task.dedupeMs }
     }
   }
+}
+
+class CurrentTask implements RequestTask {
+  readonly id: string
+  readonly queue: string
+  readonly attempt: number
+  readonly userId: string | undefined
+  readonly progress: RequestTask['progress']
+  readonly #halt: Halt
+
+  constructor ({ id, userId }: Task, queue: string, attempt: number, halt: Halt, progress: RequestTask['progress']) {
+    this.id = id
+    this.queue = queue
+    this.attempt = attempt
+    this.userId = userId
+    this.progress = progress
+    this.#halt = halt
+  }
+
+  get signal (): AbortSignal { return this.#halt.signal }
 }
 
 /** Logs the one line that each attempt ends with. */

@@ -1,14 +1,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
+import { Halt, Withdrawn } from './halt.js'
 import type { Isolation } from './isolation.js'
 import { Pace } from './pace.js'
 import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from './store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
-export type Attempt = (lease: Lease, abort: AbortController) => Promise<Settlement>
-
-/** Why an attempt is aborted whose end nobody waits for any more. */
-export class Withdrawn extends Error {}
+export type Attempt = (lease: Lease, halt: Halt) => Promise<Settlement>
 
 export interface ConsumerLimits {
   readonly name: string
@@ -20,7 +18,7 @@ export interface ConsumerLimits {
 
 interface Running {
   readonly lease: Lease
-  readonly abort: AbortController
+  readonly halt: Halt
 }
 
 const PAUSE_MS = 100
@@ -256,17 +254,17 @@ export class Consumer {
       this.#end({ lease, verdict: { kind: 'release' } })
       return false
     }
-    const abort = new AbortController()
+    const halt = new Halt()
     const start = performance.now()
-    this.#running.set(lease.id, { lease, abort })
+    this.#running.set(lease.id, { lease, halt })
     this.#begun++
     this.#isolation.begin()
-    this.#attempt(lease, abort).then(settlement => {
+    this.#attempt(lease, halt).then(settlement => {
       this.#isolation.end()
       this.#pace.note(performance.now() - start)
       if (alone) this.#isolation.leave()
       // The app has turned the task away because it is about to close.
-      if (settlement.verdict.kind === 'release' && !abort.signal.aborted) this.#pause()
+      if (settlement.verdict.kind === 'release' && halt.reason === undefined) this.#pause()
       // Otherwise it has been given back or lost meanwhile.
       if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
     })
@@ -300,7 +298,7 @@ export class Consumer {
     }
     // In one turn, which keeps their order.
     this.wake()
-    for (const { abort } of running) abort.abort(new Withdrawn('the app closes'))
+    for (const { halt } of running) halt.call(new Withdrawn('the app closes'))
   }
 
   /** Tells a task that others may run it, or that nobody is to, and leaves it to them. */
@@ -312,7 +310,7 @@ export class Consumer {
     if (isCancelled) this.#log.info({ taskId: id }, 'task is cancelled')
     else this.#warn(id)
     this.#running.delete(id)
-    running.abort.abort(new Withdrawn(isCancelled ? 'the task is cancelled' : 'the lease is lost'))
+    running.halt.call(new Withdrawn(isCancelled ? 'the task is cancelled' : 'the lease is lost'))
     this.wake()
   }
 

@@ -1,9 +1,10 @@
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import { listenTo, type Answer } from './answer.js'
+import { headOf } from './answer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
 import { hangUp, type Exchange, type Exchanger } from './exchange.js'
+import type { Halt } from './halt.js'
 import type { NewTask, Store } from './store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
@@ -28,6 +29,7 @@ export interface RequestTask {
 /** A task while it is dispatched. */
 export interface Dispatch {
   readonly task: RequestTask
+  readonly halt: Halt
   /** Its place in a chain of tasks. */
   readonly depth: number
   /** Where the task is kept. */
@@ -39,41 +41,42 @@ export interface Dispatch {
 }
 
 /**
- * Which raw requests are tasks. Nothing but `dispatch` puts one in, and no request from a
- * socket, from `app.inject` or from another task can be the same object: so it takes no
- * secret to know a task, and no header can forge one.
+ * What a raw request carries that is a task, and null on one that has turned out to be none.
+ * Nothing but `dispatch` sets it, and no request from a socket or from `app.inject` brings a
+ * symbol along: so it takes no secret to know a task, and no header can forge one.
  */
-const dispatches = new WeakMap<object, Dispatch>()
+const kDispatch = Symbol('fastify-taskqueue.dispatch')
 
-export const dispatchOf = (raw: object): Dispatch | undefined => dispatches.get(raw)
+interface Raw { [kDispatch]?: Dispatch | null, readonly headers: Record<string, unknown> }
+
+export const dispatchOf = (raw: object): Dispatch | undefined => (raw as Raw)[kDispatch] ?? undefined
 
 /** Makes the request that a task describes, in this process, through the whole app. Never rejects. */
 export async function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
-  const { task } = context
+  const { task, halt } = context
   return await new Promise<Outcome>(resolve => {
-    let exchange: Exchange | undefined
     let isOver = false
-    const finish = (outcome: Outcome) => {
+    const fail = (error: Error) => {
       isOver = true
-      task.signal.removeEventListener('abort', abort)
-      resolve(outcome)
+      resolve({ kind: 'failed', reason: (halt.reason ?? error).message })
     }
-    const fail = (error: Error) => { finish({ kind: 'failed', reason: error.message }) }
-    const abort = () => {
-      // Resolved first: what follows would be taken for a lost answer.
-      fail(task.signal.reason)
-      if (exchange !== undefined) hangUp(exchange, task.signal.reason)
-    }
-    task.signal.addEventListener('abort', abort)
-    exchanger(described, headersOf(described, task), made => {
-      exchange = made
-      const { request, response } = made
-      dispatches.set(request, context)
-      const answer = listenTo(response)
-      response.once('finish', () => { finish(outcomeOf(response, context, answer)) })
+    exchanger(described, headersOf(described, task), exchange => {
+      const { request, response } = exchange;
+      (request as unknown as Raw)[kDispatch] = context
+      halt.listen(() => {
+        if (isOver) return
+        fail(halt.reason!)
+        hangUp(exchange, halt.reason!)
+      })
+      response.on('finish', () => {
+        if (isOver) return
+        if (halt.reason !== undefined) return fail(halt.reason)
+        isOver = true
+        resolve(outcomeOf(exchange, context))
+      })
       // One after its end is only about what nobody waits for.
-      response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
-      response.once('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
+      response.on('error', error => { if (!isOver && (response.destroyed || !response.writableEnded)) fail(error) })
+      response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
       try {
         app.routing(request, response)
       } catch (error) {
@@ -87,12 +90,11 @@ function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<stri
   return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
 }
 
-function outcomeOf (response: ServerResponse, { seen }: Dispatch, answer: () => Answer): Outcome {
-  // As it was sent, whatever it has been set to since.
-  const status = Number((response as ServerResponse & { _header: string })._header.slice(9, 12))
+function outcomeOf ({ response, written }: Exchange, { seen }: Dispatch): Outcome {
+  const status = Number(headOf(response).slice(9, 12))
   // What the router of a closing app answers, before any hook.
   if (!seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
-  return { kind: 'answered', status, answer: answer() }
+  return { kind: 'answered', status, answer: written.answerOf(response) }
 }
 
 /** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */
@@ -108,9 +110,8 @@ export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] =
     }
   },
   deriveConstraint (raw) {
-    if (dispatches.has(raw)) return true
-    guard(raw)
-    return undefined
+    guard(raw as unknown as Raw)
+    return dispatchOf(raw) === undefined ? undefined : true
   },
   validate (value) {
     if (value !== true) throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
@@ -125,8 +126,9 @@ export function hideTaskRoutes (app: FastifyInstance): void {
 }
 
 /** Takes from an ordinary request the headers that only tasks carry. */
-function guard (raw: { headers: Record<string, unknown> }): void {
-  if (dispatches.has(raw)) return
+function guard (raw: Raw): void {
+  if (raw[kDispatch] !== undefined) return
+  raw[kDispatch] = null
   for (const name in raw.headers) if (name.startsWith('x-task-')) delete raw.headers[name]
 }
 
@@ -141,13 +143,13 @@ function guard (raw: { headers: Record<string, unknown> }): void {
 export function guardHeaders (app: FastifyInstance): void {
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
   app.setGenReqId(raw => {
-    guard(raw)
+    guard(raw as unknown as Raw)
     return genReqId(raw)
   })
   app.addHook('onRequest', ({ raw }, _reply, done) => {
-    const context = dispatches.get(raw)
-    if (context === undefined) guard(raw)
-    else context.seen = true
+    guard(raw as unknown as Raw)
+    const context = dispatchOf(raw)
+    if (context !== undefined) context.seen = true
     done()
   })
 }

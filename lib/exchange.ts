@@ -1,11 +1,12 @@
+import { EventEmitter } from 'node:events'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
-import { Writable } from 'node:stream'
 import inject from 'light-my-request'
+import { Written } from './answer.js'
 import type { Task } from './task.js'
 
-/** A request and the response to it, on their way through the app. */
-export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse }
+/** A request and the response to it, on their way through the app, and what has been written to that. */
+export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }
 
 /** Makes the exchange of a task, and has `route` take it into the app. */
 export type Exchanger = (task: Pick<Task, 'method' | 'url' | 'payload'>, headers: Record<string, string>, route: (exchange: Exchange) => void) => void
@@ -13,7 +14,7 @@ export type Exchanger = (task: Pick<Task, 'method' | 'url' | 'payload'>, headers
 /**
  * Exchanges as Node's server makes them, without a connection: between request and response is a
  * socket that leads nowhere, and of what nobody reads nothing is kept. Where what `app.inject`
- * makes differs from what a server makes, it is as one of the two. It takes little more than half the time.
+ * makes differs from what a server makes, it is as one of the two. It takes a third of the time.
  */
 const direct: Exchanger = ({ method, url, payload }, headers, route) => {
   const nowhere = new Nowhere()
@@ -35,25 +36,31 @@ const direct: Exchanger = ({ method, url, payload }, headers, route) => {
   request.push(null)
   request.complete = true
 
-  const response: ServerResponse = new ServerResponse(request)
+  const response = new Sent(request)
   response.assignSocket(socket)
-  nowhere.response = response as Sent
-  // From then on headers that are passed to writeHead() can be asked for as well.
-  response.setHeader('x', '')
-  response.removeHeader('x')
-  response.once('finish', () => {
-    process.nextTick(() => { socket.destroy() })
-    request._readableState.autoDestroy = true
-    if (request.readableEnded) request.destroy()
-    else request._dump()
-  })
-  socket.on('error', error => { if (response.listenerCount('error') > 0) response.emit('error', error) })
-  route({ request, response })
+  nowhere.response = response
+  response.on('finish', endExchange)
+  socket.on('error', tellResponse)
+  route({ request, response, written: response.written })
+}
+
+function endExchange (this: ServerResponse): void {
+  const { socket } = this
+  const request = this.req as Received
+  process.nextTick(() => { socket?.destroy() })
+  request._readableState.autoDestroy = true
+  if (request.readableEnded) request.destroy()
+  else request._dump()
+}
+
+function tellResponse (this: Socket, error: Error): void {
+  const { response } = this as unknown as Nowhere
+  if (response !== undefined && response.listenerCount('error') > 0) response.emit('error', error)
 }
 
 /** Exchanges as `app.inject` makes them, by light-my-request. */
 const injected: Exchanger = ({ method, url, payload }, headers, route) => {
-  inject((raw, response) => { route({ request: raw as unknown as IncomingMessage, response }) }, {
+  inject((raw, response) => { route({ request: raw as unknown as IncomingMessage, response, written: listenTo(response) }) }, {
     method,
     url,
     headers,
@@ -92,8 +99,46 @@ interface Received extends IncomingMessage {
   readonly _readableState: { autoDestroy: boolean }
 }
 
+/** A response that notes what it sends. */
+class Sent extends ServerResponse {
+  readonly written = new Written()
+
+  override write (...args: unknown[]): boolean {
+    if (!this.writableEnded) this.written.take(args[0], args[1])
+    return super.write(...args as Parameters<ServerResponse['write']>)
+  }
+
+  override end (...args: unknown[]): this {
+    if (!this.writableEnded) this.written.take(args[0], args[1])
+    return super.end(...args as Parameters<ServerResponse['end']>)
+  }
+}
+
+/** Has a response of light-my-request do the same. */
+function listenTo (response: ServerResponse): Written {
+  const written = new Written()
+  let isWriting = false
+  for (const name of ['write', 'end'] as const) {
+    const method = response[name] as (...args: unknown[]) => unknown
+    Object.assign(response, {
+      [name] (this: ServerResponse, ...args: unknown[]) {
+        // Its end() calls write().
+        const isOuter = !isWriting
+        isWriting = true
+        try {
+          if (isOuter && !this.writableEnded) written.take(args[0], args[1])
+          return method.apply(this, args)
+        } finally {
+          if (isOuter) isWriting = false
+        }
+      }
+    })
+  }
+  return written
+}
+
 /** What Node's server uses of a response. */
-interface Sent extends ServerResponse {
+interface Flushable extends ServerResponse {
   readonly outputData: Array<{ data: string, encoding: string, callback: null }>
   _flush (): void
 }
@@ -104,50 +149,98 @@ const AT_ONCE_BYTES = 64 * 1024
 const WRITE_BYTES = 64
 
 /** The end of a connection that has no other end. It does to a response what Node's server does. */
-class Nowhere extends Writable {
+class Nowhere extends EventEmitter {
   readonly remoteAddress = '127.0.0.1'
   readonly remoteFamily = 'IPv4'
   readonly readable = false
-  response?: Sent
+  readonly _writableState = { corked: 0 }
+  writable = true
+  destroyed = false
+  /** What was written and is not gone yet, as far as others can see. */
+  writableLength = 0
+  writableNeedDrain = false
+  response?: ServerResponse
   #taken = 0
+  #isWriting = false
+  /** Who waits until what was written is gone. */
+  readonly #waiting: Array<() => void> = []
   #timer?: NodeJS.Timeout
 
-  constructor () {
-    super({ decodeStrings: false })
-    this.on('drain', () => { this.#drain() })
-    // An answer that does not listen is over.
-    this.on('timeout', () => { if (this.response?.emit('timeout', this) !== true) this.destroy() })
-  }
-
-  override _write (chunk: string | Uint8Array, _encoding: unknown, done: () => void): void {
+  write (chunk: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
+    const done = typeof encoding === 'function' ? encoding : callback
+    if (typeof done === 'function') this.#waiting.push(done as () => void)
     this.#timer?.refresh()
+    this.writableLength += chunk.length
     this.#taken += chunk.length + WRITE_BYTES
-    if (this.#taken < AT_ONCE_BYTES) return done()
-    this.#taken = 0
-    setImmediate(done)
+    if (this.#taken >= AT_ONCE_BYTES && !this.writableNeedDrain) {
+      this.writableNeedDrain = true
+      setImmediate(drain, this)
+    }
+    if (!this.#isWriting) {
+      this.#isWriting = true
+      process.nextTick(settle, this)
+    }
+    return !this.writableNeedDrain
   }
 
-  override _destroy (error: Error | null, done: (error: Error | null) => void): void {
+  settle (): void {
+    if (this.writableNeedDrain) return
+    this.#isWriting = false
+    this.writableLength = 0
+    for (const done of this.#waiting.splice(0)) done()
+  }
+
+  drain (): void {
+    this.#taken = 0
+    this.writableNeedDrain = false
+    this.settle()
+    if (this.destroyed) return
+    this.emit('drain')
+    // Only what has anything to flush takes it back that it needs to drain.
+    const response = this.response as Flushable | undefined
+    if (response?.writableNeedDrain !== true) return
+    response.outputData.push({ data: '', encoding: 'latin1', callback: null })
+    response._flush()
+  }
+
+  end (): this {
+    this.writable = false
+    process.nextTick(() => {
+      this.emit('finish')
+      this.destroy()
+    })
+    return this
+  }
+
+  destroy (error?: Error): this {
+    if (this.destroyed) return this
+    this.destroyed = true
+    this.writable = false
     clearTimeout(this.#timer)
-    done(error)
+    process.nextTick(() => {
+      if (error !== undefined && error !== null) this.emit('error', error)
+      this.emit('close')
+    })
+    return this
   }
 
   setTimeout (ms: number, callback?: () => void): this {
     clearTimeout(this.#timer)
     this.#timer = undefined
     if (callback !== undefined) this.once('timeout', callback)
-    if (ms > 0) this.#timer = setTimeout(() => { this.emit('timeout') }, ms)
+    if (ms > 0) this.#timer = setTimeout(() => { this.#timeOut() }, ms)
     return this
   }
 
-  /** Only what has anything to flush takes it back that it needs to drain. */
-  #drain (): void {
-    if (this.response?.writableNeedDrain !== true) return
-    this.response.outputData.push({ data: '', encoding: 'latin1', callback: null })
-    this.response._flush()
+  /** An answer that does not listen is over. */
+  #timeOut (): void {
+    this.emit('timeout')
+    if (this.response?.emit('timeout', this) !== true) this.destroy()
   }
 
   destroySoon (): void { this.end() }
+  cork (): void {}
+  uncork (): void {}
   pause (): this { return this }
   resume (): this { return this }
   ref (): this { return this }
@@ -156,3 +249,7 @@ class Nowhere extends Writable {
   setKeepAlive (): this { return this }
   address (): object { return {} }
 }
+
+// Passed with what they are about, which is less than a function for each time.
+const settle = (nowhere: Nowhere) => { nowhere.settle() }
+const drain = (nowhere: Nowhere) => { nowhere.drain() }

@@ -65,7 +65,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const consumers = new Map<string, Consumer>()
   app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, codec), ...runnerOf(app, queues, consumers) })
   bindToReply(app, {
-    isAborted: request => request.task?.signal.aborted === true,
+    isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
     prepareFor,
     closed
   })

@@ -6,6 +6,7 @@ import type { Test } from 'tap'
 import { KEPT_BYTES, KEPT_HEADERS } from '../../lib/answer.js'
 import { dispatch } from '../../lib/dispatch.js'
 import { exchangers } from '../../lib/exchange.js'
+import { Halt } from '../../lib/halt.js'
 import { LocalStore } from '../../lib/local-store.js'
 import type { Task, TaskMethod } from '../../lib/task.js'
 import type { Outcome } from '../../lib/verdict.js'
@@ -105,6 +106,8 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
   const { method = 'GET', url = '/it', payload } = each
   const described = { id: 'id', method, url, headers: headersOf(each), payload: payload === undefined ? undefined : Buffer.from(payload) } as unknown as Task
   let closed!: Promise<unknown>
+  const halt = new Halt()
+  signal.addEventListener('abort', () => { halt.call(signal.reason) })
   const outcome = await dispatch(app, (...[task, headers, route]) => {
     exchangers[way](task, headers, exchange => {
       closed = new Promise(resolve => { exchange.response.once('close', resolve) })
@@ -112,6 +115,7 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
     })
   }, described, {
     task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal, progress: async () => {} },
+    halt,
     depth: 1,
     store: new LocalStore(),
     chain: [],
@@ -139,7 +143,7 @@ async function send (app: FastifyInstance, each: Case, signal: AbortSignal): Pro
       const chunks: Buffer[] = []
       answer.on('error', fail).on('data', (chunk: Buffer) => { chunks.push(chunk) }).on('end', () => {
         const body = Buffer.concat(chunks)
-        const kept = KEPT_HEADERS.filter(name => name in answer.headers).map(name => [name, String(answer.headers[name])])
+        const kept = [...KEPT_HEADERS].filter(name => name in answer.headers).map(name => [name, String(answer.headers[name])])
         resolve({
           kind: 'answered',
           status: answer.statusCode!,
