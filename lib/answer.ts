@@ -9,8 +9,7 @@ export interface Answer {
   readonly whole: boolean
 }
 
-export const KEPT_HEADERS: ReadonlySet<string> = new Set(
-  ['content-type', 'content-encoding', 'content-language', 'content-disposition', 'location', 'etag', 'last-modified', 'retry-after'])
+export const KEPT_HEADERS = ['content-type', 'content-encoding', 'content-language', 'content-disposition', 'location', 'etag', 'last-modified', 'retry-after']
 
 /** How much of a body is kept. */
 export const KEPT_BYTES = 64 * 1024
@@ -44,10 +43,10 @@ export const headOf = (response: ServerResponse): string => (response as ServerR
 
 function keptOf (head: string): Record<string, string> {
   const headers: Record<string, string> = {}
-  for (const line of head.split('\r\n')) {
-    const end = line.indexOf(': ')
-    const name = line.slice(0, end).toLowerCase()
-    if (end > 0 && KEPT_HEADERS.has(name)) headers[name] = line.slice(end + 2)
+  const lines = head.toLowerCase()
+  for (const name of KEPT_HEADERS) {
+    const start = lines.indexOf(`\r\n${name}: `)
+    if (start !== -1) headers[name] = head.slice(start + name.length + 4, head.indexOf('\r\n', start + 2))
   }
   return headers
 }

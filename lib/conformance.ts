@@ -953,7 +953,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
   },
 
   async 'keeps the newest RECORD_LIMIT records of a task, as they are, and a gap for a death' (store, queue) {
-    const texts = ['', ' a\r\n\tb ', '"\'`\\%s$1?{}', '007', 'null', '[]', 'ßéあ🚨\u{10FFFF}\u2028', 'é'.repeat(1000)]
+    const texts = [' a\r\n\tb ', '"\'`\\%s$1?{}', '007', 'null', '[]', 'ßéあ🚨\u{10FFFF}\u2028', 'é'.repeat(1000)]
     await add(store, [task(queue, 'a')])
     for (const record of texts) await settle(store, queue, await claimOne(store, queue), release, [], { record })
     await settle(store, queue, await claimOne(store, queue), release)

@@ -51,20 +51,20 @@ function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
     return undefined
   }
   if (body instanceof Uint8Array && headers['content-encoding'] !== undefined) throw refuse('an encoded body')
-  if (body instanceof Uint8Array) return { bytes: Buffer.from(body), ...contentType !== '' && { contentType } }
+  if (body instanceof Uint8Array) return { content: Buffer.from(body), ...contentType !== '' && { contentType } }
   const type = contentType.split(';', 1)[0]!.trim().toLowerCase()
   if (typeof body === 'string' && type !== 'application/json') {
-    return { bytes: Buffer.from(body), contentType: `${type === '' ? 'text/plain' : type}; charset=utf-8` }
+    return { content: body, contentType: `${type === '' ? 'text/plain' : type}; charset=utf-8` }
   }
   if (typeof body === 'string' && Buffer.byteLength(body) === Number(headers['content-length'])) {
     // A parser has left it as it came: JSON of a text is longer than the text.
-    return { bytes: Buffer.from(body), contentType }
+    return { content: body, contentType }
   }
   if (type === 'application/json' || type.endsWith('+json')) {
-    return typeof body === 'object' ? { ...jsonOf(body), contentType: type } : { bytes: Buffer.from(JSON.stringify(body)), contentType: type }
+    return typeof body === 'object' ? { ...jsonOf(body), contentType: type } : { content: JSON.stringify(body), contentType: type }
   }
   const form = type === 'application/x-www-form-urlencoded' ? formOf(body) : undefined
-  if (form !== undefined) return { bytes: Buffer.from(String(form)), contentType: type }
+  if (form !== undefined) return { content: String(form), contentType: type }
   throw refuse(type === '' ? kindOf(body) : `a body of type ${type}`)
 }
 

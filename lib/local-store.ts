@@ -175,7 +175,6 @@ class LocalQueue {
   readonly #awaited = new Schedule()
   /** Leases of cancelled tasks, until they would have run out. */
   readonly #cancelled = new Schedule()
-  readonly #places = [this.#waiting, this.#suspects, this.#delayed, this.#running, this.#dead, this.#ended, this.#expiring]
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
   /** The time on which leases run out; it stands still while nobody is in contact, a blocked event loop included. */
@@ -218,7 +217,7 @@ class LocalQueue {
       if (!this.#holds(lease)) return false
       const entry = this.#tasks.get(lease.id)!
       this.#running.delete(lease.id)
-      if (record !== undefined) entry.records = [...entry.records, record].slice(-RECORD_LIMIT)
+      if (record !== undefined) entry.records = [...entry.records.slice(1 - RECORD_LIMIT), record]
       if (verdict.kind === 'release' && verdict.unseen === true) entry.attempt--
       else entry.expires = Infinity
       if (entry.next !== undefined) this.#follow(entry, entry.next)
@@ -498,9 +497,15 @@ class LocalQueue {
 
   #end (entry: Entry, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
     const { id } = entry
-    for (const place of this.#places) place.delete(id)
-    Object.assign(entry, { state, endedAt: Date.now(), progress: undefined, next: undefined })
-    if (state === 'done') Object.assign(entry, { message: '', reason: undefined })
+    this.#takeOut(entry)
+    entry.state = state
+    entry.endedAt = Date.now()
+    entry.progress = undefined
+    entry.next = undefined
+    if (state === 'done') {
+      entry.message = ''
+      entry.reason = undefined
+    }
     const place = state === 'dead' ? this.#dead : this.#ended
     place.set(id, performance.now())
     this.#tellEnd(id)
@@ -512,8 +517,25 @@ class LocalQueue {
   }
 
   #forget (id: string): void {
-    if (!this.#tasks.delete(id)) return
-    for (const place of this.#places) place.delete(id)
+    const entry = this.#tasks.get(id)
+    if (entry === undefined) return
+    this.#tasks.delete(id)
+    this.#takeOut(entry)
+  }
+
+  #takeOut (entry: Entry): void {
+    this.#placeOf(entry).delete(entry.id)
+    if (entry.expires < Infinity) this.#expiring.delete(entry.id)
+  }
+
+  #placeOf ({ state, suspect }: Entry): Line | Schedule {
+    switch (state) {
+      case 'waiting': return suspect ? this.#suspects : this.#waiting
+      case 'delayed': return this.#delayed
+      case 'running': return this.#running
+      case 'dead': return this.#dead
+      default: return this.#ended
+    }
   }
 
   /** Of each id once. */
@@ -535,6 +557,7 @@ class LocalQueue {
 type When = Pick<NewTask, 'delayMs' | 'runAt'>
 
 function dueOf ({ delayMs, runAt }: When): Pick<Entry, 'due' | 'dueAt'> {
+  if (delayMs === undefined && runAt === undefined) return { due: 0, dueAt: 0 }
   const now = Date.now()
   const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - now)
   return { due: performance.now() + dueInMs, dueAt: now + dueInMs }
@@ -546,7 +569,7 @@ function newEntry ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTas
     message,
     state: 'waiting',
     ...dueOf({ delayMs, runAt }),
-    expires: performance.now() + expiresMs,
+    expires: expiresMs === Infinity ? Infinity : performance.now() + expiresMs,
     fence: 0,
     attempt: 0,
     retries: 0,
@@ -645,7 +668,8 @@ class Schedule {
     const at = this.#at.get(id)
     if (at === undefined) return
     if (this.#entries[this.#taken]![0] === id) {
-      this.take(1)
+      this.#at.delete(id)
+      this.#drop(1)
       return
     }
     let index = this.#end(at) - 1
@@ -660,12 +684,15 @@ class Schedule {
     if (limit <= 0) return []
     const ids = this.#entries.slice(this.#taken, this.#taken + limit).map(([id]) => id)
     for (const id of ids) this.#at.delete(id)
-    this.#taken += ids.length
-    if (this.#taken * 2 > this.#entries.length) {
-      this.#entries = this.#entries.slice(this.#taken)
-      this.#taken = 0
-    }
+    this.#drop(ids.length)
     return ids
+  }
+
+  #drop (count: number): void {
+    this.#taken += count
+    if (this.#taken * 2 <= this.#entries.length || (this.#taken < 64 && this.#taken < this.#entries.length)) return
+    this.#entries = this.#entries.slice(this.#taken)
+    this.#taken = 0
   }
 
   countUpTo (at: number): number { return this.#end(at) - this.#taken }

@@ -19,27 +19,27 @@ export interface Codec {
 }
 
 /**
- * Without secrets a message is JSON that an operator can read. With secrets it is that
- * JSON under AES-256-GCM, or if it need not be encrypted with an HMAC of SHA-256, either of
+ * Without secrets a message is text that an operator can read. With secrets it is that
+ * text under AES-256-GCM, or if it need not be encrypted with an HMAC of SHA-256, either of
  * which binds it to the prefix, the queue and the id under which it is kept: a message that
  * was made up, changed or moved elsewhere is unreadable.
  */
 export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes }: CodecSettings): Codec {
   const keys = secrets.map(makeKey)
   const context = (...names: string[]) => Buffer.from(JSON.stringify([prefix, ...names]))
-  const close = (json: string, ...names: string[]) =>
-    keys.length === 0 ? json : (encrypt ? seal : sign)(keys[0]!, Buffer.from(json), context(...names))
-  const read = (text: string, ...names: string[]) => keys.length === 0 ? text : open(keys, text, context(...names))
+  const close = (clear: string, ...names: string[]) =>
+    keys.length === 0 ? clear : (encrypt ? seal : sign)(keys[0]!, Buffer.from(clear), context(...names))
+  const unwrap = (text: string, ...names: string[]) => keys.length === 0 ? text : open(keys, text, context(...names))
   return {
     encode (queue, task) {
-      const json = toJson(task)
-      const bytes = Buffer.byteLength(json)
+      const message = write(task)
+      const bytes = Buffer.byteLength(message)
       if (bytes > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, bytes)
-      return close(json, queue, task.id)
+      return close(message, queue, task.id)
     },
     decode (queue, id, message) {
       try {
-        return fromJson(id, read(message, queue, id))
+        return read(id, unwrap(message, queue, id))
       } catch (error) {
         throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
       }
@@ -47,7 +47,7 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
     encodeRecord: (queue, id, record) => close(JSON.stringify(record), queue, id, 'record'),
     decodeRecord (queue, id, text) {
       try {
-        const record: unknown = JSON.parse(read(text, queue, id, 'record'))
+        const record: unknown = JSON.parse(unwrap(text, queue, id, 'record'))
         return isPlain(record) ? record as object : undefined
       } catch {
         return undefined
@@ -58,23 +58,41 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
 
 const VERSION = 1
 
-function toJson ({ id, payload, depth, ...rest }: Task): string {
-  return JSON.stringify({
-    v: VERSION,
-    ...rest,
-    ...depth > 1 && { depth },
-    ...payload !== undefined && legible(payload)
+/**
+ * A message is a line of JSON, and behind it the payload. What most tasks have in common is left
+ * out: the first version, a payload of JSON that is sent by POST or none that is got by GET.
+ */
+function write ({ payload, method, url, headers, userId, depth, maxRetries, timeoutMs, dedupeMs }: Task): string {
+  const usual = usualWith(payload)
+  const text = payload === undefined || typeof payload === 'string' ? payload : isUtf8(payload) ? payload.toString() : undefined
+  const head = JSON.stringify({
+    method: method === usual.method ? undefined : method,
+    url,
+    headers: isSame(headers, usual.headers) ? undefined : headers,
+    userId,
+    depth: depth === 1 ? undefined : depth,
+    maxRetries,
+    timeoutMs,
+    dedupeMs,
+    base64: payload !== undefined && text === undefined ? true : undefined
   })
+  return payload === undefined ? head : `${head}\n${text ?? payload.toString('base64')}`
 }
 
-function fromJson (id: string, json: string): Task {
-  const { v, method, url, headers, text, base64, userId, depth = 1, maxRetries, timeoutMs, dedupeMs } = parse(json) ?? {}
+function read (id: string, message: string): Task {
+  const end = message.indexOf('\n')
+  const text = end === -1 ? undefined : message.slice(end + 1)
+  const usual = usualWith(text)
+  const {
+    v = VERSION, method = usual.method, url, headers = usual.headers, base64, userId, depth = 1, maxRetries, timeoutMs, dedupeMs
+  } = parse(end === -1 ? message : message.slice(0, end)) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
-  for (const value of [text, base64, userId]) if (value !== undefined && typeof value !== 'string') throw new Error('its payload or user is no text')
+  if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is no text')
+  if (base64 !== undefined && base64 !== true) throw new Error('its payload is neither text nor base64')
   if (!isPlain(headers)) throw new Error('its headers are no object')
   try {
     checkMethod(method)
-    for (const [name, value] of Object.entries(headers)) checkHeader(name.toLowerCase(), value)
+    if (headers !== usual.headers) for (const [name, value] of Object.entries(headers)) checkHeader(name.toLowerCase(), value)
     checkWhole('depth', depth, 1)
     checkWhole('maxRetries', maxRetries, 0)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
@@ -84,7 +102,7 @@ function fromJson (id: string, json: string): Task {
       method,
       url: canonicalUrl(url),
       headers,
-      payload: bytesOf({ text, base64 }),
+      payload: base64 === true ? Buffer.from(text ?? '', 'base64') : text,
       userId: checkUserId(userId),
       depth,
       maxRetries,
@@ -97,14 +115,14 @@ function fromJson (id: string, json: string): Task {
   }
 }
 
-/** Bytes in JSON. Most are text, and text is shorter and legible. */
-export interface Legible { readonly text?: string, readonly base64?: string }
+type Usual = Pick<Task, 'method' | 'headers'>
+const WITH_PAYLOAD: Usual = { method: 'POST', headers: { 'content-type': 'application/json' } }
+const WITHOUT: Usual = { method: 'GET', headers: {} }
+const usualWith = (payload: unknown): Usual => payload === undefined ? WITHOUT : WITH_PAYLOAD
 
-export const legible = (bytes: Buffer): Legible => isUtf8(bytes) ? { text: bytes.toString() } : { base64: bytes.toString('base64') }
-
-export function bytesOf ({ text, base64 }: Legible): Buffer | undefined {
-  if (text !== undefined) return Buffer.from(text)
-  return base64 === undefined ? undefined : Buffer.from(base64, 'base64')
+function isSame (headers: Task['headers'], others: Task['headers']): boolean {
+  const names = Object.keys(headers)
+  return names.length === Object.keys(others).length && names.every(name => headers[name] === others[name])
 }
 
 /** The parser's own message would quote the text, and with it a cookie, in a log. */
@@ -157,6 +175,8 @@ function open (keys: readonly Key[], message: string, context: Buffer): string {
 
 function unseal (key: Key, text: string, context: Buffer): string {
   const sealed = Buffer.from(text, 'base64url')
+  // The decoder passes over what it does not know.
+  if (sealed.toString('base64url') !== text) throw new Error('its seal is broken')
   try {
     const decipher = createDecipheriv('aes-256-gcm', key.sealing, sealed.subarray(0, 12), { authTagLength: 16 })
       .setAAD(context).setAuthTag(sealed.subarray(-16))

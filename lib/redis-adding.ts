@@ -1,4 +1,4 @@
-import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+import { KEYS, moving, preludeOf, queueing, type Script } from './redis-keys.js'
 
 /** `add` reads tasks from a list: for each its id, message, when it is due (0: at once) and expires (0: never), and what becomes of duplicates. */
 export const adding = /* lua */ `
@@ -78,8 +78,40 @@ local function read_tasks (first, count)
 end
 `
 
+/** What is kept of a commit between its phases. */
+const preparing = /* lua */ `
+-- Whether one of these is known, or here twice.
+local function is_any_known (k, ids)
+  local seen = {}
+  for i = 1, #ids, 1000 do
+    for j, message in ipairs(redis.call('HMGET', k.message, unpack(ids, i, math.min(i + 999, #ids)))) do
+      local id = ids[i + j - 1]
+      if message or seen[id] then return true end
+      seen[id] = true
+    end
+  end
+end
+
+local function keep_prepared (k, commit, list, kept_out)
+  redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack({ list, kept_out }))
+end
+
+-- Returns the tasks of a commit, and the ids that it has kept out.
+local function prepared_in (text)
+  local at = text and string.find(text, ' ', 1, true)
+  if not at or at == #text then return end
+  local _, prepared = cmsgpack.unpack_one(text, at)
+  return unpack(prepared)
+end
+
+-- Leaves in the place of a commit what keeps out a call that comes late to prepare it once more.
+local function keep_place (k, commit, text)
+  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ '))
+end
+`
+
 /** The ids in a list of tasks that others may want as well. */
-export const reserving = /* lua */ `
+export const reserving = /* lua */ `${preparing}
 local function release (k, list)
   local ids = {}
   for i = 1, #list, 5 do
@@ -87,18 +119,12 @@ local function release (k, list)
   end
   call_with('HDEL', k.reserved, ids)
 end
-
--- Returns the tasks of a commit, and the ids that it has kept out.
-local function prepared_in (text)
-  local packed = string.match(text or '', '^%d+ (.+)$')
-  if packed then return unpack(cmsgpack.unpack(packed)) end
-end
 `
 
 const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'progress', 'expiring'] as const
 
 /**
- * ARGV: for each commit its id, the number of its tasks, and those. Returns for each commit 0 and the
+ * ARGV: for each piece of a commit its id, the number of its tasks, and those. Returns for each 0 and the
  * ids that are kept out; 1 and one that is known, for which it is refused; 2 and one that another
  * commit is about to add. What a commit or a rollback leaves in its place keeps out a prepare that
  * arrives after it.
@@ -115,16 +141,20 @@ local function is_known (k, id)
   return is_recent(k, id)
 end
 
+-- A large commit is prepared in pieces, of which all but the first have a number behind their id.
+local function whole (commit)
+  return string.match(commit, '^[^:]*')
+end
+
 -- Returns the tasks of a list that are to be added, and which ids are kept out; or why none is.
 local function decide (k, commit, list)
   local tasks, kept, places = {}, {}, {}
   for i = 1, #list, 5 do
     local id, mode = list[i], list[i + 4]
-    if mode ~= '' then
-      local owner = redis.call('HGET', k.reserved, id)
-      if owner and owner ~= commit then return nil, { 2, id } end
-    end
-    local is_repeated = places[id] or mode ~= '' and mode ~= 'replace' and is_known(k, id)
+    local owner = mode ~= '' and redis.call('HGET', k.reserved, id)
+    if owner and owner ~= whole(commit) then return nil, { 2, id } end
+    -- By another piece of this commit.
+    local is_repeated = places[id] or owner or mode ~= '' and mode ~= 'replace' and is_known(k, id)
     if is_repeated and mode == 'reject' then return nil, { 1, id } end
     if is_repeated and mode == 'keep' then
       append(kept, id)
@@ -161,9 +191,9 @@ local function prepare (commit, lists)
     end
   end
   for k, tasks in pairs(decided) do
-    redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack(tasks))
+    keep_prepared(k, commit, unpack(tasks))
     for i = 1, #tasks[1], 5 do
-      if tasks[1][i + 4] ~= '' then redis.call('HSET', k.reserved, tasks[1][i], commit) end
+      if tasks[1][i + 4] ~= '' then redis.call('HSET', k.reserved, tasks[1][i], whole(commit)) end
     end
   end
   return kept_out
@@ -181,7 +211,7 @@ return replies
 }
 
 /**
- * ARGV: for each commit its id, and 1 if it was sent to be prepared more than once, so that the
+ * ARGV: for each piece of a commit its id, and 1 if it was sent to be prepared more than once, so that the
  * last of them may be yet to come. KEYS: those of the queues that they add to.
  */
 const commit: Script = {
@@ -202,8 +232,89 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
         return type(failure) == 'table' and failure or redis.error_reply(failure)
       end
       release(k, tasks)
-      if repeated == '1' then redis.call('HSET', k.prepared, id, string.match(text, '^%d+ ')) end
+      if repeated == '1' then keep_place(k, id, text) end
     end
+  end
+end
+`
+}
+
+const NEW_KEYS = ['prepared', 'message', 'waiting', 'delayed', 'expiring'] as const
+
+/**
+ * Like `prepare`, for commits whose tasks all have ids of their own making, which nobody else wants.
+ * Returns 3 and does nothing for one of which an id is known all the same.
+ */
+const prepareNew: Script = {
+  keys: ['prepared', 'message'],
+  body: /* lua */ `${preludeOf(['prepared', 'message'])}${reading}${preparing}
+read_time()
+
+local function prepare (commit, lists)
+  for queue, list in pairs(lists) do
+    local ids = {}
+    for i = 1, #list, 5 do ids[#ids + 1] = list[i] end
+    if is_any_known(keys_of(queue), ids) then return { 3 } end
+  end
+  for queue, list in pairs(lists) do keep_prepared(keys_of(queue), commit, list, {}) end
+  return { 0 }
+end
+
+local replies = {}
+local arg = 1
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 1])
+  replies[#replies + 1] = prepare(ARGV[arg], read_tasks(arg + 2, count))
+  arg = arg + 2 + count * 4
+end
+return replies
+`
+}
+
+/** Like `commit`, for what `prepareNew` has prepared. Does nothing and returns 1 if one of the ids is known all the same. */
+const commitNew: Script = {
+  keys: NEW_KEYS,
+  body: /* lua */ `${preludeOf(NEW_KEYS)}${queueing}${preparing}
+local commits = {}
+for arg = 1, #ARGV, 2 do commits[#commits + 1] = ARGV[arg] end
+
+local batches = {}
+for queue = 0, #KEYS / ${NEW_KEYS.length} - 1 do
+  local k = keys_of(queue)
+  local batch = { k = k, texts = redis.call('HMGET', k.prepared, unpack(commits)), found = {}, ids = {}, messages = {}, entries = {}, expiring = {} }
+  for i, commit in ipairs(commits) do
+    local list = prepared_in(batch.texts[i])
+    if list then batch.found[#batch.found + 1] = commit end
+    for j = 1, list and #list or 0, 5 do
+      local id, message, due, expires = unpack(list, j, j + 3)
+      batch.ids[#batch.ids + 1] = id
+      append(batch.messages, id, message)
+      append(batch.entries, id, due)
+      if expires > 0 then append(batch.expiring, number(expires), id) end
+    end
+  end
+  if is_any_known(k, batch.ids) then return 1 end
+  batches[#batches + 1] = batch
+end
+
+for _, batch in ipairs(batches) do
+  local k = batch.k
+  -- First, since a full memory allows it, and then the rest.
+  call_with('HDEL', k.prepared, batch.found)
+  local ok, failure = pcall(function ()
+    call_with('HSET', k.message, batch.messages)
+    call_with('ZADD', k.expiring, batch.expiring)
+    enqueue(k, batch.entries)
+  end)
+  if not ok then
+    call_with('HDEL', k.message, batch.ids)
+    for i, commit in ipairs(commits) do
+      if batch.texts[i] then redis.call('HSET', k.prepared, commit, batch.texts[i]) end
+    end
+    return type(failure) == 'table' and failure or redis.error_reply(failure)
+  end
+  for i, commit in ipairs(commits) do
+    if ARGV[i * 2] == '1' and batch.texts[i] then keep_place(k, commit, batch.texts[i]) end
   end
 end
 `
@@ -226,4 +337,4 @@ end
 `
 }
 
-export const addingScripts = { prepare, commit, rollback }
+export const addingScripts = { prepareNew, commitNew, prepare, commit, rollback }

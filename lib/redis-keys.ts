@@ -7,11 +7,11 @@ import { RECORD_LIMIT } from './store.js'
  *     waiting   list of ids, the next one first
  *     suspects  list of ids that were running when their consumer died, the next one first
  *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
- *     running   sorted set of ids by the end of their lease, in milliseconds of the lease clock
+ *     running   sorted set of ids by the end of their lease, in microseconds of the lease clock
  *     dead      sorted set of ids by time of death, in microseconds
  *     message   hash of messages by id
  *     progress  hash by id of "fence attempt retries deaths suspect more reason", from the first claim
- *               on; if there is more, it is under the id and " note": what the task says of itself,
+ *               on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
  *               " log": a record of each attempt, " next": when a task is due that has replaced this one
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
  *     prepared  hash by commit of "time tasks": its tasks between the two phases, or none where what
@@ -61,7 +61,8 @@ local function keys_of (queue)
 end
 
 local function append (list, ...)
-  for i = 1, select('#', ...) do list[#list + 1] = select(i, ...) end
+  local length = #list
+  for i = 1, select('#', ...) do list[length + i] = (select(i, ...)) end
 end
 
 -- Calls a command with as many values at once as Lua's stack has room for; returns its last reply.
@@ -73,13 +74,14 @@ local function call_with (command, key, values)
   return reply
 end
 
+-- Writes a whole number, which Lua would round in a text, and is slow to write elsewhere.
 local function number (value)
-  return string.format('%.0f', value)
+  return string.format('%d', value)
 end
 `
 
-/** What the scripts share that move tasks. */
-export const moving = /* lua */ `
+/** How tasks get into line. */
+export const queueing = /* lua */ `
 -- The channel of a queue is what its keys begin with. Without permission to publish
 -- news are lost, and nothing else is.
 local function tell (k, news)
@@ -90,9 +92,27 @@ local function wake (k)
   tell(k, 'work')
 end
 
+-- Puts tasks that are due into line, and others among the delayed. Entries: id, due.
+local function enqueue (k, entries)
+  local waiting, delayed = {}, {}
+  for i = 1, #entries, 2 do
+    local id, due = entries[i], entries[i + 1]
+    if due ~= 0 and not now_us then read_time() end
+    if due == 0 or due <= now_us then append(waiting, id) else append(delayed, number(due), id) end
+  end
+  call_with('ZADD', k.delayed, delayed)
+  local length = call_with('RPUSH', k.waiting, waiting)
+  -- Where others wait already whoever has room knows of them.
+  if #delayed > 0 or length == #waiting then wake(k) end
+end
+`
+
+/** What the scripts share that move tasks. */
+export const moving = /* lua */ `${queueing}
 -- Tells those who await the end of one of these.
 local function tell_end (k, ids)
-  local awaited = #ids > 0 and redis.pcall('ZMSCORE', k.awaited, unpack(ids)) or {}
+  local is_any = #ids > 0 and redis.call('ZCARD', k.awaited) > 0
+  local awaited = is_any and redis.pcall('ZMSCORE', k.awaited, unpack(ids)) or {}
   for i, id in ipairs(ids) do
     if awaited[i] then
       redis.call('ZREM', k.awaited, id)
@@ -105,17 +125,23 @@ end
 local function look_up (k, ids)
   local known = #ids > 0 and redis.call('HMGET', k.progress, unpack(ids)) or {}
   for i, text in ipairs(known) do
-    local fence, attempt, retries, deaths, suspect, more, reason = string.match(text or '', '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
-    known[i] = {
-      fence = tonumber(fence or 0), attempt = tonumber(attempt or 0), retries = tonumber(retries or 0), deaths = tonumber(deaths or 0),
-      suspect = tonumber(suspect or 0), more = tonumber(more or 0), reason = reason or ''
-    }
+    local fence = tonumber(text or 0)
+    if fence then
+      known[i] = { fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0, reason = '' }
+    else
+      local fence, attempt, retries, deaths, suspect, more, reason = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
+      known[i] = {
+        fence = tonumber(fence or 0), attempt = tonumber(attempt or 0), retries = tonumber(retries or 0), deaths = tonumber(deaths or 0),
+        suspect = tonumber(suspect or 0), more = tonumber(more or 0), reason = reason or ''
+      }
+    end
   end
   return known
 end
 
 local function progress (p, reason)
-  return string.format('%.0f %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more, reason or '')
+  if p.attempt == 1 and p.retries + p.deaths + p.suspect + p.more == 0 and (reason or '') == '' then return number(p.fence) end
+  return string.format('%d %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more, reason or '')
 end
 
 -- Keeps something more of a task, whose progress is written afterwards.
@@ -176,10 +202,11 @@ end
 -- Takes the first of those that wait. An id that is in line several times is meant the last time.
 local function pop (k, limit)
   local ids, skipped = {}, 0
+  local has_stale = redis.call('HLEN', k.stale) > 0
   while #ids < limit and skipped < 1000 do
     local some = redis.call('LPOP', k.waiting, math.min(limit - #ids, 1000)) or {}
     if #some == 0 then break end
-    local stale = redis.call('HMGET', k.stale, unpack(some))
+    local stale = has_stale and redis.call('HMGET', k.stale, unpack(some)) or {}
     local left = {}
     for i, id in ipairs(some) do
       left[id] = left[id] or tonumber(stale[i] or 0)
@@ -194,20 +221,6 @@ local function pop (k, limit)
     end
   end
   return ids
-end
-
--- Puts tasks that are due into line, and others among the delayed. Entries: id, due.
-local function enqueue (k, entries)
-  local waiting, delayed = {}, {}
-  for i = 1, #entries, 2 do
-    local id, due = entries[i], entries[i + 1]
-    if due ~= 0 and not now_us then read_time() end
-    if due == 0 or due <= now_us then append(waiting, id) else append(delayed, number(due), id) end
-  end
-  call_with('ZADD', k.delayed, delayed)
-  local length = call_with('RPUSH', k.waiting, waiting)
-  -- Where others wait already whoever has room knows of them.
-  if #delayed > 0 or length == #waiting then wake(k) end
 end
 
 -- Keeps what has ended, the newest of it, until it is too old. Entries: id, record.

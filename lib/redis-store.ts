@@ -7,29 +7,36 @@ import { heartbeatMs } from './heartbeat.js'
 import { scripts } from './redis-scripts.js'
 import {
   DEAD_LIMIT, type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
-  type State, type Store, type Turn, type TurnResult
+  type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
 /** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
 export type RedisLocation = string | RedisOptions | Redis | Cluster
 
+/** Tasks of one commit that are prepared in one call. */
+interface Piece {
+  readonly id: string
+  readonly queues: readonly string[]
+  readonly tasks: readonly NewTask[]
+  /** How often Redis may have got it: one that it has got twice it may get once more. */
+  sends: number
+}
+
 /** What has to become of a prepared commit, until Redis has heard it. */
 interface Conclusion {
-  readonly script: 'commit' | 'rollback'
+  readonly script: 'commitNew' | 'commit' | 'rollback'
   readonly queues: readonly string[]
-  readonly id: string
-  /** Whether it may have been prepared twice, and once more after this. */
-  readonly repeated: boolean
+  readonly pieces: readonly Piece[]
 }
 
 /** Calls of one script that are made together at the end of the tick in which they have come up. */
-interface Batch<T, R> { readonly items: T[], readonly results: Promise<readonly R[]> }
+interface Batch<T, R> { readonly items: T[], weight: number, readonly results: Promise<readonly R[]> }
 
-/** What becomes of a commit that is prepared: the ids that are kept out; an id for which it is refused; one for which it has to wait. */
-type Preparedness = [0, ...keptOut: string[]] | [1 | 2, id: string]
-
-/** A commit on its way to be prepared, and whom to tell each time that Redis may have got it. */
-interface Preparation { readonly args: ReadonlyArray<string | number>, readonly sent: () => void }
+/**
+ * What becomes of a piece of a commit that is prepared: the ids that are kept out; an id for which it
+ * is refused; one for which it has to wait; or that its ids are not new.
+ */
+type Preparedness = [0, ...keptOut: string[]] | [1 | 2, id: string] | [3]
 
 /** The arguments of a turn to which there is no answer yet. */
 interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<string | number> }
@@ -54,7 +61,7 @@ export class RedisStore implements Store {
   readonly #id = randomUUID()
   readonly #watchers = new Map<string, Array<(news: News) => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
-  readonly #preparing = new Map<string, Batch<Preparation, Preparedness>>()
+  readonly #preparing = new Map<string, Batch<Piece, Preparedness>>()
   readonly #concluding = new Map<string, Batch<Conclusion, void>>()
   readonly #conclusions = new Set<Conclusion>()
   /** Those that Redis has refused, by their queues: one of them tries for all. */
@@ -117,26 +124,31 @@ export class RedisStore implements Store {
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     const parts = this.#together(tasks.map(({ queue }) => queue).sort())
     if (this.#isInArrears(parts.flat())) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
-    const id = randomUUID()
-    let sends = 0
+    const pieces = piecesOf(tasks, parts)
+    // Whose id nobody has chosen has no duplicates to look for.
+    let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
     const conclude = (script: Conclusion['script']) => {
-      for (const queues of parts) this.#conclude({ script, queues, id, repeated: sends > parts.length })
+      for (const queues of parts) {
+        const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
+        if (sent.length > 0) this.#conclude({ script, queues, pieces: sent })
+      }
     }
     const keptOut: string[] = []
     try {
-      for (const queues of parts) {
-        const batch = tasks.filter(({ queue }) => queues.includes(queue))
-        keptOut.push(...await this.#prepare(queues, { args: [id, batch.length, ...argsOf(batch, queues)], sent: () => { sends++ } }))
+      for (const piece of pieces) {
+        const kept = isNew ? await this.#prepare('prepareNew', piece) : undefined
+        isNew &&= kept !== undefined
+        keptOut.push(...kept ?? await this.#prepare('prepare', piece) ?? [])
       }
       await this.#replicate()
     } catch (error) {
-      if (sends > 0) conclude('rollback')
+      conclude('rollback')
       throw error
     }
     return {
       keptOut,
       commit: async () => {
-        conclude('commit')
+        conclude(isNew ? 'commitNew' : 'commit')
         // It is under way then, and whatever is asked next is asked behind it.
         await endOfTick()
       },
@@ -144,28 +156,35 @@ export class RedisStore implements Store {
     }
   }
 
-  /** Returns the ids that are kept out. An id that another commit is about to add is waited for. */
-  async #prepare (queues: readonly string[], preparation: Preparation): Promise<readonly string[]> {
+  /** Returns the ids that are kept out; undefined if there are ids that are not new. An id that another commit is about to add is waited for. */
+  async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly string[] | undefined> {
+    const { queues, tasks } = piece
     const deadline = performance.now() + this.#timeoutMs
     for (;;) {
-      const [kind, ...ids] = await this.#atOnce(this.#preparing, queues.join(), preparation, async preparations => {
-        const args = preparations.flatMap(({ args }) => args)
-        return await this.#insist('prepare', this.#keysOf('prepare', queues), args, () => { for (const { sent } of preparations) sent() }) as Preparedness[]
+      const answer = await this.#atOnce(this.#preparing, `${script} ${queues}`, piece, weightOf(tasks), async pieces => {
+        const args = pieces.flatMap(({ id, queues, tasks }) => [id, tasks.length, ...argsOf(tasks, queues)])
+        return await this.#insist(script, this.#keysOf(script, queues), args, () => { for (const piece of pieces) piece.sends++ }) as Preparedness[]
       })
-      if (kind === 0) return ids
-      if (kind === 1) throw new FST_TASKQUEUE_DUPLICATE(ids[0]!)
-      if (performance.now() > deadline) throw this.#unreachable(new Error(`it has not heard what becomes of another task with the id ${ids[0]}`))
+      switch (answer[0]) {
+        case 0: return answer.slice(1) as string[]
+        case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
+        case 3:
+          if (piece.sends === 1) piece.sends = 0
+          return undefined
+      }
+      if (performance.now() > deadline) throw this.#unreachable(new Error(`it has not heard what becomes of another task with the id ${answer[1]}`))
       await sleep(5)
     }
   }
 
-  /** Makes one call for all that comes up under one key until the end of this tick. Returns the result of this item. */
-  async #atOnce<T, R> (batches: Map<string, Batch<T, R>>, key: string, item: T, call: (items: readonly T[]) => Promise<readonly R[]>): Promise<R> {
+  /** Makes one call for all that comes up under one key until the end of this tick, as far as it has room. Returns the result of this item. */
+  async #atOnce<T, R> (batches: Map<string, Batch<T, R>>, key: string, item: T, weight: number, call: (items: readonly T[]) => Promise<readonly R[]>): Promise<R> {
     let batch = batches.get(key)
-    if (batch === undefined || batch.items.length === MAX_AT_ONCE) {
+    if (batch === undefined || batch.weight + weight > MAX_AT_ONCE) {
       const items: T[] = []
       const made: Batch<T, R> = {
         items,
+        weight: 0,
         results: endOfTick().then(() => {
           if (batches.get(key) === made) batches.delete(key)
           return call(items)
@@ -173,6 +192,7 @@ export class RedisStore implements Store {
       }
       batches.set(key, batch = made)
     }
+    batch.weight += weight
     const index = batch.items.push(item) - 1
     return (await batch.results)[index]!
   }
@@ -183,7 +203,7 @@ export class RedisStore implements Store {
     state.unanswered ??= await this.#callOf(queue, turn, ++state.number)
     const { keys, args } = state.unanswered
     try {
-      const [outlook, settled, flat] = await this.#run('turn', keys, args) as [[number, number], number[], Array<string | number>]
+      const [outlook, settled, flat] = await this.#run('turn', keys, args) as [[number, number], number[], string[]]
       state.unanswered = undefined
       return { outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: leasesOf(flat) }
     } catch (error) {
@@ -199,10 +219,9 @@ export class RedisStore implements Store {
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
     if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
-    const args = settlements.flatMap(({ lease: { id, fence }, verdict, record, dedupeMs = 0 }, index) => {
-      const { kind, unseen, delayMs, reason } = { unseen: false, delayMs: 0, reason: '', ...verdict }
+    const args = settlements.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs }, index) => {
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
-      return [id, fence, unseen ? 'unseen' : kind, Math.ceil(delayMs), reason, record === undefined ? '' : `=${record}`, dedupeMs, chain.length, ...argsOf(chain, queues)]
+      return [id, fence, textOf(verdict, dedupeMs), record, chain.length, ...argsOf(chain, queues)]
     })
     return {
       keys: [...this.#keysOf('turn', queues), this.#turnKeyOf(queue)],
@@ -382,12 +401,15 @@ export class RedisStore implements Store {
 
   /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
   async #conclude (conclusion: Conclusion): Promise<void> {
-    const { script, queues } = conclusion
+    const { script, queues, pieces } = conclusion
     this.#conclusions.add(conclusion)
-    await this.#atOnce(this.#concluding, `${script} ${queues}`, conclusion, async conclusions => {
+    const weight = pieces.reduce((sum, { tasks }) => sum + weightOf(tasks), 0)
+    await this.#atOnce(this.#concluding, `${script} ${queues}`, conclusion, weight, async conclusions => {
       try {
-        await this.#run(script, this.#keysOf(script, queues), conclusions.flatMap(({ id, repeated }) => [id, repeated ? 1 : 0]))
-        if (script === 'commit') await this.#replicate()
+        const args = conclusions.flatMap(({ pieces }) => pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0]))
+        const isRefused = await this.#run(script, this.#keysOf(script, queues), args) === 1
+        if (isRefused) await this.#run('commit', this.#keysOf('commit', queues), args)
+        if (script !== 'rollback') await this.#replicate()
         for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
       } catch (error) {
         // Of the connection: its return is when it is sent again.
@@ -472,8 +494,30 @@ const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 /** How many commits to a queue may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
 
-/** How many commits, or ids, one call takes in. */
+/** How many tasks, or ids, one call takes in, so that Redis is not kept from others; one of several KiB counts as several. */
 const MAX_AT_ONCE = 1000
+
+const weightOf = (tasks: readonly NewTask[]): number => tasks.reduce((sum, { message }) => sum + 1 + message.length / 4096, 0)
+
+/** Divides the tasks of a commit into what one call may prepare. They are committed in one, all or none. */
+function piecesOf (tasks: readonly NewTask[], parts: ReadonlyArray<readonly string[]>): Piece[] {
+  const id = randomUUID()
+  const pieces: Array<Piece & { readonly tasks: NewTask[] }> = []
+  for (const queues of parts) {
+    let room = 0
+    for (const task of tasks) {
+      if (!queues.includes(task.queue)) continue
+      const weight = weightOf([task])
+      if (room < weight) {
+        pieces.push({ id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], sends: 0 })
+        room = MAX_AT_ONCE
+      }
+      room -= weight
+      pieces.at(-1)!.tasks.push(task)
+    }
+  }
+  return pieces
+}
 
 /** For how long nobody can know what was to become of a commit. */
 const IN_DOUBT_MS = 60 * 60 * 1000
@@ -489,11 +533,20 @@ function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
   return { wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs, suspects: suspects > 0 }
 }
 
-function leasesOf (flat: ReadonlyArray<string | number>): Lease[] {
+function textOf (verdict: Verdict, dedupeMs = 0): string {
+  switch (verdict.kind) {
+    case 'done': return dedupeMs === 0 ? 'done' : `done ${dedupeMs} `
+    case 'retry': return `retry ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
+    case 'dead': return `dead 0 ${verdict.reason}`
+    case 'release': return `${verdict.unseen === true ? 'unseen' : 'release'} 0 `
+  }
+}
+
+function leasesOf (flat: readonly string[]): Lease[] {
   const leases: Lease[] = []
-  for (let i = 0; i < flat.length; i += 7) {
-    const [id, message, fence, attempt, retries, deaths, suspect] = flat.slice(i, i + 7) as [string, string, number, number, number, number, number]
-    leases.push({ id, message, fence, attempt, retries, deaths, suspect: suspect === 1 })
+  for (let i = 0; i < flat.length; i += 3) {
+    const [fence, attempt = 1, retries = 0, deaths = 0, suspect = 0] = flat[i + 2]!.split(' ', 5).map(Number) as [number, ...number[]]
+    leases.push({ id: flat[i]!, message: flat[i + 1]!, fence, attempt, retries, deaths, suspect: suspect === 1 })
   }
   return leases
 }

@@ -9,7 +9,7 @@ local function read_clock (k)
 end
 
 local function write_clock (k, lease_clock, paused)
-  redis.call('SET', k.clock, string.format('%.0f %.0f %s', now, lease_clock, paused))
+  redis.call('SET', k.clock, string.format('%d %d %s', now, lease_clock, paused))
 end
 
 -- Moves the lease clock of a queue on by the time since the last contact with anybody, one
@@ -36,7 +36,7 @@ end
 
 -- Leases of one call end a little apart, in the order in which they were claimed.
 local function lease_end (lease_clock, lease_ms, i)
-  return string.format('%.3f', lease_clock + lease_ms + i / 1000)
+  return number((lease_clock + lease_ms) * 1000 + i)
 end
 
 -- Returns the milliseconds until there is something to claim, -1 when nothing is known to come,
@@ -46,9 +46,9 @@ local function outlook (k, lease_clock, paused)
   local suspects = redis.call('LLEN', k.suspects)
   if suspects > 0 or redis.call('LLEN', k.waiting) > 0 then return 0, suspects end
   local soonest = -1
-  for _, set in ipairs({ { k.delayed, now_us, 1000 }, { k.running, lease_clock, 1 } }) do
+  for _, set in ipairs({ { k.delayed, now_us }, { k.running, lease_clock * 1000 } }) do
     local score = redis.call('ZRANGE', set[1], 0, 0, 'WITHSCORES')[2]
-    local left = score and math.max(0, math.ceil((score - set[2]) / set[3]))
+    local left = score and math.max(0, math.ceil((score - set[2]) / 1000))
     if left and (soonest == -1 or left < soonest) then soonest = left end
   end
   return soonest, suspects
@@ -73,10 +73,10 @@ end
 /**
  * KEYS: those of the queue, of the queues of chained tasks, and the consumer's own. ARGV: the number
  * of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many dead and how many
- * of what has ended to keep and for how many milliseconds, then for each settlement id, fence, verdict,
- * delayMs, reason, record after an = or '' for none, dedupeMs, the number of its chained tasks and those tasks. Returns wakeInMs
- * and the number of suspects; 0 or 1 for each settlement; and for each lease id, message, fence,
- * attempt, retries, deaths and suspect.
+ * of what has ended to keep and for how many milliseconds, then for each settlement id, fence, "verdict
+ * ms reason" with the milliseconds that it delays or dedupes, its record or '', the number of its chained
+ * tasks and those tasks. Returns wakeInMs and the number of suspects; 0 or 1 for each settlement; and
+ * for each lease id, message and progress.
  */
 const turn: Script = {
   keys: KEYS,
@@ -93,7 +93,7 @@ local function lend_again (ids, fences, lease_clock)
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
       append(lent, lease_end(lease_clock, lease_ms, i), ids[i])
-      append(leases, ids[i], messages[i] or '', p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+      append(leases, ids[i], messages[i] or '', progress(p))
     end
   end
   call_with('ZADD', k.running, lent)
@@ -111,13 +111,15 @@ end
 local settlements, ids = {}, {}
 local arg = 9
 while arg <= #ARGV do
-  local id, fence, verdict, delay, reason, record, dedupe, chain = unpack(ARGV, arg, arg + 7)
-  append(settlements, {
-    id = id, fence = tonumber(fence), verdict = verdict, delay = delay, reason = reason, record = record ~= '' and string.sub(record, 2), dedupe = tonumber(dedupe),
-    chain = tonumber(chain), chain_at = arg + 8
-  })
-  append(ids, id)
-  arg = arg + 8 + chain * 4
+  local id, fence, how, record, chain = unpack(ARGV, arg, arg + 4)
+  local verdict, ms, reason = how, 0, ''
+  if how ~= 'done' then verdict, ms, reason = string.match(how, '^(%a+) (%d+) (.*)$') end
+  ids[#ids + 1] = id
+  settlements[#ids] = {
+    id = id, fence = tonumber(fence), verdict = verdict, ms = tonumber(ms), reason = reason, record = record ~= '' and record,
+    chain = tonumber(chain), chain_at = arg + 5
+  }
+  arg = arg + 5 + chain * 4
 end
 
 local settled, ended, over, done, forgotten, records = {}, {}, {}, {}, {}, {}
@@ -140,10 +142,10 @@ local function settle (s, p, i)
     if keep_count > 0 then
       append(records, s.id, cmsgpack.pack({ 'done', now, p.attempt, s.record and logged(k, s.id, p, s.record) or log_of(k, s.id, p) }))
     end
-    if s.dedupe > 0 then
+    if s.ms > 0 then
       redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
-      redis.call('ZADD', k.recent, number(now_us + s.dedupe * 1000), s.id)
-      redis.call('PEXPIRE', k.recent, number(math.max(s.dedupe, redis.call('PTTL', k.recent))))
+      redis.call('ZADD', k.recent, number(now_us + s.ms * 1000), s.id)
+      redis.call('PEXPIRE', k.recent, number(math.max(s.ms, redis.call('PTTL', k.recent))))
     end
   elseif s.verdict == 'release' or s.verdict == 'unseen' then
     if s.verdict == 'unseen' then p.attempt = p.attempt - 1 end
@@ -152,7 +154,7 @@ local function settle (s, p, i)
   elseif s.verdict == 'retry' then
     p.retries, p.suspect = p.retries + 1, 0
     redis.call('HSET', k.progress, s.id, progress(p, s.reason))
-    redis.call('ZADD', k.delayed, number(now_us + s.delay * 1000 + i - #settlements), s.id)
+    redis.call('ZADD', k.delayed, number(now_us + s.ms * 1000 + i - #settlements), s.id)
   else
     append(over, s.id)
     if p.more == 1 then redis.call('HDEL', k.progress, s.id .. ' note') end
@@ -197,7 +199,7 @@ local claimed, fences, leases = {}, {}, {}
 
 -- Leases that have expired make suspects of their tasks.
 local function take_over ()
-  local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', lease_clock, 'LIMIT', 0, 1000)
+  local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', number(lease_clock * 1000), 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
     if p.more == 1 then redis.call('HDEL', k.progress, abandoned[i] .. ' next') end
     keep_log(k, abandoned[i], p, false)
@@ -238,11 +240,12 @@ local function claim ()
     if message and string.find(id, '^[\\32-\\126]+$') then
       -- No task is claimed twice in a microsecond.
       p.fence, p.attempt = now_us + i, p.attempt + 1
-      append(claimed, id)
-      append(fences, p.fence)
-      append(noted, id, progress(p, p.reason))
+      local text = progress(p, p.reason)
+      claimed[#claimed + 1] = id
+      fences[#claimed] = p.fence
+      append(noted, id, text)
       append(lent, lease_end(lease_clock, lease_ms, i), id)
-      append(leases, id, message, p.fence, p.attempt, p.retries, p.deaths, p.suspect)
+      append(leases, id, message, text)
     else
       -- It cannot have been added.
       bury(k, id, p, 'it is not a task')

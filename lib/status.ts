@@ -1,5 +1,6 @@
+import { isUtf8 } from 'node:buffer'
 import type { Answer } from './answer.js'
-import { bytesOf, legible, type Codec, type Legible } from './message.js'
+import type { Codec } from './message.js'
 import type { Found, State } from './store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
@@ -37,7 +38,7 @@ export interface AttemptStatus {
 }
 
 /** An attempt as it is kept, and with the last one what else is to be known of its task. */
-interface Entry extends Legible {
+interface Entry {
   readonly at: number
   readonly ms: number
   readonly status?: number
@@ -46,6 +47,9 @@ interface Entry extends Legible {
   readonly url?: string
   readonly userId?: string
   readonly headers?: Readonly<Record<string, string>>
+  /** The body of the answer: most are text, and text is shorter and legible. */
+  readonly text?: string
+  readonly base64?: string
   readonly cut?: true
 }
 
@@ -57,7 +61,7 @@ export function recordOf ({ method, url, userId }: Task, outcome: Outcome, at: n
 }
 
 function kept ({ headers, body, whole }: Answer): Partial<Entry> {
-  return { headers, ...legible(body), ...!whole && { cut: true } }
+  return { headers, ...isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }, ...!whole && { cut: true } }
 }
 
 /** Reads what a store has found. */
@@ -95,6 +99,6 @@ function attemptOf (record: Entry | undefined): AttemptStatus {
   return { startedAt: new Date(at), durationMs: ms, ...status !== undefined && { status }, ...reason !== undefined && { reason } }
 }
 
-function answerOf ({ status = 0, headers = {}, cut, ...body }: Entry): Answer & { status: number } {
-  return { status, headers, body: bytesOf(body) ?? Buffer.of(), whole: cut !== true }
+function answerOf ({ status = 0, headers = {}, text = '', base64, cut }: Entry): Answer & { status: number } {
+  return { status, headers, body: base64 === undefined ? Buffer.from(text) : Buffer.from(base64, 'base64'), whole: cut !== true }
 }

@@ -156,7 +156,7 @@ export interface Settlement {
   readonly verdict: Verdict
   /** Tasks that this task added: stored in the same step if it is settled, and otherwise not. */
   readonly chain?: readonly NewTask[]
-  /** What is to be known of this attempt: kept with the task, the newest `RECORD_LIMIT` of it. */
+  /** What is to be known of this attempt, a text that is not empty: kept with the task, the newest `RECORD_LIMIT` of it. */
   readonly record?: string
   /** For how long after it is done its id keeps others out, in milliseconds. */
   readonly dedupeMs?: number

@@ -146,7 +146,7 @@ export class TaskRoute<Input = unknown> {
     return url === '' ? '/' : url
   }
 
-  #parse (json: Buffer): unknown {
+  #parse (json: string | Buffer): unknown {
     try {
       return JSON.parse(String(json))
     } catch (error) {

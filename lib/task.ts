@@ -15,7 +15,8 @@ export interface Task {
   readonly url: string
   /** By name in lower case. */
   readonly headers: Readonly<Record<string, string>>
-  readonly payload?: Buffer
+  /** Text, or bytes that may be none. */
+  readonly payload?: string | Buffer
   /** Who queued it. */
   readonly userId?: string
   /** Its place in a chain of tasks in which each one was added by the one before, from 1. */
@@ -75,8 +76,8 @@ export interface Inheritance {
   payload (): Payload | undefined
 }
 
-/** Bytes, and the media type under which they are sent. */
-export interface Payload { readonly bytes: Buffer, readonly contentType?: string }
+/** What is sent, and the media type under which it is. */
+export interface Payload { readonly content: string | Buffer, readonly contentType?: string }
 
 const METHODS: ReadonlySet<unknown> = new Set<TaskMethod>(['GET', 'POST', 'PUT', 'PATCH', 'DELETE'])
 const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
@@ -107,7 +108,7 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
     method,
     url: canonicalUrl(url, options.query),
     headers: headersOf(options.headers, payload, inheritance),
-    payload: payload?.bytes,
+    payload: payload?.content,
     maxRetries,
     timeoutMs,
     dedupeMs
@@ -117,8 +118,9 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
 /** How a task is to be added, in the words of a store. */
 export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt' | 'expiresMs' | 'onDuplicate'> {
   const { id, dedupeMs, expiresMs, onDuplicate = id === undefined ? undefined : 'keep' } = options
-  for (const [name, value] of Object.entries({ onDuplicate: options.onDuplicate, dedupeMs })) {
-    if (value !== undefined && id === undefined) throw new FST_TASKQUEUE_INVALID_OPTION(name, 'left out where the task is given no id', show(value))
+  if (id === undefined && (onDuplicate !== undefined || dedupeMs !== undefined)) {
+    const [name, value] = onDuplicate === undefined ? ['dedupeMs', dedupeMs] : ['onDuplicate', onDuplicate]
+    throw new FST_TASKQUEUE_INVALID_OPTION(name, 'left out where the task is given no id', show(value))
   }
   if (onDuplicate !== undefined && !ON_DUPLICATE.has(onDuplicate)) {
     throw new FST_TASKQUEUE_INVALID_OPTION('onDuplicate', "'keep', 'reject' or 'replace'", show(onDuplicate))
@@ -217,7 +219,8 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   }
 }
 
-function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance): Record<string, string> {
+function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance): Readonly<Record<string, string>> {
+  if (given === undefined && inheritance === undefined) return payload?.contentType === undefined ? {} : { 'content-type': payload.contentType }
   const headers = new Map(Object.entries(inheritance?.headers ?? {}))
   if (payload?.contentType !== undefined) headers.set('content-type', payload.contentType)
   if (given !== undefined && !isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
@@ -237,10 +240,10 @@ function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritanc
   if (given === undefined) return BODY_IS_COPIED.has(method) ? inheritance?.payload() : undefined
   if (given === null) return undefined
   if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', kindOf(given))
-  if (typeof given === 'string') return { bytes: Buffer.from(given), contentType: 'text/plain; charset=utf-8' }
-  if (given instanceof Uint8Array) return { bytes: Buffer.from(given), contentType: 'application/octet-stream' }
+  if (typeof given === 'string') return { content: given, contentType: 'text/plain; charset=utf-8' }
+  if (given instanceof Uint8Array) return { content: Buffer.from(given), contentType: 'application/octet-stream' }
   if (given instanceof URLSearchParams) {
-    return { bytes: Buffer.from(String(given)), contentType: 'application/x-www-form-urlencoded' }
+    return { content: String(given), contentType: 'application/x-www-form-urlencoded' }
   }
   return jsonOf(given)
 }
@@ -266,7 +269,7 @@ export function jsonOf (value: unknown): Payload {
     throw refuse(cause)
   }
   if (json === undefined) throw refuse()
-  return { bytes: Buffer.from(json), contentType: 'application/json' }
+  return { content: json, contentType: 'application/json' }
 }
 
 function idOf (id: unknown): string {
@@ -283,6 +286,7 @@ export function checkWhole (name: string, value: number | undefined, min: number
 
 let lastMs = 0
 let sequence = 0
+let prefix = ''
 
 /**
  * Returns a UUID v7 (RFC 9562 §5.7) that sorts behind all those made before it in this
@@ -297,7 +301,10 @@ export function uuidv7 (now = Date.now()): string {
     lastMs++
     sequence = 0
   }
-  const hex = lastMs.toString(16).padStart(12, '0')
+  if (sequence === 0) {
+    const hex = lastMs.toString(16).padStart(12, '0')
+    prefix = `${hex.slice(0, 8)}-${hex.slice(8)}-7`
+  }
   // The rest of one of version 4 is random as well.
-  return `${hex.slice(0, 8)}-${hex.slice(8)}-7${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
+  return `${prefix}${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
 }

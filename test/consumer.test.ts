@@ -149,7 +149,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     app.get('/', async () => ({}))
     await app.ready()
     const url = '"method":"GET","url":"/","headers":{}'
-    const messages = ['', 'no JSON', 'null', '[]', '{}', `{"v":2,${url}}`, '{"v":1,"method":"GET","url":"//evil.test/","headers":{}}', `{"v":1,${url},"text":7}`]
+    const messages = ['', 'no JSON', 'null', '[]', '{}', `{"v":2,${url}}`, '{"v":1,"method":"GET","url":"//evil.test/","headers":{}}', `{"v":1,${url},"base64":7}`]
     await addTo(store, messages.map((message, index) => ({ queue: 'default', id: `bad ${index}`, message })))
     t.match(await lines(await add('/'), 1), [{ msg: 'task done' }])
     for (const index of messages.keys()) {

@@ -15,13 +15,18 @@ const task: Task = {
   method: 'POST',
   url: '/mail?to=a%20b',
   headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' },
-  payload: Buffer.from('hunter2 ünd €'),
+  payload: 'hunter2 ünd €',
   userId: 'ada',
   depth: 2,
   maxRetries: 3,
   timeoutMs: 500,
   dedupeMs: 700
 }
+
+const USUAL: readonly Task[] = [
+  { id: 'x', method: 'GET', url: '/', headers: {}, depth: 1 },
+  { id: 'x', method: 'POST', url: '/', headers: { 'content-type': 'application/json' }, payload: '{}', depth: 1 }
+]
 
 t.test('a task comes out of its message as it went in', async t => {
   for (const codec of [open, sealed, signed]) {
@@ -41,6 +46,10 @@ t.test('a task comes out of its message as it went in', async t => {
     ] as const) {
       t.strictSame(same(codec.decode('mail', 'one', codec.encode('mail', { ...task, payload }))), same({ ...task, payload }), title)
     }
+    for (const payload of ['', 'hunter2 ünd €', '\ufefftext', '{"a":"b"}\n\n{}\r\n', '\n']) {
+      t.equal(codec.decode('mail', 'one', codec.encode('mail', { ...task, payload })).payload, payload, `the text ${JSON.stringify(payload)}`)
+    }
+    for (const usual of USUAL) t.match(codec.decode('q', 'x', codec.encode('q', usual)), usual)
     const least: Task = { id: 'x', method: 'GET', url: '/', headers: {}, depth: 1 }
     t.match(codec.decode('q', 'x', codec.encode('q', least)), least)
     t.strictSame(Object.values(codec.decode('q', 'x', codec.encode('q', least))).filter(value => value !== undefined), ['x', 'GET', '/', {}, 1])
@@ -48,10 +57,13 @@ t.test('a task comes out of its message as it went in', async t => {
 })
 
 t.test('without secrets an operator can read a message, and with them nobody can', async t => {
-  t.strictSame(JSON.parse(open.encode('mail', task)), {
-    v: 1, method: 'POST', url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, dedupeMs: 700, text: 'hunter2 ünd €'
+  const [head, ...payload] = open.encode('mail', { ...task, payload: 'hunter2\nünd €' }).split('\n')
+  t.strictSame(JSON.parse(head!), {
+    url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, dedupeMs: 700
   })
-  t.match(JSON.parse(open.encode('mail', { ...task, payload: Buffer.from([255]) })), { base64: '/w==' })
+  t.strictSame(payload, ['hunter2', 'ünd €'])
+  t.match(open.encode('mail', { ...task, payload: Buffer.from([255]) }), /^\{.*"base64":true\}\n\/w==$/)
+  t.strictSame(USUAL.map(usual => open.encode('mail', usual)), ['{"url":"/"}', '{"url":"/"}\n{}'], 'what most have in common is left out')
   const message = sealed.encode('mail', task)
   t.match(message, /^[\w.-]+$/, 'in characters that any store keeps')
   for (const part of ['hunter2', 'mail', 'ada', 'cookie', secret(1).toString('base64url').slice(0, 20)]) {
@@ -97,7 +109,7 @@ t.test('a sealed or signed message is worth nothing in another queue, under anot
 t.test('a signed message is legible, and unreadable if anything in it is changed, added or cut off', async t => {
   const message = signed.encode('mail', task)
   const [head, json] = [message.slice(0, message.indexOf('{')), message.slice(message.indexOf('{'))]
-  t.strictSame(JSON.parse(json), JSON.parse(open.encode('mail', task)))
+  t.equal(json, open.encode('mail', task))
   t.match(head, /^m1\.[\w-]{8}\.[\w-]{43}\.$/)
   for (let at = 0; at < message.length; at++) {
     const changed = at < head.length ? ALPHABET[(ALPHABET.indexOf(message[at]!) + 32) % 64]! : String.fromCharCode(message.charCodeAt(at) ^ 1)
@@ -143,7 +155,7 @@ t.test('with secrets nothing is read that is not sealed, and the other way round
 
 t.test('a message of a newer release is unreadable and says so', async t => {
   for (const v of [2, 99, 0, -1, '1', null, true, [1], {}]) {
-    t.match(unreadable(t, open, JSON.stringify({ ...legible(), v }), `version ${JSON.stringify(v)}`), /version/)
+    t.match(unreadable(t, open, JSON.stringify({ v, ...legible() }), `version ${JSON.stringify(v)}`), /version/)
   }
 })
 
@@ -158,26 +170,25 @@ t.test('random bytes are unreadable', async t => {
 })
 
 t.test('JSON that is no task is unreadable, and its error quotes nothing of it', async t => {
-  for (const json of ['', 'null', '1', '"hunter2"', '[]', '{}', 'true', '{"v":1}', '{"v":1,"hunter2":', '[{"v":1}]', '{"__proto__":{"v":1}}']) unreadable(t, open, json, json)
+  for (const json of ['', 'null', '1', '"hunter2"', '[]', '{}', 'true', '{"v":1}', '{"v":1,"hunter2":', '[{"v":1}]', '\n{"url":"/"}', '{"url":"/"}{}', '{"url":\n"/"}', '{"__proto__":{"v":1}}']) unreadable(t, open, json, json)
   for (const [field, ...values] of [
     ['method', 'HEAD', 'OPTIONS', 'TRACE', 'CONNECT', 'post', 'hunter2', '', null, 1, ['GET'], {}],
     ['url', '//hunter2', 'http://hunter2/', '/hunter2/../x', '/hunter2\\x', '/hunter2\r\nx', 'hunter2', '', null, 1, ['/hunter2'], {}],
-    ['headers', null, undefined, 'hunter2', 1, true, ['hunter2'], [], { hunter2: 1 }, { hunter2: null }, { hunter2: ['x'] }, { 'x\r\nhunter2': 'x' }, { '': 'x' },
+    ['headers', null, 'hunter2', 1, true, ['hunter2'], [], { hunter2: 1 }, { hunter2: null }, { hunter2: ['x'] }, { 'x\r\nhunter2': 'x' }, { '': 'x' },
       { x: 'a\r\nhunter2: b' }, { 'x-task-id': 'hunter2' }, { 'X-Task-User-Id': 'hunter2' }, { 'user-agent': 'hunter2' }, { 'content-length': '7' }, { 'transfer-encoding': 'chunked' }, { connection: 'close' }, { ':path': '/hunter2' }],
-    ['text', 1, null, {}, ['hunter2'], true],
-    ['base64', 1, null, {}, ['hunter2'], true],
+    ['base64', 1, null, {}, ['hunter2'], false, 'hunter2'],
     ['userId', '', 'hunter2\n', ' hunter2', 'ü', ['hunter2'], {}, true, 'x'.repeat(256)],
     ['depth', 0, -1, 1.5, '3', null, {}, 'hunter2'],
     ['maxRetries', -1, 1.5, '3', null, {}, 1e300, 'hunter2'],
     ['depth', 0, -1, 1.5, '2', null, {}],
     ['timeoutMs', 0, -1, 1.5, '3', null, {}, 2 ** 31, 'hunter2']
   ] as Array<[string, ...unknown[]]>) {
-    for (const value of values) unreadable(t, open, JSON.stringify({ ...legible(), text: undefined, [field]: value }), `${field} ${JSON.stringify(value)}`)
+    for (const value of values) unreadable(t, open, JSON.stringify({ ...legible(), [field]: value }), `${field} ${JSON.stringify(value)}`)
   }
 })
 
 t.test('what is read has the types that a task has', async t => {
-  for (const fields of ['"userId":null', '"userId":5', '"base64":""', '"__proto__":{"userId":"root"}', '"constructor":{"prototype":{"polluted":true}}', '"headers":{"__proto__":"x"}']) {
+  for (const fields of ['"userId":null', '"userId":5', '"base64":true', '"__proto__":{"userId":"root"}', '"constructor":{"prototype":{"polluted":true}}', '"headers":{"__proto__":"x"}']) {
     const message = `{"v":1,"method":"POST","url":"/","headers":{},${fields}}`
     let read: Task | undefined
     try {
@@ -187,7 +198,7 @@ t.test('what is read has the types that a task has', async t => {
       continue
     }
     t.match(typeof read.userId, /^(string|undefined)$/, fields)
-    t.ok(read.payload === undefined || Buffer.isBuffer(read.payload), fields)
+    t.ok(read.payload === undefined || typeof read.payload === 'string' || Buffer.isBuffer(read.payload), fields)
     t.ok(Object.values(read.headers).every(value => typeof value === 'string'), fields)
     t.not(read.userId, 'root')
   }
@@ -198,7 +209,7 @@ t.test('what is read has the types that a task has', async t => {
 const ALPHABET = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_'
 
 function legible (): Record<string, unknown> {
-  return JSON.parse(open.encode('mail', task))
+  return JSON.parse(open.encode('mail', { ...task, payload: undefined }))
 }
 
 /** Expects the error that says that a message is unreadable and nothing of what is in it; returns what it says. */
@@ -222,5 +233,5 @@ function randomBytes (length: number, seed: number): Buffer {
 
 /** A task that is compared fast, its payload as text. */
 function same ({ payload, ...rest }: Task): object {
-  return { ...rest, payload: payload?.toString('base64') }
+  return { ...rest, payload: payload === undefined ? undefined : Buffer.from(payload as string).toString('base64') }
 }

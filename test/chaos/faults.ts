@@ -37,7 +37,7 @@ type OnRedis = 'restart' | 'freeze' | 'pause' | 'full' | 'flush' | 'kill clients
 type OnMember = Exclude<FaultKind, OnRedis>
 
 /** Scripts, and a command that each connection for notifications begins with. */
-const ANSWERED = ['prepare', 'commit', 'rollback', 'turn', 'extend', 'turn', 'prepare', 'subscribe']
+const ANSWERED = ['prepareNew', 'prepare', 'commitNew', 'commit', 'rollback', 'turn', 'extend', 'turn', 'prepareNew', 'subscribe']
 
 const onMember: Record<OnMember, (member: Member, planned: PlannedFault, scene: Scene) => unknown> = {
   kill (member, { ms }) { member.kill(ms) },

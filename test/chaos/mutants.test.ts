@@ -28,8 +28,9 @@ const MUTANTS: readonly Mutant[] = [
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
     file: 'redis-adding.js',
     edits: [
-      ["redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack(tasks))", 'add(k, tasks[1])'],
-      ["const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'progress', 'expiring']", 'const PREPARE_KEYS = KEYS']
+      ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
+      ["keys: ['prepared', 'message']", 'keys: KEYS'],
+      [`\${preludeOf(['prepared', 'message'])}\${reading}`, `\${preludeOf(KEYS)}\${moving}\${adding}\${reading}`]
     ],
     seed: 1,
     secs: 10,

@@ -143,7 +143,7 @@ async function send (app: FastifyInstance, each: Case, signal: AbortSignal): Pro
       const chunks: Buffer[] = []
       answer.on('error', fail).on('data', (chunk: Buffer) => { chunks.push(chunk) }).on('end', () => {
         const body = Buffer.concat(chunks)
-        const kept = [...KEPT_HEADERS].filter(name => name in answer.headers).map(name => [name, String(answer.headers[name])])
+        const kept = KEPT_HEADERS.filter(name => name in answer.headers).map(name => [name, String(answer.headers[name])])
         resolve({
           kind: 'answered',
           status: answer.statusCode!,

@@ -27,10 +27,11 @@ type Damage = (message: Buffer, seed: number, id: string) => Buffer
 
 const damages: Record<string, Damage> = {
   'random bytes': (_message, seed) => randomBytes(seed % 500, seed),
-  'the beginning': (message, seed) => message.subarray(0, seed % (message.length - 1)),
+  // In clear, up to the payload: how long that has to be nobody knows.
+  'the beginning': (message, seed) => message.subarray(0, seed % ((message.indexOf('\n') + 1 || message.length) - 1)),
   'another beginning': (message, seed) => Buffer.concat([randomBytes(1 + seed % 3, seed), message]),
   nothing: () => Buffer.alloc(0),
-  'a newer version': message => Buffer.from(message.toString().replace('"v":1', '"v":2').replace(/^([sm])1/, '$12')),
+  'a newer version': message => Buffer.from(message.toString().replace('{', '{"v":2,').replace(/^([sm])1/, '$12')),
   'no task': (_message, seed) => Buffer.from(['null', '{}', '[]', '"task"', '{"v":1}', '{"v":1,"method":"TRACE","url":"/task","headers":{}}'][seed % 6]!)
 }
 

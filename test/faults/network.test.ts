@@ -33,6 +33,20 @@ t.test('a commit whose reply is lost is sent again on the next connection, and q
   await balance(t, ledger, admin)
 })
 
+t.test('a commit of tasks with ids of their own making, whose replies are lost, is sent again, and runs once', async t => {
+  const { proxy, admin, ledger } = await start(t, 'adder', { commitTimeoutMs: 5000, consumer: { leaseMs: NEVER_MS } })
+  for (let round = 1; round <= 40; round++) {
+    loseRepliesTo(proxy, round % 2 === 0 ? 'prepareNew' : 'commitNew')
+    const added = ledger.adder.taskqueue.add('/task')
+    await until(() => proxy.deaf === round)
+    heal(proxy)
+    const id = await added
+    await until(() => ledger.entries.get(id)?.ends === 1, `task ${round} has run`)
+  }
+  t.equal(ledger.entries.size, 40)
+  await balance(t, ledger, admin)
+})
+
 t.test('a commit whose reply is lost until its time is over is a 503, and its task never runs', async t => {
   const { proxy, admin, ledger } = await start(t, 'adder', { commitTimeoutMs: 500, consumer: { leaseMs: NEVER_MS } })
   for (let round = 1; round <= 10; round++) {
@@ -74,20 +88,25 @@ t.test('a prepare that arrives after its rollback, or once more after its commit
   const admin = adminOf(t, redis)
   const run = runnerOf(admin)
   const waiting = async () => await admin.lrange('p:{q}:waiting', '0', '-1')
-  await run('rollback', 'first', 0)
-  await run('prepare', 'first', 1, 0, 'a', 'message', '')
-  await run('commit', 'first', 0)
-  t.strictSame(await waiting(), [])
+  for (const [prepare, commit, how] of KINDS) {
+    await run('rollback', `first ${prepare}`, 0)
+    await run(prepare, `first ${prepare}`, 1, 0, 'a', 'message', how)
+    await run(commit, `first ${prepare}`, 0)
+    t.strictSame(await waiting(), [])
 
-  await run('prepare', 'second', 1, 0, 'b', 'message', '')
-  await run('prepare', 'second', 1, 0, 'b', 'message', '')
-  await run('commit', 'second', 1)
-  t.strictSame(await waiting(), ['b'], 'sent twice before its commit it is one')
-  await admin.del('p:{q}:waiting', 'p:{q}:message')
-  await run('prepare', 'second', 1, 0, 'b', 'message', '')
-  await run('commit', 'second', 0)
-  t.strictSame(await waiting(), [], 'and none after it')
+    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
+    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
+    await run(commit, `second ${prepare}`, 1)
+    t.strictSame(await waiting(), ['b'], 'sent twice before its commit it is one')
+    await admin.del('p:{q}:waiting', 'p:{q}:message')
+    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
+    await run(commit, `second ${prepare}`, 0)
+    t.strictSame(await waiting(), [], 'and none after it')
+  }
 })
+
+/** Of tasks with ids of their own making, and with one that was given. */
+const KINDS = [['prepareNew', 'commitNew', ''], ['prepare', 'commit', '  keep']] as const
 
 /** Runs scripts on the queue q of the prefix p. */
 function runnerOf (admin: Redis): (script: keyof typeof scripts, ...args: Array<string | number>) => Promise<unknown> {
@@ -101,13 +120,16 @@ t.test('a commit that meets a key of another type stays prepared, wholly, until 
   const redis = await startRedis(t)
   const admin = adminOf(t, redis)
   const run = runnerOf(admin)
-  await run('prepare', 'c', 2, 0, 'a', 'message', '', 0, 'b', 'message', '60000  ')
-  await admin.set('p:{q}:waiting', 'no list')
-  await t.rejects(run('commit', 'c', 0), /WRONGTYPE/)
-  t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.hlen('p:{q}:message')], [1, 0])
-  await admin.del('p:{q}:waiting')
-  await run('commit', 'c', 0)
-  t.strictSame([await admin.lrange('p:{q}:waiting', '0', '-1'), await admin.zcard('p:{q}:delayed'), await admin.exists('p:{q}:prepared')], [['a'], 1, 0])
+  for (const [prepare, commit, how] of KINDS) {
+    await run(prepare, 'c', 2, 0, 'a', 'message', how, 0, 'b', 'message', `60000${how === '' ? '  ' : how}`)
+    await admin.set('p:{q}:waiting', 'no list')
+    await t.rejects(run(commit, 'c', 0), /WRONGTYPE/)
+    t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.hlen('p:{q}:message')], [1, 0])
+    await admin.del('p:{q}:waiting')
+    await run(commit, 'c', 0)
+    t.strictSame([await admin.lrange('p:{q}:waiting', '0', '-1'), await admin.zcard('p:{q}:delayed'), await admin.exists('p:{q}:prepared')], [['a'], 1, 0])
+    await admin.flushall()
+  }
 })
 
 t.test('a commit whose process died between its phases runs nothing, and is a dead letter after an hour', async t => {
