@@ -174,6 +174,7 @@ export class Consumer {
       if (claim.limit > 0 || settlements.length > 0) await this.#exchange(settlements, claim)
     }
     this.#turning = false
+    if (this.#ended.length > 0 && this.#failures === 0) this.#settle()
     if (this.#isIdle()) for (const resolve of this.#idlers.splice(0)) resolve()
   }
 
@@ -203,7 +204,6 @@ export class Consumer {
       this.#failures = 0
       const ended = this.#ended.splice(0, settled.length)
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
-      if (this.#ended.length > 0) this.#woken = true
       this.#granted -= leases.length
       this.#isDry = limit > 0 && leases.length === 0 && outlook.wakeInMs > 0
       if (alone) started = leases.filter(lease => this.#start(lease, alone))
@@ -283,9 +283,13 @@ export class Consumer {
   #end (settlement: Settlement): void {
     this.#running.delete(settlement.lease.id)
     this.#ended.push(settlement)
-    if (!this.#mayStart()) return this.wake()
-    this.#fill()
-    if (this.#ready.length > this.#ended.length) this.#settling ??= setTimeout(() => { this.wake() }, SETTLE_MS)
+    if (this.#mayStart()) this.#fill()
+    if (!this.#turning) this.#settle()
+  }
+
+  /** Tells the store of what has ended: at once, unless there is more than that at hand. */
+  #settle (): void {
+    if (this.#mayStart() && this.#ready.length > this.#ended.length) this.#settling ??= setTimeout(() => { this.wake() }, SETTLE_MS)
     else this.wake()
   }
 

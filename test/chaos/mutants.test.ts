@@ -30,7 +30,8 @@ const MUTANTS: readonly Mutant[] = [
     edits: [
       ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
       ["keys: ['prepared', 'message']", 'keys: KEYS'],
-      [`\${preludeOf(['prepared', 'message'])}\${reading}`, `\${preludeOf(KEYS)}\${moving}\${adding}\${reading}`]
+      // eslint-disable-next-line no-template-curly-in-string
+      ["${preludeOf(['prepared', 'message'])}${reading}", '${preludeOf(KEYS)}${moving}${adding}${reading}']
     ],
     seed: 1,
     secs: 10,
