@@ -2,7 +2,7 @@
 const AHEAD_MS = 20
 
 /** More at once would not be noticed any more. */
-const MOST_AHEAD = 32
+const MOST_AHEAD = 128
 
 /**
  * How fast tasks of a queue end here, and so how many to claim before there is room for them:

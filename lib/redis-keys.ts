@@ -173,7 +173,7 @@ end
 
 -- Adds the fields of progress that a task has to a list.
 local function fields_of (list, id, p)
-  append(list, id)
+  list[#list + 1] = id
   if p.more == 1 then append(list, id .. ' note', id .. ' log', id .. ' next') end
 end
 
@@ -225,18 +225,17 @@ end
 
 -- Keeps what has ended, the newest of it, until it is too old. Entries: id, record.
 local function keep_ended (k, entries, count, ms)
-  local ends, records = {}, {}
-  for i = math.max(1, #entries - 2 * count + 1), #entries, 2 do
-    append(ends, number(now_us + ms * 1000 + i), entries[i])
-    append(records, entries[i], entries[i + 1])
+  local first = math.max(1, #entries - 2 * count + 1)
+  local ends, records = {}, first == 1 and entries or { unpack(entries, first) }
+  for i = 1, #records, 2 do
+    ends[i], ends[i + 1] = number(now_us + ms * 1000 + i), records[i]
   end
   call_with('ZADD', k.ended, ends)
   call_with('HSET', k.record, records)
   local surplus = redis.call('ZCARD', k.ended) - count
-  local popped = surplus > 0 and redis.call('ZPOPMIN', k.ended, surplus) or {}
-  local oldest = {}
-  for i = 1, #popped, 2 do append(oldest, popped[i]) end
-  call_with('HDEL', k.record, oldest)
+  if surplus <= 0 then return end
+  call_with('HDEL', k.record, redis.call('ZRANGE', k.ended, 0, surplus - 1))
+  redis.call('ZREMRANGEBYRANK', k.ended, 0, surplus - 1)
 end
 
 -- Ends tasks that are no longer in any place, without an attempt.

@@ -108,57 +108,58 @@ if last.number == turn then
   return { { outlook(k, lease_clock, paused) }, last.settled, lend_again(last.ids, last.fences, lease_clock) }
 end
 
-local settlements, ids = {}, {}
+-- What has ended, and where it stands among the arguments.
+local ids, places = {}, {}
 local arg = 9
 while arg <= #ARGV do
-  local id, fence, how, record, chain = unpack(ARGV, arg, arg + 4)
-  local verdict, ms, reason = how, 0, ''
-  if how ~= 'done' then verdict, ms, reason = string.match(how, '^(%a+) (%d+) (.*)$') end
-  ids[#ids + 1] = id
-  settlements[#ids] = {
-    id = id, fence = tonumber(fence), verdict = verdict, ms = tonumber(ms), reason = reason, record = record ~= '' and record,
-    chain = tonumber(chain), chain_at = arg + 5
-  }
-  arg = arg + 5 + chain * 4
+  ids[#ids + 1] = ARGV[arg]
+  places[#ids] = arg
+  arg = arg + 5 + ARGV[arg + 4] * 4
 end
 
 local settled, ended, over, done, forgotten, records = {}, {}, {}, {}, {}, {}
 local released, suspects, replaced = {}, {}, {}
 
+local function be_done (id, p, record, dedupe)
+  done[#done + 1] = id
+  over[#over + 1] = id
+  fields_of(forgotten, id, p)
+  if keep_count > 0 then
+    records[#records + 1] = id
+    records[#records + 1] = cmsgpack.pack({ 'done', now, p.attempt, record and logged(k, id, p, record) or log_of(k, id, p) })
+  end
+  if dedupe > 0 then
+    redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
+    redis.call('ZADD', k.recent, number(now_us + dedupe * 1000), id)
+    redis.call('PEXPIRE', k.recent, number(math.max(dedupe, redis.call('PTTL', k.recent))))
+  end
+end
+
 -- Carries out a verdict on a task that is not running any more.
-local function settle (s, p, i)
-  local due = more_of(k, s.id, p, ' next')
-  local is_done = s.verdict == 'done' and not due
-  if s.record and not is_done then keep_log(k, s.id, p, s.record) end
+local function settle (id, p, i, how, record)
+  local due = more_of(k, id, p, ' next')
+  if how == 'done' and not due then return be_done(id, p, record, 0) end
+  local verdict, ms, reason = string.match(how, '^(%a+) ?(%d*) ?(.*)$')
+  ms = tonumber(ms) or 0
+  if verdict == 'done' and not due then return be_done(id, p, record, ms) end
+  if record then keep_log(k, id, p, record) end
   if due then
-    redis.call('HDEL', k.progress, s.id .. ' next', s.id .. ' note')
+    redis.call('HDEL', k.progress, id .. ' next', id .. ' note')
     p.retries, p.deaths, p.suspect = 0, 0, 0
-    redis.call('HSET', k.progress, s.id, progress(p))
-    append(replaced, s.id, tonumber(due))
-  elseif is_done then
-    append(done, s.id)
-    append(over, s.id)
-    fields_of(forgotten, s.id, p)
-    if keep_count > 0 then
-      append(records, s.id, cmsgpack.pack({ 'done', now, p.attempt, s.record and logged(k, s.id, p, s.record) or log_of(k, s.id, p) }))
-    end
-    if s.ms > 0 then
-      redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
-      redis.call('ZADD', k.recent, number(now_us + s.ms * 1000), s.id)
-      redis.call('PEXPIRE', k.recent, number(math.max(s.ms, redis.call('PTTL', k.recent))))
-    end
-  elseif s.verdict == 'release' or s.verdict == 'unseen' then
-    if s.verdict == 'unseen' then p.attempt = p.attempt - 1 end
-    if s.verdict == 'unseen' or s.record then redis.call('HSET', k.progress, s.id, progress(p, p.reason)) end
-    append(p.suspect == 1 and suspects or released, s.id)
-  elseif s.verdict == 'retry' then
+    redis.call('HSET', k.progress, id, progress(p))
+    append(replaced, id, tonumber(due))
+  elseif verdict == 'release' or verdict == 'unseen' then
+    if verdict == 'unseen' then p.attempt = p.attempt - 1 end
+    if verdict == 'unseen' or record then redis.call('HSET', k.progress, id, progress(p, p.reason)) end
+    append(p.suspect == 1 and suspects or released, id)
+  elseif verdict == 'retry' then
     p.retries, p.suspect = p.retries + 1, 0
-    redis.call('HSET', k.progress, s.id, progress(p, s.reason))
-    redis.call('ZADD', k.delayed, number(now_us + s.ms * 1000 + i - #settlements), s.id)
+    redis.call('HSET', k.progress, id, progress(p, reason))
+    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - #ids), id)
   else
-    append(over, s.id)
-    if p.more == 1 then redis.call('HDEL', k.progress, s.id .. ' note') end
-    bury(k, s.id, p, s.reason)
+    append(over, id)
+    if p.more == 1 then redis.call('HDEL', k.progress, id .. ' note') end
+    bury(k, id, p, reason)
   end
 end
 
@@ -168,14 +169,14 @@ local function give_back (list, ids)
 end
 
 for i, p in ipairs(look_up_running(k, ids)) do
-  local s = settlements[i]
+  local id, at = ids[i], places[i]
   -- Settled twice in one turn, the second time would find what the first one has left.
-  local is_held = holds(p, s.fence) and not ended[s.id]
+  local is_held = holds(p, tonumber(ARGV[at + 1])) and not ended[id]
   settled[i] = is_held and 1 or 0
   if is_held then
-    ended[s.id] = true
-    append(ended, s.id)
-    settle(s, p, i)
+    ended[id] = true
+    ended[#ended + 1] = id
+    settle(id, p, i, ARGV[at + 2], ARGV[at + 3] ~= '' and ARGV[at + 3])
   end
 end
 call_with('ZREM', k.running, ended)
@@ -189,9 +190,10 @@ enqueue(k, replaced)
 give_back(k.waiting, released)
 give_back(k.suspects, suspects)
 if #released + #suspects > 0 then wake(k) end
-for i, s in ipairs(settlements) do
-  if settled[i] == 1 and s.chain > 0 then
-    for queue, list in pairs(read_tasks(s.chain_at, s.chain)) do add(keys_of(queue), list, true) end
+for i, at in ipairs(places) do
+  local chain = tonumber(ARGV[at + 4])
+  if settled[i] == 1 and chain > 0 then
+    for queue, list in pairs(read_tasks(at + 5, chain)) do add(keys_of(queue), list, true) end
   end
 end
 
@@ -240,12 +242,11 @@ local function claim ()
     if message and string.find(id, '^[\\32-\\126]+$') then
       -- No task is claimed twice in a microsecond.
       p.fence, p.attempt = now_us + i, p.attempt + 1
-      local text = progress(p, p.reason)
-      claimed[#claimed + 1] = id
-      fences[#claimed] = p.fence
-      append(noted, id, text)
-      append(lent, lease_end(lease_clock, lease_ms, i), id)
-      append(leases, id, message, text)
+      local text, n = progress(p, p.reason), #claimed
+      claimed[n + 1], fences[n + 1] = id, p.fence
+      noted[n * 2 + 1], noted[n * 2 + 2] = id, text
+      lent[n * 2 + 1], lent[n * 2 + 2] = lease_end(lease_clock, lease_ms, i), id
+      leases[n * 3 + 1], leases[n * 3 + 2], leases[n * 3 + 3] = id, message, text
     else
       -- It cannot have been added.
       bury(k, id, p, 'it is not a task')
