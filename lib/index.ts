@@ -12,7 +12,7 @@ import { LocalStore } from './local-store.js'
 import { makeCodec, type Codec } from './message.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './options.js'
 import { Queues } from './queue.js'
-import { bindToReply, kTransaction } from './reply.js'
+import { bindToReply } from './reply.js'
 import { addTaskRoutes } from './task-route.js'
 import type { Store } from './store.js'
 import { adderOf, lookerOf, MOST_AT_ONCE, runnerOf, type Taskqueue } from './taskqueue.js'
@@ -55,16 +55,11 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   hideTaskRoutes(app)
   addTaskRoutes(app, queues)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
-  app.decorateRequest('taskqueue', {
-    getter () {
-      this[kTransaction] ??= new TaskTransaction(composer.within(this), settings.commitTimeoutMs, this.log, settings.maxTasksPerRequest, note)
-      return this[kTransaction]
-    }
-  })
   app.decorate('verifyTask', verifyWith(settings))
   const consumers = new Map<string, Consumer>()
   app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, codec), ...runnerOf(app, queues, consumers) })
   bindToReply(app, {
+    begin: request => new TaskTransaction(composer.within(request), settings.commitTimeoutMs, request.log, settings.maxTasksPerRequest, note),
     isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
     prepareFor,
     closed

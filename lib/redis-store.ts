@@ -1,7 +1,8 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { once } from 'node:events'
-import { setImmediate as endOfTick, setTimeout as sleep } from 'node:timers/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { Batches } from './batches.js'
 import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import { scripts } from './redis-scripts.js'
@@ -28,9 +29,6 @@ interface Conclusion {
   readonly queues: readonly string[]
   readonly pieces: readonly Piece[]
 }
-
-/** Calls of one script that are made together at the end of the tick in which they have come up. */
-interface Batch<T, R> { readonly items: T[], weight: number, readonly results: Promise<readonly R[]> }
 
 /**
  * What becomes of a piece of a commit that is prepared: the ids that are kept out; an id for which it
@@ -61,8 +59,17 @@ export class RedisStore implements Store {
   readonly #id = randomUUID()
   readonly #watchers = new Map<string, Array<(news: News) => void>>()
   readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
-  readonly #preparing = new Map<string, Batch<Piece, Preparedness>>()
-  readonly #concluding = new Map<string, Batch<Conclusion, void>>()
+  readonly #preparing = {
+    prepareNew: new Batches<Piece, Preparedness>(MAX_AT_ONCE, pieces => this.#callPrepare('prepareNew', pieces)),
+    prepare: new Batches<Piece, Preparedness>(MAX_AT_ONCE, pieces => this.#callPrepare('prepare', pieces))
+  }
+
+  readonly #concluding = {
+    commitNew: new Batches<Conclusion, void>(MAX_AT_ONCE, conclusions => this.#callConclude('commitNew', conclusions)),
+    commit: new Batches<Conclusion, void>(MAX_AT_ONCE, conclusions => this.#callConclude('commit', conclusions)),
+    rollback: new Batches<Conclusion, void>(MAX_AT_ONCE, conclusions => this.#callConclude('rollback', conclusions))
+  }
+
   readonly #conclusions = new Set<Conclusion>()
   /** Those that Redis has refused, by their queues: one of them tries for all. */
   readonly #refused = new Map<string, Set<Conclusion>>()
@@ -127,12 +134,10 @@ export class RedisStore implements Store {
     const pieces = piecesOf(tasks, parts)
     // Whose id nobody has chosen has no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
-    const conclude = (script: Conclusion['script']) => {
-      for (const queues of parts) {
-        const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
-        if (sent.length > 0) this.#conclude({ script, queues, pieces: sent })
-      }
-    }
+    const conclude = (script: Conclusion['script']) => parts.map(queues => {
+      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
+      return sent.length > 0 ? this.#conclude({ script, queues, pieces: sent }) : undefined
+    })
     const keptOut: string[] = []
     try {
       for (const piece of pieces) {
@@ -148,9 +153,8 @@ export class RedisStore implements Store {
     return {
       keptOut,
       commit: async () => {
-        conclude(isNew ? 'commitNew' : 'commit')
         // It is under way then, and whatever is asked next is asked behind it.
-        await endOfTick()
+        for (const under of conclude(isNew ? 'commitNew' : 'commit')) await under?.made
       },
       rollback () { conclude('rollback') }
     }
@@ -161,10 +165,7 @@ export class RedisStore implements Store {
     const { queues, tasks } = piece
     const deadline = performance.now() + this.#timeoutMs
     for (;;) {
-      const answer = await this.#atOnce(this.#preparing, `${script} ${queues}`, piece, weightOf(tasks), async pieces => {
-        const args = pieces.flatMap(({ id, queues, tasks }) => [id, tasks.length, ...argsOf(tasks, queues)])
-        return await this.#insist(script, this.#keysOf(script, queues), args, () => { for (const piece of pieces) piece.sends++ }) as Preparedness[]
-      })
+      const answer = await this.#preparing[script].add(queues.join(), piece, weightOf(tasks)).result
       switch (answer[0]) {
         case 0: return answer.slice(1) as string[]
         case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
@@ -177,24 +178,9 @@ export class RedisStore implements Store {
     }
   }
 
-  /** Makes one call for all that comes up under one key until the end of this tick, as far as it has room. Returns the result of this item. */
-  async #atOnce<T, R> (batches: Map<string, Batch<T, R>>, key: string, item: T, weight: number, call: (items: readonly T[]) => Promise<readonly R[]>): Promise<R> {
-    let batch = batches.get(key)
-    if (batch === undefined || batch.weight + weight > MAX_AT_ONCE) {
-      const items: T[] = []
-      const made: Batch<T, R> = {
-        items,
-        weight: 0,
-        results: endOfTick().then(() => {
-          if (batches.get(key) === made) batches.delete(key)
-          return call(items)
-        })
-      }
-      batches.set(key, batch = made)
-    }
-    batch.weight += weight
-    const index = batch.items.push(item) - 1
-    return (await batch.results)[index]!
+  async #callPrepare (script: 'prepareNew' | 'prepare', pieces: readonly Piece[]): Promise<Preparedness[]> {
+    const args = pieces.flatMap(({ id, queues, tasks }) => [id, tasks.length, ...argsOf(tasks, queues)])
+    return await this.#insist(script, this.#keysOf(script, pieces[0]!.queues), args, () => { for (const piece of pieces) piece.sends++ }) as Preparedness[]
   }
 
   async turn (queue: string, turn: Turn): Promise<TurnResult> {
@@ -301,7 +287,7 @@ export class RedisStore implements Store {
   async close (): Promise<void> {
     this.#subscriber?.disconnect()
     const farewells = [...this.#turns.keys()].map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
-    const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion))
+    const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion).result)
     await Promise.race([Promise.allSettled([...farewells, ...conclusions]), sleep(this.#timeoutMs, undefined, { ref: false })])
     if (this.#isOurs) this.#client.disconnect()
     else for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
@@ -399,34 +385,36 @@ export class RedisStore implements Store {
     return [...this.#conclusions].filter(conclusion => conclusion.queues.some(queue => queues.includes(queue))).length >= MAX_CONCLUSIONS
   }
 
-  /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. */
-  async #conclude (conclusion: Conclusion): Promise<void> {
+  /** Sees to it that Redis hears what becomes of a commit: now, or when it is back. Returns when it has been told, and has heard it or cannot. */
+  #conclude (conclusion: Conclusion): { readonly made: Promise<void>, readonly result: Promise<void> } {
     const { script, queues, pieces } = conclusion
     this.#conclusions.add(conclusion)
-    const weight = pieces.reduce((sum, { tasks }) => sum + weightOf(tasks), 0)
-    await this.#atOnce(this.#concluding, `${script} ${queues}`, conclusion, weight, async conclusions => {
-      try {
-        const args = conclusions.flatMap(({ pieces }) => pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0]))
-        const isRefused = await this.#run(script, this.#keysOf(script, queues), args) === 1
-        if (isRefused) await this.#run('commit', this.#keysOf('commit', queues), args)
-        if (script !== 'rollback') await this.#replicate()
-        for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
-      } catch (error) {
-        // Of the connection: its return is when it is sent again.
-        if (!isAnswer(error) && this.#client.status !== 'ready') return []
-        const refused = this.#refused.get(queues.join()) ?? new Set()
-        if (refused.size === 0) setTimeout(() => { this.#concludeRefused(queues.join()) }, 1000).unref()
-        this.#refused.set(queues.join(), refused)
-        for (const conclusion of conclusions) refused.add(conclusion)
-      }
-      return []
-    })
+    return this.#concluding[script].add(queues.join(), conclusion, pieces.reduce((sum, { tasks }) => sum + weightOf(tasks), 0))
+  }
+
+  async #callConclude (script: Conclusion['script'], conclusions: readonly Conclusion[]): Promise<void[]> {
+    const { queues } = conclusions[0]!
+    const args = conclusions.flatMap(({ pieces }) => pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0]))
+    try {
+      const isRefused = await this.#run(script, this.#keysOf(script, queues), args) === 1
+      if (isRefused) await this.#run('commit', this.#keysOf('commit', queues), args)
+      if (script !== 'rollback') await this.#replicate()
+      for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
+    } catch (error) {
+      // Of the connection: its return is when it is sent again.
+      if (!isAnswer(error) && this.#client.status !== 'ready') return []
+      const refused = this.#refused.get(queues.join()) ?? new Set()
+      if (refused.size === 0) setTimeout(() => { this.#concludeRefused(queues.join()) }, 1000).unref()
+      this.#refused.set(queues.join(), refused)
+      for (const conclusion of conclusions) refused.add(conclusion)
+    }
+    return []
   }
 
   async #concludeRefused (queues: string): Promise<void> {
     const [first, ...others] = [...this.#refused.get(queues)!].filter(conclusion => this.#conclusions.has(conclusion))
     this.#refused.delete(queues)
-    if (first !== undefined) await this.#conclude(first)
+    if (first !== undefined) await this.#conclude(first).result
     const refused = this.#refused.get(queues)
     for (const other of others) {
       if (refused === undefined) this.#conclude(other)

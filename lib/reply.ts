@@ -7,6 +7,8 @@ declare module 'fastify' {
     /** @internal */
     [kTransaction]: TaskTransaction | null
     /** @internal */
+    [kReply]: FastifyReply | null
+    /** @internal */
     [kEnd]: End | null
     /** @internal */
     [kHeaders]: Headers | null
@@ -14,15 +16,17 @@ declare module 'fastify' {
 }
 
 /** The transaction of a request, once it is used. */
-export const kTransaction = Symbol('fastify-taskqueue.transaction')
+const kTransaction = Symbol('fastify-taskqueue.transaction')
+const kReply = Symbol('fastify-taskqueue.reply')
 const kEnd = Symbol('fastify-taskqueue.end')
 const kHeaders = Symbol('fastify-taskqueue.headers')
 const kLast = Symbol('fastify-taskqueue.last')
 
 type Headers = Partial<ReturnType<FastifyReply['getHeaders']>>
 
-/** What the end of a request depends on, besides its reply. */
+/** What the transaction of a request depends on, besides its reply. */
 export interface Policy {
+  begin (request: FastifyRequest): TaskTransaction
   /** The attempt at a task that this request is has been given up: what it adds is not wanted. */
   isAborted (request: FastifyRequest): boolean
   /** Where this request's tasks go. */
@@ -41,12 +45,40 @@ export interface Policy {
  */
 export function bindToReply (app: FastifyInstance, policy: Policy): void {
   app.decorateRequest(kTransaction, null)
+  app.decorateRequest(kReply, null)
   app.decorateRequest(kEnd, null)
   app.decorateRequest(kHeaders, null)
 
   const endOf = (request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction): End => {
     request[kEnd] ??= new End(policy, request, reply, transaction)
     return request[kEnd]
+  }
+
+  app.decorateRequest('taskqueue', {
+    getter () {
+      this[kTransaction] ??= begin(this)
+      return this[kTransaction]
+    }
+  })
+
+  function begin (request: FastifyRequest): TaskTransaction {
+    const reply = request[kReply]
+    if (reply?.raw.writableEnded === true) return policy.closed
+    const transaction = policy.begin(request)
+    if (reply !== null) endWith(request, reply, transaction)
+    return transaction
+  }
+
+  // A hook for all responses would cost every request something, this one only those that use their transaction.
+  function endWith (request: FastifyRequest, { raw }: FastifyReply, transaction: TaskTransaction): void {
+    const end = () => {
+      transaction.close()
+      if (transaction.size === 0) return
+      request.log.error({ tasks: transaction.size }, 'reply was sent without committing the tasks of its request; after hijack(), await request.taskqueue.commit()')
+      transaction.rollback()
+    }
+    // Before the hooks of a response, which come too late to add anything.
+    raw.prependListener('finish', end).prependListener('error', end)
   }
 
   /** The headers before the handler has run: those that a failed commit leaves to the error's reply. */
@@ -75,20 +107,19 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
   })
   app.addHook('preHandler', noteHeaders)
 
+  app.addHook('onRequest', (request, reply, done) => {
+    request[kReply] = reply
+    // Another hook may have been before this one. It is undefined in a plugin that was there before this one.
+    if (request[kTransaction] != null) endWith(request, reply, request[kTransaction])
+    done()
+  })
+
   app.addHook('onError', (request, reply, _error, done) => {
     // The error's handler may use a transaction, if the request has not.
     if (request[kTransaction] === policy.closed) request[kTransaction] = null
     const transaction = request[kTransaction]
     if (transaction !== null) endOf(request, reply, transaction).fail()
     done()
-  })
-
-  app.addHook('onResponse', (request, _reply, done) => {
-    const transaction = request[kTransaction] ??= policy.closed
-    transaction.close()
-    if (transaction.size === 0) return done()
-    request.log.error({ tasks: transaction.size }, 'reply was sent without committing the tasks of its request; after hijack(), await request.taskqueue.commit()')
-    transaction.rollback().then(() => { done() }, done)
   })
 }
 

@@ -160,17 +160,19 @@ export class TaskTransaction implements Transaction {
       const messages = added.map(({ message }) => message)
       const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(this.#timeoutMs, Promise.all(messages))
       for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
-      const prepared = await inTime(this.#timeoutMs, Promise.all(preparing).catch(failCommit))
+      const prepared = await inTime(this.#timeoutMs, Promise.all(preparing), commitFailure)
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
         await participant.commit()
         committed++
       }
       isDecided = true
-      await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())).catch(failCommit))
+      await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())), commitFailure)
       const keptOut = prepared.flatMap(tasks => tasks.keptOut)
-      const wereAdded = whichWereAdded(added.map(({ task }) => task.id), keptOut)
-      this.#note?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      if (this.#note !== undefined) {
+        const wereAdded = whichWereAdded(added.map(({ task }) => task.id), keptOut)
+        this.#note(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      }
       return { keptOut }
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
@@ -227,21 +229,21 @@ export function whichWereAdded (ids: readonly string[], keptOut: readonly string
   }).toReversed()
 }
 
-/** Waits at most `ms` milliseconds. */
-async function inTime<T> (ms: number, answer: Promise<T>): Promise<T> {
-  let timer: NodeJS.Timeout | undefined
-  const timeout = new Promise<never>((_resolve, reject) => {
-    timer = setTimeout(() => { reject(new Error(`no answer within ${ms} ms`)) }, ms)
+/** Waits at most `ms` milliseconds; `failure` says what a rejection means. */
+function inTime<T> (ms: number, answer: Promise<T>, failure = (cause: unknown) => cause): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => { reject(commitFailure(new Error(`no answer within ${ms} ms`))) }, ms)
+    answer.then(value => {
+      clearTimeout(timer)
+      resolve(value)
+    }, cause => {
+      clearTimeout(timer)
+      reject(failure(cause))
+    })
   })
-  try {
-    return await Promise.race([answer, timeout.catch(failCommit)])
-  } finally {
-    clearTimeout(timer)
-  }
 }
 
 /** What a store says, or fails to say in time, is the commit's failure. */
-function failCommit (cause: unknown): never {
-  if (cause instanceof FST_TASKQUEUE_DUPLICATE) throw cause
-  throw Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
+function commitFailure (cause: unknown): Error {
+  return cause instanceof FST_TASKQUEUE_DUPLICATE ? cause : Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
 }
