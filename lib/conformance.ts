@@ -789,6 +789,26 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(await claim(store, queue), [])
   },
 
+  async 'takes thousands of tasks in one commit or none of them, and decides about those of one id that are far apart' (store, queue, other) {
+    const many = Array.from({ length: 2500 }, (_, index) => task(index % 5 === 0 ? other : queue, `${index}`, index % 2 === 0 ? {} : { onDuplicate: 'keep' }))
+    const prepared = await store.prepare(many)
+    await assertCounts(store, queue, {})
+    prepared.rollback()
+    await assertCounts(store, queue, {})
+    await assert.rejects(store.prepare([...many, task(queue, '1', { onDuplicate: 'reject' })]), isDuplicate('1'))
+    await assertCounts(store, queue, {})
+    const again = [task(queue, '1', { message: 'again', onDuplicate: 'keep' }), task(queue, '3', { message: 'again', onDuplicate: 'replace' })]
+    assert.deepEqual(await add(store, [...many, ...again]), ['1'])
+    await assertCounts(store, queue, { waiting: 2000 })
+    await assertCounts(store, other, { waiting: 500 })
+    const leases = await claim(store, queue, 3000)
+    assert.deepEqual(leases.filter(({ message }) => message === 'again').map(({ id }) => id), ['3'])
+    assert.deepEqual(leases.map(({ id }) => id).filter(id => id !== '3'), many.filter(task => task.queue === queue && task.id !== '3').map(({ id }) => id))
+    const plain = many.map(({ id }) => task(queue, `new ${id}`))
+    assert.deepEqual(await add(store, plain), [])
+    assert.deepEqual((await claim(store, queue, 3000)).map(({ id }) => id), plain.map(({ id }) => id))
+  },
+
   async 'waits for what becomes of an id that is prepared, and then decides' (store, queue, other) {
     for (const [outcome, onDuplicate] of ['commit', 'rollback'].flatMap(outcome => (['keep', 'reject', 'replace'] as const).map(kind => [outcome, kind] as const))) {
       const id = `${outcome} ${onDuplicate}`

@@ -32,6 +32,10 @@ export const FST_TASKQUEUE_INVALID_INPUT = createError<[string, string, string]>
 export const FST_TASKQUEUE_PAYLOAD_TOO_LARGE = createError<[number, number]>(
   'FST_TASKQUEUE_PAYLOAD_TOO_LARGE', 'The message of a task must be at most %s bytes (maxPayloadBytes), got %s', 500, RangeError
 )
+/** The tasks of one commit are too large together. */
+export const FST_TASKQUEUE_TOO_LARGE = createError<[number, number]>(
+  'FST_TASKQUEUE_TOO_LARGE', 'The messages of one commit must be at most %s characters together, got %s', 500, RangeError
+)
 /** Nothing has ended within the time for which it was waited. */
 export const FST_TASKQUEUE_TIMEOUT = createError<[string, number]>(
   'FST_TASKQUEUE_TIMEOUT', 'Task %s has not ended within %s ms', 504

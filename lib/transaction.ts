@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
 import {
   FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT,
-  FST_TASKQUEUE_TOO_MANY
+  FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from './errors.js'
 import { show } from './show.js'
 import type { NewTask, Prepared, Store } from './store.js'
@@ -74,6 +74,9 @@ export type Compose = (target: string | TaskRoute, options: AddOptions) => Added
 
 /** Has a store take in tasks that belong together. */
 export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
+
+/** How long the messages of one commit may be together: Redis moves them in one step, for which everybody else waits. */
+const MAX_COMMIT_LENGTH = 16 * 1024 * 1024
 
 /** The one implementation, which `bindToReply` steers through the end of a request. */
 export class TaskTransaction implements Transaction {
@@ -159,6 +162,8 @@ export class TaskTransaction implements Transaction {
     try {
       const messages = added.map(({ message }) => message)
       const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(this.#timeoutMs, Promise.all(messages))
+      const length = texts.reduce((sum, text) => sum + text.length, 0)
+      if (length > MAX_COMMIT_LENGTH && added.length > 1) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
       for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
       const prepared = await inTime(this.#timeoutMs, Promise.all(preparing), commitFailure)
       for (const participant of participants) await participant.prepare?.()

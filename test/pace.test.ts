@@ -7,19 +7,20 @@ import { appOn, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 import { gate, until } from './until.js'
 
-t.test('tasks are claimed ahead for as long as they are short: some milliseconds of work, and at most 32', async t => {
+t.test('tasks are claimed ahead for as long as they are short: some milliseconds of work, and at most 128', async t => {
   const pace = new Pace()
   t.equal(pace.ahead(1), 0, 'nothing is known')
   pace.note(1)
   t.equal(pace.ahead(1), 20)
-  t.equal(pace.ahead(2), 32)
+  t.equal(pace.ahead(2), 40)
+  t.equal(pace.ahead(10), 128)
   for (let i = 0; i < 50; i++) pace.note(10)
   t.equal(pace.ahead(1), 2)
   t.equal(pace.ahead(10), 20)
   pace.note(10_000)
   t.equal(pace.ahead(10), 0, 'a long one')
   for (let i = 0; i < 50; i++) pace.note(0.01)
-  t.equal(pace.ahead(1), 32)
+  t.equal(pace.ahead(1), 128)
   pace.slow()
   t.equal(pace.ahead(100), 0)
 })
