@@ -68,8 +68,11 @@ local function read_tasks (first, count)
     local queue = tonumber(ARGV[i])
     local list = lists[queue] or {}
     lists[queue] = list
-    local is_at, ms, expires, mode = string.match(ARGV[i + 3], '^(=?)([%d.-]*) (%d*) (%a*)$')
-    local due = 0
+    local is_at, ms, expires, mode, due = '', '', '', '', 0
+    if ARGV[i + 3] ~= '' then
+      is_at, ms, expires, mode = string.match(ARGV[i + 3], '^(=?)([%d.-]*) (%d*) (%a*)$')
+      if not now_us then read_time() end
+    end
     if ms and ms ~= '' then due = (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000) + #list end
     if due < 0 then due = 0 end
     append(list, ARGV[i + 1], ARGV[i + 2], due, expires and expires ~= '' and now_us + expires * 1000 or 0, mode or '')
@@ -93,7 +96,7 @@ local function is_any_known (k, ids)
 end
 
 local function keep_prepared (k, commit, list, kept_out)
-  redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack({ list, kept_out }))
+  redis.call('HSETNX', k.prepared, commit, '0 ' .. cmsgpack.pack({ list, kept_out }))
 end
 
 -- Returns the tasks of a commit, and the ids that it has kept out.
@@ -248,8 +251,6 @@ const NEW_KEYS = ['prepared', 'message', 'waiting', 'delayed', 'expiring'] as co
 const prepareNew: Script = {
   keys: ['prepared', 'message'],
   body: /* lua */ `${preludeOf(['prepared', 'message'])}${reading}${preparing}
-read_time()
-
 local function prepare (commit, lists)
   for queue, list in pairs(lists) do
     local ids = {}

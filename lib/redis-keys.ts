@@ -14,8 +14,9 @@ import { RECORD_LIMIT } from './store.js'
  *               on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
  *               " log": a record of each attempt, " next": when a task is due that has replaced this one
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
- *     prepared  hash by commit of "time tasks": its tasks between the two phases, or none where what
- *               has ended may be prepared once more, by a call that comes late
+ *     prepared  hash by commit of "time tasks": since when a heartbeat has known of it, 0 before one does,
+ *               and its tasks between the two phases, or none where what has ended may be prepared once
+ *               more, by a call that comes late
  *     reserved  hash by id of the commit that is about to add it
  *     recent    sorted set of ids that keep others out although they are done, by the end of that
  *     expiring  sorted set of ids by the time at which they expire, in microseconds

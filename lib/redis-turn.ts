@@ -283,7 +283,10 @@ read_time()
 local function bury_in_doubt (k)
   local some = redis.call('HRANDFIELD', k.prepared, 10, 'WITHVALUES')
   for i = 1, #some, 2 do
-    if now - string.match(some[i + 1], '^%d+') >= tonumber(ARGV[2]) then
+    local since = tonumber(string.match(some[i + 1], '^%d+'))
+    if since == 0 then
+      redis.call('HSET', k.prepared, some[i], number(now) .. string.sub(some[i + 1], 2))
+    elseif now - since >= tonumber(ARGV[2]) then
       local list = prepared_in(some[i + 1]) or {}
       for j = 1, #list, 5 do
         if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then

@@ -11,6 +11,7 @@ import { inject, makeApp, PATH, payloadOf } from './route.js'
 export const contenders = {
   bare: { label: '`app.inject` in a loop, no queue' },
   ours: { label: 'fastify-taskqueue', usesRedis: true, open: place => openOurs(place) },
+  'ours-keeping': { label: 'fastify-taskqueue, keeping the newest 1,000 records, as by default', usesRedis: true, open: place => openOurs(place, { keep: 1000 }) },
   'ours-inject': { label: 'fastify-taskqueue, `dispatch: \'inject\'`', usesRedis: true, open: place => openOurs(place, { dispatch: 'inject' }) },
   'ours-local': { label: 'fastify-taskqueue, local', open: openOursLocal },
   bullmq: { label: 'BullMQ', usesRedis: true, open: place => openBullMQ(place, inject) },
@@ -42,7 +43,7 @@ function adderWith (getApp) {
 
 /** One app that adds, where any is added, and one that consumes: that consumes as soon as it is ready. */
 async function openOurs ({ redis: path, queues = ['default'], concurrency, onTask }, options = {}) {
-  const settings = { redis: { path }, queues: Object.fromEntries(queues.map(name => [name, {}])), ...options }
+  const settings = { redis: { path }, queues: Object.fromEntries(queues.map(name => [name, {}])), keep: 0, ...options }
   const [adder, consumer] = [makeApp(onTask), makeApp(onTask)]
   let opening
   const openAdder = () => {
@@ -61,7 +62,7 @@ async function openOurs ({ redis: path, queues = ['default'], concurrency, onTas
 
 async function openOursLocal ({ concurrency, onTask }) {
   const app = makeApp(onTask)
-  await app.register(taskqueue, { consumer: { concurrency } })
+  await app.register(taskqueue, { consumer: { concurrency }, keep: 0 })
   return { ...adderWith(async () => app), start: () => app.ready(), close: () => app.close() }
 }
 

@@ -12,8 +12,8 @@ Redis of its own (on a private socket, without persistence), and the order chang
 
 Every task is the same request with a body of 200 bytes, to the same route with a schema. The others run it
 by \`app.inject\`, as an app would. Each has its defaults, but that whatever has ended is removed from Redis
-where that can be set (\`removeOnComplete\` of BullMQ, \`removeOnSuccess\` of Bee-Queue, which also sends no
-events, as its README advises; @platformatic/job-queue keeps results for an hour). CPU of Redis and its
+where that can be set (\`keep: 0\` of ours, \`removeOnComplete\` of BullMQ, \`removeOnSuccess\` of Bee-Queue,
+which also sends no events, as its README advises; @platformatic/job-queue keeps results for an hour). CPU of Redis and its
 commands are by \`INFO\`: commands that scripts run are counted, and those that measure are not.
 
 ${parts.join('\n\n')}
@@ -23,8 +23,8 @@ ${parts.join('\n\n')}
 function partOf ({ title, tables, goals }, { environment, rounds }, sections) {
   const results = new Results(rounds)
   const others = Object.fromEntries(Object.entries(sections).map(([name, { rounds }]) => [name, new Results(rounds)]))
-  const reached = goals(results, others).filter(({ value }) => value !== undefined)
-  const aims = reached.length === 0 ? [] : [table(['goal', 'reached', ''], reached.map(({ goal, value, isReached }) => [goal, value, isReached ? 'yes' : '**no**']))]
+  const reached = goals(results, others).filter(({ value }) => value !== '–')
+  const aims = reached.length === 0 ? [] : [table(['goal', 'wanted', 'measured', 'reached'], reached.map(({ goal, wanted, value, isReached }) => [goal, wanted, value, isReached ? 'yes' : '**no**']))]
   return [`## ${title}`, saying(environment), ...tables(results, environment, others), ...aims].join('\n\n')
 }
 

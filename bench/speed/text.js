@@ -15,6 +15,10 @@ export function spread (values) {
   return values.length === 1 ? middle : `${middle} [${number(Math.min(...values))}–${number(Math.max(...values))}]`
 }
 
+/** What a figure ought to be, and whether it is. */
+export function atLeast (least, goal, value) { return { goal, wanted: `≥ ${number(least)}`, value: number(value), isReached: value >= least } }
+export function atMost (most, goal, value) { return { goal, wanted: `≤ ${number(most)}`, value: number(value), isReached: value <= most } }
+
 export function table (heads, rows) {
   const line = cells => `| ${cells.join(' | ')} |`
   return [line(heads), line(heads.map((_, column) => column === 0 ? '---' : '---:')), ...rows.map(line)].join('\n')

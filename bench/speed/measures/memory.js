@@ -3,7 +3,7 @@ import { Redis } from 'ioredis'
 import { contenders } from '../contenders.js'
 import { range } from '../statistics.js'
 import { Tally } from '../tally.js'
-import { number, spread, table } from '../text.js'
+import { atMost, number, spread, table } from '../text.js'
 import { warmUp } from '../warm-up.js'
 
 export const title = 'Memory of Redis'
@@ -60,10 +60,8 @@ export function tables (results, { tasks }) {
 
 export function goals (results) {
   const ours = { contender: 'ours' }
-  const most = Math.max(...['bullmq', 'bee', 'platformatic'].map(contender => results.ratio(ours, { contender }, 'bytes')))
-  const keys = results.median(ours, 'keys')
   return [
-    { goal: 'a waiting task takes less memory than with each of the others', value: `${number(most)} × the least`, isReached: most < 1 },
-    { goal: 'what is left does not grow with the tasks', value: `${number(keys)} keys, ${number(results.median(ours, 'leftBytes'))} bytes`, isReached: keys < 10 }
+    atMost(0.45, 'bytes for a waiting task, × BullMQ', results.ratio(ours, { contender: 'bullmq' }, 'bytes')),
+    atMost(5, 'keys left in the end', results.median(ours, 'keys'))
   ]
 }
