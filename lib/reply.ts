@@ -5,9 +5,9 @@ import type { Prepare, TaskTransaction } from './transaction.js'
 declare module 'fastify' {
   interface FastifyRequest {
     /** @internal */
-    [kTransaction]: TaskTransaction | null
+    [kTransaction]: TaskTransaction | null | undefined
     /** @internal */
-    [kReply]: FastifyReply | null
+    [kReply]: FastifyReply | null | undefined
     /** @internal */
     [kEnd]: End | null
     /** @internal */
@@ -65,7 +65,7 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     const reply = request[kReply]
     if (reply?.raw.writableEnded === true) return policy.closed
     const transaction = policy.begin(request)
-    if (reply !== null) endWith(request, reply, transaction)
+    if (reply != null) endWith(request, reply, transaction)
     return transaction
   }
 
@@ -102,14 +102,14 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
 
   // Routes that were declared before the plugin, and the handlers of what is not found.
   app.addHook('onSend', (request, reply, payload, done) => {
-    if (request[kTransaction] === null || kLast in (request.routeOptions.config ?? {})) return done()
+    if (request[kTransaction] == null || kLast in (request.routeOptions.config ?? {})) return done()
     return commitTasks(request, reply, payload, done) as void
   })
   app.addHook('preHandler', noteHeaders)
 
   app.addHook('onRequest', (request, reply, done) => {
     request[kReply] = reply
-    // Another hook may have been before this one. It is undefined in a plugin that was there before this one.
+    // Another hook may have been before this one. In a plugin that was there before, nothing is set that is null here.
     if (request[kTransaction] != null) endWith(request, reply, request[kTransaction])
     done()
   })
@@ -118,7 +118,7 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     // The error's handler may use a transaction, if the request has not.
     if (request[kTransaction] === policy.closed) request[kTransaction] = null
     const transaction = request[kTransaction]
-    if (transaction !== null) endOf(request, reply, transaction).fail()
+    if (transaction != null) endOf(request, reply, transaction).fail()
     done()
   })
 }

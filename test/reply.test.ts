@@ -153,6 +153,21 @@ t.test('queues the task of a request that succeeds, before its answer leaves', a
   }
 })
 
+t.test('queues what a route adds of a plugin that was there before, and answers its others', async t => {
+  const { app, url } = await serve(t, {
+    before: app => {
+      app.register(async child => {
+        child.get('/', async () => ({}))
+        child.get('/add', async ({ taskqueue }) => ({ id: taskqueue.add('/task') }))
+      })
+    },
+    taskqueue: { consumer: false }
+  })
+  t.equal((await fetch(url)).status, 200)
+  t.equal((await fetch(`${url}/add`)).status, 200)
+  t.match(await app.taskqueue.queue('default').counts(), { waiting: 1 })
+})
+
 t.test('queues nothing for a request that fails, however late', async t => {
   for (const [title, ending] of Object.entries(failures)) {
     t.test(title, async t => {
