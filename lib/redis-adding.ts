@@ -95,8 +95,9 @@ local function is_any_known (k, ids)
   end
 end
 
+-- Returns whether it is kept, and not there or over already.
 local function keep_prepared (k, commit, list, kept_out)
-  redis.call('HSETNX', k.prepared, commit, '0 ' .. cmsgpack.pack({ list, kept_out }))
+  return redis.call('HSETNX', k.prepared, commit, '0 ' .. cmsgpack.pack({ list, kept_out })) == 1
 end
 
 -- Returns the tasks of a commit, and the ids that it has kept out.
@@ -194,8 +195,9 @@ local function prepare (commit, lists)
     end
   end
   for k, tasks in pairs(decided) do
-    keep_prepared(k, commit, unpack(tasks))
-    for i = 1, #tasks[1], 5 do
+    -- Of a commit that is over nobody would release the ids.
+    local is_kept = keep_prepared(k, commit, unpack(tasks))
+    for i = 1, is_kept and #tasks[1] or 0, 5 do
       if tasks[1][i + 4] ~= '' then redis.call('HSET', k.reserved, tasks[1][i], whole(commit)) end
     end
   end

@@ -103,6 +103,14 @@ t.test('a prepare that arrives after its rollback, or once more after its commit
     await run(commit, `second ${prepare}`, 0)
     t.strictSame(await waiting(), [], 'and none after it')
   }
+
+  for (const [conclusion, repeated] of [['rollback', 0], ['commit', 1]] as const) {
+    const prepare = async () => await run('prepare', conclusion, 1, 0, 'own id', 'message', '  replace')
+    await prepare()
+    await run(conclusion, conclusion, repeated)
+    await prepare()
+    t.equal(await admin.exists('p:{q}:reserved'), 0, `nor, after a ${conclusion}, does it keep its id from others`)
+  }
 })
 
 /** Of tasks with ids of their own making, and with one that was given. */
