@@ -739,13 +739,15 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assertCounts(store, queue, { delayed: 1, running: 1 })
   },
 
-  async 'makes one suspect, with the message of the later one, of a task and what was to follow it' (store, queue) {
+  async 'makes one suspect, with the message of the later one and all its retries, of a task and what was to follow it' (store, queue) {
     await add(store, [task(queue, 'a')])
+    await settle(store, queue, await claimOne(store, queue), retry(0))
+    await untilClaimable(store, queue)
     await claimOne(store, queue, SHORT_MS)
     await add(store, [task(queue, 'a', { message: 'again', delayMs: LONG_MS, onDuplicate: 'replace' })])
     await untilClaimable(store, queue)
     const lease = await claimSuspect(store, queue)
-    assert.deepEqual([lease.message, lease.attempt], ['again', 2])
+    assert.deepEqual([lease.message, lease.attempt, lease.retries], ['again', 3, 0])
     assert.equal(await settle(store, queue, lease, done), true)
     await assertCounts(store, queue, {})
   },

@@ -203,7 +203,7 @@ local claimed, fences, leases = {}, {}, {}
 local function take_over ()
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', number(lease_clock * 1000), 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
-    if p.more == 1 then redis.call('HDEL', k.progress, abandoned[i] .. ' next') end
+    if p.more == 1 and redis.call('HDEL', k.progress, abandoned[i] .. ' next') == 1 then p.retries = 0 end
     keep_log(k, abandoned[i], p, false)
     -- Only a death that it died alone is certainly its own.
     p.deaths, p.suspect = p.deaths + p.suspect, 1
