@@ -910,6 +910,16 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(await lost(store, queue, [rest[1]!]), [])
   },
 
+  async 'lets a task expire that comes back unseen too late, even if others looked meanwhile' (store, queue) {
+    await add(store, [task(queue, 'unseen', { expiresMs: SHORT_MS })])
+    const lease = await claimOne(store, queue)
+    await add(store, [task(queue, 'other', { delayMs: LONG_MS, expiresMs: SHORT_MS })])
+    await untilExpired(store, queue, ['other'])
+    assert.equal(await settle(store, queue, lease, { kind: 'release', unseen: true }), true)
+    assert.deepEqual(await claim(store, queue), [])
+    assert.equal((await show(store, queue, 'unseen'))?.state, 'expired')
+  },
+
   async 'lets no suspect expire' (store, queue) {
     await add(store, [task(queue, 'suspect', { expiresMs: 4 * SHORT_MS })])
     await claimOne(store, queue, SHORT_MS)

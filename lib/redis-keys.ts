@@ -12,7 +12,8 @@ import { RECORD_LIMIT } from './store.js'
  *     message   hash of messages by id
  *     progress  hash by id of "fence attempt retries deaths suspect more reason", from the first claim
  *               on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
- *               " log": a record of each attempt, " next": when a task is due that has replaced this one
+ *               " log": a record of each attempt, " next": when a task is due that has replaced this one,
+ *               " late": that it would have expired during its first attempt
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
  *     prepared  hash by commit of "time tasks": since when a heartbeat has known of it, 0 before one does,
  *               and its tasks between the two phases, or none where what has ended may be prepared once
@@ -175,7 +176,7 @@ end
 -- Adds the fields of progress that a task has to a list.
 local function fields_of (list, id, p)
   list[#list + 1] = id
-  if p.more == 1 then append(list, id .. ' note', id .. ' log', id .. ' next') end
+  if p.more == 1 then append(list, id .. ' note', id .. ' log', id .. ' next', id .. ' late') end
 end
 
 local function forget (k, ids)

@@ -149,7 +149,10 @@ local function settle (id, p, i, how, record)
     redis.call('HSET', k.progress, id, progress(p))
     append(replaced, id, tonumber(due))
   elseif verdict == 'release' or verdict == 'unseen' then
-    if verdict == 'unseen' then p.attempt = p.attempt - 1 end
+    if verdict == 'unseen' then
+      p.attempt = p.attempt - 1
+      if p.attempt == 0 and more_of(k, id, p, ' late') then redis.call('ZADD', k.expiring, number(now_us), id) end
+    end
     if verdict == 'unseen' or record then redis.call('HSET', k.progress, id, progress(p, p.reason)) end
     append(p.suspect == 1 and suspects or released, id)
   elseif verdict == 'retry' then
@@ -222,6 +225,10 @@ local function expire ()
     if messages[i] and p.attempt == 0 and not redis.call('ZSCORE', k.dead, ids[i]) then
       unqueue(k, ids[i])
       append(expired, ids[i])
+    elseif messages[i] and p.attempt == 1 and redis.call('ZSCORE', k.running, ids[i]) then
+      -- Nobody knows yet whether its app has seen it.
+      keep_more(k, ids[i], p, ' late', 1)
+      redis.call('HSET', k.progress, ids[i], progress(p, p.reason))
     end
   end
   call_with('ZREM', k.expiring, ids)
