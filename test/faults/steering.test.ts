@@ -17,15 +17,12 @@ t.test('progress and attempts outlive the consumers of a task, and who waits els
   const { start, add, drained, counts, pass } = await startAll(t)
   const desk = await start(false)
   let first = await start({})
-  for (const round of rounds.slice(2)) {
+  for (const round of rounds.slice(0, 4)) {
     const [id] = await add([`/task?note=${round}&hold=2&tell=1`]) as [string]
-    await until(() => first.begun.some(begun => begun.id === id))
     const ended = desk.taskqueue.wait(id)
-    // Not of the first one, which may die before it has said anything.
-    if (round > 2) await until(async () => (await desk.taskqueue.get(id))!.progress !== undefined)
+    await until(async () => (await desk.taskqueue.get(id))!.progress !== undefined)
     const [second] = await Promise.all([start({}), first.end('SIGKILL')])
     await until(() => second.begun.length === 1)
-    await until(async () => (await desk.taskqueue.get(id))!.progress !== undefined)
     t.match(await desk.taskqueue.get(id), { state: 'running', progress: String(round), attempts: [DIED] })
     await second.end('SIGKILL')
     t.match(await desk.taskqueue.get(id), { state: 'running', progress: String(round), attempts: [DIED] })
