@@ -172,13 +172,13 @@ t.test('an id keeps others out for its time although its consumer is killed as s
 
 t.test('of ten thousand tasks whose adder is killed meanwhile all are queued, or none', async t => {
   const { redis, start, counts, taskqueue, admin, killWithin } = await startAll(t, { clock: true })
-  const tasks = repeat(MANY, { url: '/task' })
   const adders = [await start(false), await start(false)]
   const queued: number[] = []
   let tookMs = 0
   for (let round = 0; round <= 10; round++) {
     const adder = adders.shift()!
     adders.push(await start(false))
+    const tasks = repeat(MANY, '/task').map((url, index) => ({ url, ...round % 2 === 1 && { id: `${round}-${index}` } }))
     // The first one has all the time that it takes.
     const { returned, ...took } = await killWithin(adder, round === 0 ? Infinity : (round - Math.random()) / 10 * tookMs, () => adder.taskqueue.addAll(tasks))
     if (round === 0) ({ tookMs } = took)
@@ -197,6 +197,7 @@ t.test('of ten thousand tasks whose adder is killed meanwhile all are queued, or
   const consumer = await start({})
   redis.setClock(HOUR_MS / 1000 + 1)
   await until(async () => await admin.exists('taskqueue:{default}:prepared') === 0)
+  t.equal(await admin.exists('taskqueue:{default}:reserved'), 0)
   t.match(await counts(), { waiting: 0, running: 0, dead: 1000 })
   t.equal(await admin.hlen('taskqueue:{default}:message'), 1000)
   t.strictSame(consumer.begun, [])
