@@ -127,6 +127,9 @@ export function settlements (processes: readonly Process[]): string[] {
     .sort()
 }
 
+/** Returns the ids of these tasks, once for each settlement. What tells of it may itself be run by two, one of which is killed. */
+export const settledIds = (processes: readonly Process[]): string[] => [...new Set(settlements(processes))].map(text => text.split(' ')[0]!)
+
 export const idsOf = (attempts: ReadonlyArray<{ id: string }>): string[] => attempts.map(({ id }) => id).sort()
 
 export const repeat = <T>(times: number, value: T): T[] => Array.from({ length: times }, () => value)
