@@ -97,7 +97,7 @@ end
 
 -- Returns whether it is kept, and not there or over already.
 local function keep_prepared (k, commit, list, kept_out)
-  return redis.call('HSETNX', k.prepared, commit, '0 ' .. cmsgpack.pack({ list, kept_out })) == 1
+  return redis.call('HSETNX', k.prepared, commit, number(now or 0) .. ' ' .. cmsgpack.pack({ list, kept_out })) == 1
 end
 
 -- Returns the tasks of a commit, and the ids that it has kept out.

@@ -123,6 +123,7 @@ t.test('of ten thousand tasks whose adder is killed meanwhile all are queued, or
   await adders[0]!.exit
   t.same(await counts(), NOTHING)
   const consumer = await start({})
+  await until(async () => (await admin.hvals('taskqueue:{default}:prepared')).every(text => !text.startsWith('0 ')), 'heartbeats know of them')
   redis.setClock(HOUR_MS / 1000 + 1)
   await until(async () => await admin.exists('taskqueue:{default}:prepared') === 0)
   t.equal(await admin.exists('taskqueue:{default}:reserved'), 0)
