@@ -96,7 +96,7 @@ export class SqliteStore implements Store {
     const taken = tasks.filter((_, index) => !isKeptOut[index])
     const free = this.#reserve(taken)
     return {
-      keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ id }) => id),
+      keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
       commit: async () => {
         try {
           this.#atomically(() => { this.#add(taken) })

@@ -47,7 +47,7 @@ function task (queue: string, id: string, rest: Partial<NewTask> = {}): NewTask 
 async function add (store: Store, tasks: readonly NewTask[]): Promise<readonly string[]> {
   const prepared = await store.prepare(tasks)
   await prepared.commit()
-  return prepared.keptOut
+  return prepared.keptOut.map(({ id }) => id)
 }
 
 function turn (store: Store, queue: string, settlements: readonly Settlement[], limit = 0, rest: Partial<Turn> = {}): Promise<TurnResult> {
@@ -830,7 +830,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
         await assert.rejects(second, isDuplicate(id))
       } else {
         const prepared = await second
-        assert.deepEqual(prepared.keptOut, outcome === 'commit' && onDuplicate === 'keep' ? [id] : [])
+        assert.deepEqual(prepared.keptOut, outcome === 'commit' && onDuplicate === 'keep' ? [{ queue, id }] : [])
         await prepared.commit()
       }
       const claimed = await claim(store, queue)

@@ -129,7 +129,7 @@ const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'rec
 
 /**
  * ARGV: for each piece of a commit its id, the number of its tasks, and those. Returns for each 0 and the
- * ids that are kept out; 1 and one that is known, for which it is refused; 2 and one that another
+ * numbers of the queues and the ids that are kept out; 1 and one that is known, for which it is refused; 2 and one that another
  * commit is about to add. What a commit or a rollback leaves in its place keeps out a prepare that
  * arrives after it.
  */
@@ -189,7 +189,7 @@ local function prepare (commit, lists)
         if not tasks then return kept end
         decided[k] = { tasks, kept }
       end
-      append(kept_out, unpack(kept))
+      for _, id in ipairs(kept) do append(kept_out, queue, id) end
     else
       decided[k] = { list, {} }
     end

@@ -11,6 +11,8 @@ import {
   type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
+type KeptOut = Prepared['keptOut'][number]
+
 /** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
 export type RedisLocation = string | RedisOptions | Redis | Cluster
 
@@ -34,7 +36,7 @@ interface Conclusion {
  * What becomes of a piece of a commit that is prepared: the ids that are kept out; an id for which it
  * is refused; one for which it has to wait; or that its ids are not new.
  */
-type Preparedness = [0, ...keptOut: string[]] | [1 | 2, id: string] | [3]
+type Preparedness = [0, ...keptOut: Array<number | string>] | [1 | 2, id: string] | [3]
 
 /** The arguments of a turn to which there is no answer yet. */
 interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<string | number> }
@@ -138,7 +140,7 @@ export class RedisStore implements Store {
       const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
       return sent.length > 0 ? this.#conclude({ script, queues, pieces: sent }) : undefined
     })
-    const keptOut: string[] = []
+    const keptOut: KeptOut[] = []
     try {
       for (const piece of pieces) {
         const kept = isNew ? await this.#prepare('prepareNew', piece) : undefined
@@ -160,14 +162,14 @@ export class RedisStore implements Store {
     }
   }
 
-  /** Returns the ids that are kept out; undefined if there are ids that are not new. An id that another commit is about to add is waited for. */
-  async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly string[] | undefined> {
+  /** Returns what is kept out; undefined if there are ids that are not new. An id that another commit is about to add is waited for. */
+  async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly KeptOut[] | undefined> {
     const { queues, tasks } = piece
     const deadline = performance.now() + this.#timeoutMs
     for (;;) {
       const answer = await this.#preparing[script].add(queues.join(), piece, weightOf(tasks)).result
       switch (answer[0]) {
-        case 0: return answer.slice(1) as string[]
+        case 0: return keptOutOf(queues, answer.slice(1))
         case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
         case 3:
           if (piece.sends === 1) piece.sends = 0
@@ -537,6 +539,12 @@ function leasesOf (flat: readonly string[]): Lease[] {
     leases.push({ id: flat[i]!, message: flat[i + 1]!, fence, attempt, retries, deaths, suspect: suspect === 1 })
   }
   return leases
+}
+
+function keptOutOf (queues: readonly string[], flat: ReadonlyArray<number | string>): KeptOut[] {
+  const keptOut: KeptOut[] = []
+  for (let i = 0; i < flat.length; i += 2) keptOut.push({ queue: queues[flat[i] as number]!, id: flat[i + 1] as string })
+  return keptOut
 }
 
 function argsOf (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {

@@ -89,8 +89,8 @@ export interface Store {
 
 /** Tasks that a store has taken in. One of the two is called, once. */
 export interface Prepared {
-  /** Ids of tasks that are not added, since one of the same id waits, is delayed or runs, or has been done a moment ago. */
-  readonly keptOut: readonly string[]
+  /** The tasks that are not added, since one of the same id waits, is delayed or runs, or has been done a moment ago. */
+  readonly keptOut: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>
   /**
    * Adds the tasks, in order, except for those that are kept out. A task whose id is dead, or
    * has otherwise ended, takes the place of that one. Resolves as soon as nothing but the

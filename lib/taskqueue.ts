@@ -8,7 +8,7 @@ import { statusOf, type TaskStatus } from './status.js'
 import type { Order } from './store.js'
 import type { TaskRoute } from './task-route.js'
 import { checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
-import { whichWereAdded, type AddedTask, type TaskToAdd, type TaskTransaction, type Transaction } from './transaction.js'
+import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
@@ -60,8 +60,7 @@ export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick
     try {
       const result = await run(transaction)
       transaction.close()
-      const { keptOut } = await transaction.commit()
-      return { result, keptOut }
+      return { result, added: await transaction.commitAll() }
     } catch (error) {
       transaction.close()
       await transaction.rollback()
@@ -69,16 +68,15 @@ export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick
     }
   }
   const addAll: Taskqueue['addAll'] = async tasks => {
-    const { result, keptOut } = await within(transaction => transaction.addAll(tasks))
-    const wereAdded = whichWereAdded(result, keptOut)
-    return result.map((id, index) => wereAdded[index] === true ? id : null)
+    const { added } = await within(transaction => transaction.addAll(tasks))
+    return added.map(({ id, wasAdded }) => wasAdded ? id : null)
   }
   return {
     added,
     addAll,
     add: (async (target: string, options?: AddOptions) => {
-      const { result, keptOut } = await within(transaction => transaction.add(target, options))
-      return keptOut.length > 0 ? null : result
+      const { added: [task] } = await within(transaction => transaction.add(target, options))
+      return task!.wasAdded ? task!.id : null
     }) as Taskqueue['add'],
     transaction: async run => (await within(run)).result
   }

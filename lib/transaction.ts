@@ -149,8 +149,13 @@ export class TaskTransaction implements Transaction {
    * can be seen before it runs. A commit in which only one store takes part waits for one
    * round trip.
    */
-  async commit (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<CommitResult> {
-    if (this.size === 0) return { keptOut: [] }
+  async commit (prepare?: Prepare): Promise<CommitResult> {
+    return { keptOut: (await this.commitAll(prepare)).filter(({ wasAdded }) => !wasAdded).map(({ id }) => id) }
+  }
+
+  /** The same; returns for each task whether it was added. */
+  async commitAll (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<Array<{ readonly id: string, readonly wasAdded: boolean }>> {
+    if (this.size === 0) return []
     const added = this.#added
     const participants = this.#participants
     this.#added = []
@@ -173,12 +178,9 @@ export class TaskTransaction implements Transaction {
       }
       isDecided = true
       await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())), commitFailure)
-      const keptOut = prepared.flatMap(tasks => tasks.keptOut)
-      if (this.#note !== undefined) {
-        const wereAdded = whichWereAdded(added.map(({ task }) => task.id), keptOut)
-        this.#note(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
-      }
-      return { keptOut }
+      const wereAdded = whichWereAdded(added.map(({ task }) => task), prepared.flatMap(tasks => tasks.keptOut))
+      this.#note?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      return added.map(({ task }, index) => ({ id: task.id, wasAdded: wereAdded[index]! }))
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
       // Stores that have answered have been told by then; others are told when they do.
@@ -223,13 +225,15 @@ function group (added: readonly Added[], messages: readonly string[]): Map<Store
   return batches
 }
 
-/** Says of each of the tasks of a commit whether it was added. Of several with one id those that came first were. */
-export function whichWereAdded (ids: readonly string[], keptOut: readonly string[]): boolean[] {
+/** Says of each of the tasks of a commit whether it was added. Of several with one id in a queue those that came first were. */
+function whichWereAdded (tasks: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>, keptOut: Prepared['keptOut']): boolean[] {
+  if (keptOut.length === 0) return tasks.map(() => true)
+  const nameOf = ({ queue, id }: Pick<NewTask, 'queue' | 'id'>) => `${queue}\n${id}`
   const left = new Map<string, number>()
-  for (const id of keptOut) left.set(id, (left.get(id) ?? 0) + 1)
-  return ids.toReversed().map(id => {
-    const count = left.get(id) ?? 0
-    left.set(id, count - 1)
+  for (const kept of keptOut) left.set(nameOf(kept), (left.get(nameOf(kept)) ?? 0) + 1)
+  return tasks.toReversed().map(task => {
+    const count = left.get(nameOf(task)) ?? 0
+    left.set(nameOf(task), count - 1)
     return count <= 0
   }).toReversed()
 }

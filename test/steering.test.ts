@@ -235,6 +235,15 @@ for (const type of ['local', 'redis']) {
     t.equal(await add({ payload: {}, onDuplicate: 'replace' }), 'one')
   })
 
+  t.test(`${type} queue: of one id in two queues it is said in which it was kept out`, async t => {
+    const { app } = await open(t, type, { queues: { a: {}, b: {} }, consumer: { autoStart: false }, noteAdded: true })
+    const { taskqueue } = app
+    const tasks = (...queues: string[]) => queues.map(queue => ({ url: '/task', id: 'one', queue }))
+    t.strictSame(await taskqueue.addAll(tasks('b')), ['one'])
+    t.strictSame(await taskqueue.addAll(tasks('b', 'a', 'a')), [null, 'one', null])
+    t.strictSame(taskqueue.added.map(({ queue }) => queue), ['b', 'a'])
+  })
+
   t.test(`${type} queue: of twenty requests that add one id at the same time one succeeds`, async t => {
     const { app, desk } = await open(t, type, {}, app => { app.get('/task', async () => ({})) })
     const adds = Array.from({ length: 20 }, (_, n) =>
