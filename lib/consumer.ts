@@ -75,6 +75,7 @@ export class Consumer {
   #alarm?: NodeJS.Timeout
   #settling: NodeJS.Timeout | undefined
   #holding: NodeJS.Timeout | undefined
+  #breather: NodeJS.Immediate | undefined
   readonly #idlers: Array<() => void> = []
 
   constructor (queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits) {
@@ -224,13 +225,23 @@ export class Consumer {
     this.#fill()
   }
 
-  /** Starts what there is room for. */
+  /**
+   * Starts what there is room for: one task, which may end within this tick, and then the next, and
+   * in the next tick those that are left. Side by side, what only computes would take longer.
+   */
   #fill (): void {
     while (this.#ready.length > 0 && this.#running.size < this.#limits.concurrency) {
+      if (this.#running.size === 0) this.#breather ??= setImmediate(() => { this.#breathe() })
+      else if (this.#breather !== undefined) break
       this.#readySince = performance.now()
       this.#start(this.#ready.shift()!, false)
     }
     if (this.#ready.length > 0) this.#holding ??= setTimeout(() => { this.#review() }, HOLD_MS).unref()
+  }
+
+  #breathe (): void {
+    this.#breather = undefined
+    if (this.#mayStart()) this.#fill()
   }
 
   /** Leaves to others what has waited too long. */

@@ -42,6 +42,29 @@ for (const [type, makeStore] of Object.entries(stores)) {
     t.equal(most, 5)
   })
 
+  t.test(`${type} queue: what ends within a tick runs one after the other, beside what waits for something else`, async t => {
+    const { app } = await appOn(t, makeStore(), { concurrency: 5 })
+    const runs: string[] = []
+    const { opened, open } = gate()
+    app.get('/wait', async () => {
+      runs.push('waits')
+      await opened
+    })
+    app.get('/compute/:index', async ({ params }) => {
+      runs.push(`begins ${(params as { index: string }).index}`)
+      for (let step = 0; step < 20; step++) await null
+      runs.push(`ends ${(params as { index: string }).index}`)
+    })
+    await app.ready()
+    await app.taskqueue.transaction(tx => { for (let i = 0; i < 20; i++) tx.add(`/compute/${i}`) })
+    await until(() => runs.length === 40)
+    t.strictSame(runs.splice(0), Array.from({ length: 20 }, (_, index) => [`begins ${index}`, `ends ${index}`]).flat())
+    await app.taskqueue.transaction(tx => { for (const url of ['/wait', '/wait', '/wait', '/wait', '/compute/0', '/wait']) tx.add(url) })
+    await until(() => runs.length === 7)
+    t.strictSame(runs, ['waits', 'waits', 'waits', 'waits', 'begins 0', 'ends 0', 'waits'])
+    open()
+  })
+
   t.test(`${type} queue: tasks run in the order they were added in, at concurrency 1`, async t => {
     const { app, add } = await appOn(t, makeStore())
     const order: number[] = []

@@ -10,11 +10,11 @@ import { gate, until } from './until.js'
 t.test('a suspect runs alone: after what runs, before what waits, and beside no task of any queue', async t => {
   const store = new LocalStore()
   const { app, runs, open } = await start(t, store)
-  await abandon(store, 'a', ['suspect 1', 'suspect 2'])
   await addTo(store, [message('b', 'running'), message('b', 'waiting')])
   await app.ready()
   await until(() => runs.length === 2)
   t.strictSame(runs, ['running', 'waiting'], 'until it is known that there are suspects')
+  await abandon(store, 'a', ['suspect 1', 'suspect 2'])
   await until(async () => (await store.extend([{ queue: 'a', leases: [], leaseMs: 100 }]))[0]!.outlook.suspects)
   await addTo(store, [message('a', 'ordinary')])
   open('running')
