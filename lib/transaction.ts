@@ -76,7 +76,7 @@ export type Compose = (target: string | TaskRoute, options: AddOptions) => Added
 export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
 
 /** How long the messages of one commit may be together: Redis moves them in one step, for which everybody else waits. */
-const MAX_COMMIT_LENGTH = 16 * 1024 * 1024
+const MAX_COMMIT_LENGTH = 64 * 1024 * 1024
 
 /** The one implementation, which `bindToReply` steers through the end of a request. */
 export class TaskTransaction implements Transaction {

@@ -315,16 +315,16 @@ t.test('outside a request', async t => {
     t.same(joined.events, ['prepare', 'commit'])
   })
 
-  t.test('app.taskqueue.addAll() adds tasks of 16 MiB together, and rejects, with none of them queued, when there is more', async t => {
+  t.test('app.taskqueue.addAll() adds tasks of 64 MiB together, and rejects, with none of them queued, when there is more', async t => {
     const { app } = await serve(t, { declare () {}, taskqueue: { consumer: false } })
     await app.ready()
     const tasks = (count: number) => Array.from({ length: count }, () => ({ url: '/task', payload: 'x'.repeat(1024 * 1023) }))
-    await t.rejects(app.taskqueue.addAll(tasks(17)), {
-      code: 'FST_TASKQUEUE_TOO_LARGE', message: /^The messages of one commit must be at most 16777216 characters together, got 178/
+    await t.rejects(app.taskqueue.addAll(tasks(65)), {
+      code: 'FST_TASKQUEUE_TOO_LARGE', message: /^The messages of one commit must be at most 67108864 characters together, got 680/
     })
     t.match(await app.taskqueue.queue('default').counts(), { waiting: 0 })
-    await app.taskqueue.addAll(tasks(16))
-    t.match(await app.taskqueue.queue('default').counts(), { waiting: 16 })
+    await app.taskqueue.addAll(tasks(64))
+    t.match(await app.taskqueue.queue('default').counts(), { waiting: 64 })
   })
 
   t.test('app.taskqueue.transaction() queues nothing when its function fails, and rejects with its error', async t => {
