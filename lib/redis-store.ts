@@ -21,6 +21,7 @@ interface Piece {
   readonly id: string
   readonly queues: readonly string[]
   readonly tasks: readonly NewTask[]
+  readonly weight: number
   /** How often Redis may have got it: one that it has got twice it may get once more. */
   sends: number
 }
@@ -29,7 +30,8 @@ interface Piece {
 interface Conclusion {
   readonly script: 'commitNew' | 'commit' | 'rollback'
   readonly queues: readonly string[]
-  readonly pieces: readonly Piece[]
+  /** Without their tasks, which Redis has. */
+  readonly pieces: ReadonlyArray<Pick<Piece, 'id' | 'weight' | 'sends'>>
 }
 
 /**
@@ -137,7 +139,7 @@ export class RedisStore implements Store {
     // Whose id nobody has chosen has no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
     const conclude = (script: Conclusion['script']) => parts.map(queues => {
-      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
+      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0).map(({ id, weight, sends }) => ({ id, weight, sends }))
       return sent.length > 0 ? this.#conclude({ script, queues, pieces: sent }) : undefined
     })
     const keptOut: KeptOut[] = []
@@ -164,10 +166,10 @@ export class RedisStore implements Store {
 
   /** Returns what is kept out; undefined if there are ids that are not new. An id that another commit is about to add is waited for. */
   async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly KeptOut[] | undefined> {
-    const { queues, tasks } = piece
+    const { queues, weight } = piece
     const deadline = performance.now() + this.#timeoutMs
     for (;;) {
-      const answer = await this.#preparing[script].add(queues.join(), piece, weightOf(tasks)).result
+      const answer = await this.#preparing[script].add(queues.join(), piece, weight).result
       switch (answer[0]) {
         case 0: return keptOutOf(queues, answer.slice(1))
         case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
@@ -391,7 +393,7 @@ export class RedisStore implements Store {
   #conclude (conclusion: Conclusion): { readonly made: Promise<void>, readonly result: Promise<void> } {
     const { script, queues, pieces } = conclusion
     this.#conclusions.add(conclusion)
-    return this.#concluding[script].add(queues.join(), conclusion, pieces.reduce((sum, { tasks }) => sum + weightOf(tasks), 0))
+    return this.#concluding[script].add(queues.join(), conclusion, pieces.reduce((sum, { weight }) => sum + weight, 0))
   }
 
   async #callConclude (script: Conclusion['script'], conclusions: readonly Conclusion[]): Promise<void[]> {
@@ -487,23 +489,23 @@ const MAX_CONCLUSIONS = 1000
 /** How many tasks, or ids, one call takes in, so that Redis is not kept from others; one of several KiB counts as several. */
 const MAX_AT_ONCE = 1000
 
-const weightOf = (tasks: readonly NewTask[]): number => tasks.reduce((sum, { message }) => sum + 1 + message.length / 4096, 0)
+const weightOf = ({ message }: NewTask): number => 1 + message.length / 4096
 
 /** Divides the tasks of a commit into what one call may prepare. They are committed in one, all or none. */
 function piecesOf (tasks: readonly NewTask[], parts: ReadonlyArray<readonly string[]>): Piece[] {
   const id = randomUUID()
-  const pieces: Array<Piece & { readonly tasks: NewTask[] }> = []
+  const pieces: Array<Piece & { readonly tasks: NewTask[], weight: number }> = []
   for (const queues of parts) {
-    let room = 0
     for (const task of tasks) {
       if (!queues.includes(task.queue)) continue
-      const weight = weightOf([task])
-      if (room < weight) {
-        pieces.push({ id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], sends: 0 })
-        room = MAX_AT_ONCE
+      const weight = weightOf(task)
+      let piece = pieces.at(-1)
+      if (piece?.queues !== queues || piece.weight + weight > MAX_AT_ONCE) {
+        piece = { id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], weight: 0, sends: 0 }
+        pieces.push(piece)
       }
-      room -= weight
-      pieces.at(-1)!.tasks.push(task)
+      piece.tasks.push(task)
+      piece.weight += weight
     }
   }
   return pieces

@@ -25,7 +25,7 @@ export async function measure (stage, { contender, way }, { tasks }) {
   return await stage.play('adder', { contender, redis, way, tasks: Math.max(1000, tasks * WAYS[way].share) }).result
 }
 
-const WARM_UP = 10_000
+const WARM_UP = 30_000
 
 export const roles = {
   async adder ({ contender, redis, way, tasks }) {

@@ -18,7 +18,7 @@ export async function measure (stage, { contender, concurrency }, { tasks }) {
   return await stage.play(contender === 'bare' ? 'loop' : 'drain', { contender, redis, concurrency, tasks }).result
 }
 
-const WARM_UP = 5000
+const WARM_UP = 20_000
 
 export const roles = {
   /** Requests without a queue. */
