@@ -34,7 +34,7 @@ export class Written {
     const headers = keptOf(headOf(response))
     if (response.statusCode === 204 || response.statusCode === 304) return { headers, body: Buffer.of(), whole: true }
     const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
-    return { headers, body: body.subarray(0, KEPT_BYTES), whole: this.#length <= KEPT_BYTES }
+    return this.#length <= KEPT_BYTES ? { headers, body, whole: true } : { headers, body: body.subarray(0, KEPT_BYTES), whole: false }
   }
 }
 

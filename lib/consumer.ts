@@ -53,7 +53,7 @@ export class Consumer {
   readonly #limits: ConsumerLimits
   readonly #running = new Map<string, Running>()
   readonly #pace = new Pace()
-  /** What was claimed ahead, in order, and since when it is held. */
+  /** What was claimed ahead, in order, and since when none of it was started. */
   #ready: Lease[] = []
   #readySince = 0
   /** Ended attempts whose leases are held until the store has heard of it. */
@@ -233,7 +233,6 @@ export class Consumer {
     while (this.#ready.length > 0 && this.#running.size < this.#limits.concurrency) {
       if (this.#running.size === 0) this.#breather ??= setImmediate(() => { this.#breathe() })
       else if (this.#breather !== undefined) break
-      this.#readySince = performance.now()
       this.#start(this.#ready.shift()!, false)
     }
     if (this.#ready.length > 0) this.#holding ??= setTimeout(() => { this.#review() }, HOLD_MS).unref()
@@ -267,6 +266,7 @@ export class Consumer {
     }
     const halt = new Halt()
     const start = performance.now()
+    this.#readySince = start
     this.#running.set(lease.id, { lease, halt })
     this.#begun++
     this.#isolation.begin()

@@ -52,9 +52,9 @@ interface Raw { [kDispatch]?: Dispatch | null, readonly headers: Record<string, 
 export const dispatchOf = (raw: object): Dispatch | undefined => (raw as Raw)[kDispatch] ?? undefined
 
 /** Makes the request that a task describes, in this process, through the whole app. Never rejects. */
-export async function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
+export function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
   const { task, halt } = context
-  return await new Promise<Outcome>(resolve => {
+  return new Promise<Outcome>(resolve => {
     let isOver = false
     const fail = (error: Error) => {
       isOver = true

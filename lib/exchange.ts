@@ -8,7 +8,7 @@ import type { Task } from './task.js'
 /** A request and the response to it, on their way through the app, and what has been written to that. */
 export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }
 
-/** Makes the exchange of a task, and has `route` take it into the app. */
+/** Makes the exchange of a task, and has `route` take it into the app. The headers are its own, by name in lower case. */
 export type Exchanger = (task: Pick<Task, 'method' | 'url' | 'payload'>, headers: Record<string, string>, route: (exchange: Exchange) => void) => void
 
 /**
@@ -26,11 +26,13 @@ const direct: Exchanger = ({ method, url, payload }, headers, route) => {
   request.httpVersion = '1.1'
   request.method = method
   request.url = url
+  headers.host ??= 'localhost:80'
+  if (body !== undefined) headers['content-length'] = String(body.length)
   const lines: string[] = []
-  for (const name in headers) lines.push(name.toLowerCase(), headers[name]!)
-  if (headers.host === undefined) lines.push('host', 'localhost:80')
-  if (body !== undefined) lines.push('content-length', String(body.length))
+  for (const name in headers) lines.push(name, headers[name]!)
   request._addHeaderLines(lines, lines.length)
+  // They need not be made of the lines.
+  request.headers = headers
   // It closes with its answer, although its body has been read before: until then nothing is aborted.
   request._readableState.autoDestroy = false
   if (body !== undefined && body.length > 0) request.push(body)

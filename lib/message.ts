@@ -92,7 +92,6 @@ function read (id: string, message: string): Task {
   if (!isPlain(headers)) throw new Error('its headers are no object')
   try {
     checkMethod(method)
-    if (headers !== usual.headers) for (const [name, value] of Object.entries(headers)) checkHeader(name.toLowerCase(), value)
     checkWhole('depth', depth, 1)
     checkWhole('maxRetries', maxRetries, 0)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
@@ -101,7 +100,7 @@ function read (id: string, message: string): Task {
       id,
       method,
       url: canonicalUrl(url),
-      headers,
+      headers: headers === usual.headers ? headers : checked(headers),
       payload: base64 === true ? Buffer.from(text ?? '', 'base64') : text,
       userId: checkUserId(userId),
       depth,
@@ -113,6 +112,12 @@ function read (id: string, message: string): Task {
     // Its message would quote the content.
     throw new Error(`it is no task (${(error as { code?: string }).code})`)
   }
+}
+
+function checked (headers: object): Task['headers'] {
+  const entries = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
+  for (const [name, value] of entries) checkHeader(name, value)
+  return Object.fromEntries(entries)
 }
 
 type Usual = Pick<Task, 'method' | 'headers'>
