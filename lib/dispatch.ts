@@ -70,7 +70,6 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
       })
       response.on('finish', () => {
         if (isOver) return
-        if (halt.reason !== undefined) return fail(halt.reason)
         isOver = true
         resolve(outcomeOf(exchange, context))
       })
