@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  DEAD_LIMIT, RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
@@ -26,6 +26,7 @@ const schema = `
     state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired')),
     due INTEGER, expires INTEGER, ended INTEGER, kept INTEGER,
     fence INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
+    deferredMs INTEGER NOT NULL DEFAULT 0, unroutedMs INTEGER NOT NULL DEFAULT 0,
     suspect INTEGER NOT NULL DEFAULT 0,
     records TEXT NOT NULL DEFAULT '[]', reason TEXT, progress TEXT, next TEXT,
     UNIQUE (queue, id)
@@ -52,14 +53,22 @@ const order = {
   waiting: 'suspect DESC, due, position', delayed: 'due, position', running: 'due, position', dead: 'position DESC', done: 'position DESC', cancelled: 'position DESC', expired: 'position DESC'
 }
 
+/** With all that it may cost once more. */
+const pardoned = 'retries = 0, deaths = 0, suspect = 0, deferredMs = 0, unroutedMs = 0'
+
+const deferred = `
+  state = 'delayed', due = ${now} + :delayMs, deferredMs = deferredMs + :delayMs, suspect = 0, reason = :reason`
+
 const carryOut = {
   done: `${ended('done')}, kept = ${now} + :keptMs, message = '', reason = NULL`,
   // It still has the position of a task that was first in line.
   release: "state = 'waiting', due = 0",
   retry: `state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
+  defer: deferred,
+  unrouted: `${deferred}, unroutedMs = unroutedMs + :delayMs`,
   dead: `${ended('dead')}, reason = :reason`,
   follow: `
-    message = next->>'message', expires = next->>'expires', next = NULL, retries = 0, deaths = 0, suspect = 0, reason = NULL, progress = NULL, position = ${last},
+    message = next->>'message', expires = next->>'expires', next = NULL, ${pardoned}, reason = NULL, progress = NULL, position = ${last},
     state = iif(next->>'due' > ${now}, 'delayed', 'waiting'), due = iif(next->>'due' > ${now}, next->>'due', 0)`
 }
 
@@ -131,12 +140,13 @@ export class SqliteStore implements Store {
     }
   }
 
-  async turn (queue: string, { settlements, limit, alone, leaseMs, keep }: Turn): Promise<TurnResult> {
+  async turn (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
       const settled = settlements.map(settlement => this.#settle(queue, settlement, keep))
       const leases = limit > 0 ? this.#claim(queue, alone ? 1 : limit, alone, leaseMs, keep) : []
       this.#trim(queue, keep)
-      return { settled, leases, outlook: this.#outlook(queue) }
+      const dropped = keepDead === undefined ? 0 : this.#dropDead(queue, keepDead)
+      return { settled, leases, outlook: this.#outlook(queue), ...dropped > 0 && { dropped } }
     })
   }
 
@@ -144,7 +154,7 @@ export class SqliteStore implements Store {
     this.#sweep(queue, keep)
     if (this.#hasMark(queue, 'paused')) return []
     const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
-      SELECT id, message, attempt + 1 AS attempt, retries, deaths, suspect
+      SELECT id, message, attempt + 1 AS attempt, retries, deferredMs, unroutedMs, deaths, suspect
       FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
     { queue, suspect: Number(alone), limit })
     const fence = randomInt(2 ** 48 - 1)
@@ -211,7 +221,7 @@ export class SqliteStore implements Store {
           position = iif(state = 'waiting', position, ${last}), state = iif(:due > ${now}, 'delayed', 'waiting'), due = iif(:due > ${now}, :due, 0)
         WHERE ${one} AND state IN ('waiting', 'delayed') AND suspect = 0`, { due: dueOf(steering, Date.now()) })
       case 'redrive': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `
-        UPDATE task SET state = 'waiting', due = 0, ended = NULL, retries = 0, deaths = 0, suspect = 0, position = ${last} WHERE ${one} AND state = 'dead'`)
+        UPDATE task SET state = 'waiting', due = 0, ended = NULL, ${pardoned}, position = ${last} WHERE ${one} AND state = 'dead'`)
       case 'remove': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `DELETE FROM task WHERE ${one} AND state = 'dead'`)
       case 'purge': return this.#run("DELETE FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed')", { queue })
       case 'pause':
@@ -251,7 +261,7 @@ export class SqliteStore implements Store {
   #keepsOut ({ queue, id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
     const known = this.#all(`
-      SELECT 1 FROM task WHERE ${one} AND (state = 'running' OR state IN ('waiting', 'delayed') AND (expires IS NULL OR expires > ${now}))`, { queue, id })
+      SELECT 1 FROM task WHERE ${one} AND (state IN ('running', 'dead') OR state IN ('waiting', 'delayed') AND (expires IS NULL OR expires > ${now}))`, { queue, id })
     return known.length > 0 || (onDuplicate !== undefined && this.#hasMark(queue, 'deduped', id))
   }
 
@@ -274,13 +284,13 @@ export class SqliteStore implements Store {
   #settle (queue: string, { lease: { id, fence }, verdict, chain = [], record: text, dedupeMs = 0 }: Settlement, keep: Keep): boolean {
     const [row] = this.#all<{ next: string | null }>(`SELECT next FROM task WHERE ${held}`, { queue, id, fence })
     if (row === undefined) return false
-    const { kind, unseen, ...rest } = { unseen: false, ...verdict }
+    const { kind, unseen, unrouted, ...rest } = { unseen: false, unrouted: false, ...verdict }
     if (text !== undefined) this.#run(`UPDATE task SET ${record(':text')} WHERE ${one}`, { queue, id, text })
-    this.#run(`UPDATE task SET ${unseen ? 'attempt = attempt - 1' : 'expires = NULL'} WHERE ${one}`, { queue, id })
+    this.#run(`UPDATE task SET ${unseen || unrouted ? 'attempt = attempt - 1' : 'expires = NULL'} WHERE ${one}`, { queue, id })
     if (row.next !== null) {
       this.#run(`UPDATE task SET ${carryOut.follow} WHERE ${one}`, { queue, id })
     } else {
-      this.#run(`UPDATE task SET ${carryOut[kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
+      this.#run(`UPDATE task SET ${carryOut[unrouted ? 'unrouted' : kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
       if (kind === 'done' && dedupeMs > 0) this.#mark(queue, 'deduped', id, dedupeMs)
       if (kind === 'done' || kind === 'dead') this.#tellEnd(queue, id)
     }
@@ -301,7 +311,8 @@ export class SqliteStore implements Store {
     this.#run(`
       UPDATE task SET
         state = 'waiting', due = 0, expires = NULL, deaths = deaths + suspect, suspect = 1, ${record('NULL')},
-        message = coalesce(next->>'message', message), retries = iif(next IS NULL, retries, 0), next = NULL
+        message = coalesce(next->>'message', message), retries = iif(next IS NULL, retries, 0),
+        deferredMs = iif(next IS NULL, deferredMs, 0), unroutedMs = iif(next IS NULL, unroutedMs, 0), next = NULL
       WHERE queue = :queue AND state = 'running' AND due <= ${now}`, { queue })
     const expired = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed') AND expires <= ${now} ORDER BY expires, position`, { queue })
@@ -313,13 +324,22 @@ export class SqliteStore implements Store {
 
   /** Forgets what has ended too long ago. */
   #trim (queue: string, { count, ms }: Keep): void {
-    for (const [states, limit] of [["'dead'", DEAD_LIMIT], ["'done', 'cancelled', 'expired'", count]] as const) {
-      this.#run(`
-        DELETE FROM task WHERE queue = :queue AND state IN (${states}) AND position <= (
-          SELECT position FROM task WHERE queue = :queue AND state IN (${states}) ORDER BY position DESC LIMIT 1 OFFSET :limit)`, { queue, limit })
-    }
+    const states = "'done', 'cancelled', 'expired'"
+    this.#run(`
+      DELETE FROM task WHERE queue = :queue AND state IN (${states}) AND position <= (
+        SELECT position FROM task WHERE queue = :queue AND state IN (${states}) ORDER BY position DESC LIMIT 1 OFFSET :count)`, { queue, count })
     this.#run(`DELETE FROM task WHERE queue = :queue AND (kept <= ${now} OR kept IS NOT NULL AND ended <= ${now} - :ms)`, { queue, ms })
     this.#run(`DELETE FROM task_mark WHERE queue = :queue AND until <= ${now}`, { queue })
+  }
+
+  /** Drops the oldest dead letters, and returns how many. */
+  #dropDead (queue: string, { count, ms }: Keep): number {
+    return this.#run(`
+      DELETE FROM task WHERE position IN (
+        SELECT position FROM (
+          SELECT position, ended, row_number() OVER (ORDER BY position DESC) AS rank FROM task WHERE queue = :queue AND state = 'dead')
+        WHERE rank > :count OR ended <= ${now} - :ms ORDER BY position LIMIT 1000)`,
+    { queue, count: Math.min(count, 2 ** 52), ms: Math.min(ms, 2 ** 52) })
   }
 
   #outlook (queue: string): Outlook {

@@ -3,7 +3,7 @@ import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
 import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
 import {
-  DEAD_LIMIT, RECORD_LIMIT, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type News, type Settlement, type State,
+  RECORD_LIMIT, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type News, type Settlement, type State,
   type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
@@ -37,6 +37,7 @@ const done: Verdict = { kind: 'done' }
 const release: Verdict = { kind: 'release' }
 const REASON = '500 "it\'s broken"\n🚨'
 const dead: Verdict = { kind: 'dead', reason: REASON }
+const defer = (delayMs: number, unrouted?: boolean): Verdict => ({ kind: 'defer', delayMs, reason: REASON, ...unrouted !== undefined && { unrouted } })
 const retry = (delayMs: number): Verdict => ({ kind: 'retry', delayMs, reason: REASON })
 
 function task (queue: string, id: string, rest: Partial<NewTask> = {}): NewTask {
@@ -156,7 +157,7 @@ async function stage (store: Store, queue: string): Promise<Lease> {
   await add(store, [task(queue, 'suspect')])
   await claimOne(store, queue, SHORT_MS)
   await untilSuspect(store, queue)
-  await add(store, ['running', 'retried', 'dead'].map(id => task(queue, id)))
+  await add(store, ['running', 'retried', 'dead'].map(id => task(queue, id, { onDuplicate: 'replace' })))
   const [running, retried, dying] = await claim(store, queue)
   await store.note(queue, retried!, 'half')
   await turn(store, queue, [
@@ -212,6 +213,7 @@ function assertWake (wakeInMs: number | undefined, dueInMs: number, since: numbe
 }
 
 const ids = (tasks: ReadonlyArray<{ readonly id: string }>) => tasks.map(({ id }) => id)
+const deferrals = ({ deferredMs, unroutedMs }: Lease) => ({ deferredMs, unroutedMs })
 const counters = ({ attempt, retries, deaths }: Lease) => ({ attempt, retries, deaths })
 
 const promises: Record<string, (store: Store, queue: string, other: string) => Promise<void>> = {
@@ -323,16 +325,30 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assertCounts(store, queue, { delayed: 2, running: 2 })
   },
 
-  async 'takes an id again once its task is done, and lets a dead task make way' (store, queue) {
-    for (const verdict of [done, dead, dead]) {
-      await add(store, [task(queue, 'a')])
+  async 'takes an id again once its task is done, and once one that is dead is removed or replaced, and no sooner' (store, queue) {
+    const fail = async () => {
       await settle(store, queue, await claimOne(store, queue), retry(0))
-      await settle(store, queue, await claimOne(store, queue), verdict)
+      await untilClaimable(store, queue)
+      await settle(store, queue, await claimOne(store, queue), dead)
     }
-    await add(store, [task(queue, 'a', { message: 'again' })])
-    await assertCounts(store, queue, { waiting: 1 })
-    const { message, retries, deaths } = await claimOne(store, queue)
-    assert.deepEqual({ message, retries, deaths }, { message: 'again', retries: 0, deaths: 0 })
+    await add(store, [task(queue, 'a')])
+    await settle(store, queue, await claimOne(store, queue), done)
+    await add(store, [task(queue, 'a')])
+    await fail()
+    for (const rest of [{}, { onDuplicate: 'keep' }] as const) await add(store, [task(queue, 'a', { message: 'no', ...rest })])
+    await assertCounts(store, queue, { dead: 1 })
+    assert.equal((await show(store, queue, 'a'))?.message, 'message of a')
+    for (const makeWay of [
+      async () => { await store.steer(queue, { kind: 'remove', ids: ['a'] }) },
+      async () => { await add(store, [task(queue, 'a', { message: 'replaces it', onDuplicate: 'replace' })]) }
+    ]) {
+      await makeWay()
+      await add(store, [task(queue, 'a', { message: 'again' })])
+      await assertCounts(store, queue, { waiting: 1 })
+      await fail()
+    }
+    await add(store, [task(queue, 'a', { onDuplicate: 'replace' })])
+    assert.deepEqual(counters(await claimOne(store, queue)), { attempt: 1, retries: 0, deaths: 0 })
   },
 
   async 'holds a delayed task back until it is due, and then counts it as waiting' (store, queue) {
@@ -424,21 +440,126 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assertCounts(store, queue, { delayed: 1, running: 1 })
   },
 
-  async 'keeps the newest DEAD_LIMIT dead letters of a queue, and hands them out no more' (store, queue, other) {
-    const newest = Array.from({ length: DEAD_LIMIT }, (_, index) => `${index}`)
-    await add(store, ['z', ...newest].map(id => task(queue, id)))
-    await settle(store, queue, await claimOne(store, queue), dead)
-    const leases = await claim(store, queue, DEAD_LIMIT)
+  async 'keeps every dead letter, and hands none out' (store, queue, other) {
+    const many = Array.from({ length: 1500 }, (_, index) => `${index}`)
+    await add(store, [...many.map(id => task(queue, id)), task(other, 'a')])
+    const leases = await claim(store, queue, many.length)
     const after = await turn(store, queue, leases.map(lease => ({ lease, verdict: dead })), 1)
-    assert.deepEqual([after.leases, after.outlook.wakeInMs], [[], Infinity])
-    await add(store, [task(other, 'a')])
+    assert.deepEqual([after.leases, after.outlook.wakeInMs, after.dropped ?? 0], [[], Infinity, 0])
     await settle(store, other, await claimOne(store, other), dead)
-    await assertCounts(store, queue, { dead: DEAD_LIMIT })
+    await assertCounts(store, queue, { dead: many.length })
+    assert.equal((await show(store, queue, '0'))?.message, 'message of 0')
+    assert.equal(await store.steer(queue, { kind: 'redrive' }), many.length)
+    await assertCounts(store, queue, { waiting: many.length })
+    assert.deepEqual(ids(await claim(store, queue, 2)).sort().length, 2)
     await assertCounts(store, other, { dead: 1 })
-    await add(store, [task(queue, 'z')])
-    await assertCounts(store, queue, { waiting: 1, dead: DEAD_LIMIT })
-    await add(store, [task(queue, '0')])
-    await assertCounts(store, queue, { waiting: 2, dead: DEAD_LIMIT - 1 })
+  },
+
+  async 'drops the oldest dead letters where it is told to, and says how many' (store, queue, other) {
+    const die = async (name: string, ids: readonly string[]) => {
+      await add(store, ids.map(id => task(name, id)))
+      for (const lease of await claim(store, name)) await settle(store, name, lease, dead, [], { record: 'end' })
+    }
+    await die(queue, ['a', 'b', 'c', 'd'])
+    await die(other, ['a', 'b'])
+    const trim = async (keepDead: Keep, limit = 0) => (await turn(store, queue, [], limit, { keepDead })).dropped ?? 0
+    assert.equal(await trim({ count: Infinity, ms: Infinity }), 0)
+    assert.equal(await trim({ count: 4, ms: LONG_MS }), 0)
+    assert.equal(await trim({ count: 2, ms: Infinity }), 2)
+    assert.deepEqual(ids(await store.list(queue, 'dead', 0, 10)), ['d', 'c'])
+    assert.equal(await show(store, queue, 'a'), undefined)
+    await setTimeout(10 * SHORT_MS)
+    await die(queue, ['a'])
+    assert.equal(await trim({ count: 10, ms: 9 * SHORT_MS }), 2)
+    assert.deepEqual(ids(await store.list(queue, 'dead', 0, 10)), ['a'])
+    assert.equal((await turn(store, queue, [], 1, { keepDead: { count: 0, ms: Infinity } })).dropped, 1)
+    await assertCounts(store, queue, {})
+    await assertCounts(store, other, { dead: 2 })
+    await add(store, [task(queue, 'a')])
+    assert.deepEqual(counters(await claimOne(store, queue)), { attempt: 1, retries: 0, deaths: 0 })
+  },
+
+  async 'defers a task at no cost of a retry, counts for how long, and forgets that when it is put back in line or replaced' (store, queue) {
+    await add(store, [task(queue, 'a'), task(queue, 'b')])
+    const [a, b] = await claim(store, queue)
+    assert.deepEqual([deferrals(a!), counters(a!)], [{ deferredMs: 0, unroutedMs: 0 }, { attempt: 1, retries: 0, deaths: 0 }])
+    const since = performance.now()
+    const { settled, outlook } = await turn(store, queue, [{ lease: a!, verdict: defer(SHORT_MS), record: 'busy' }, { lease: b!, verdict: done }])
+    assert.deepEqual(settled, [true, true])
+    assertWake(outlook.wakeInMs, SHORT_MS, since)
+    const { dueAt, ...found } = (await show(store, queue, 'a'))!
+    assert.deepEqual(found, { queue, id: 'a', state: 'delayed', message: 'message of a', attempt: 1, reason: REASON, records: ['busy'] })
+    assert.ok(dueAt !== undefined)
+    await untilClaimable(store, queue)
+    assert.ok(performance.now() - since > SHORT_MS - 2, 'it is not early')
+    const second = await claimOne(store, queue)
+    assert.deepEqual([deferrals(second), counters(second)], [{ deferredMs: SHORT_MS, unroutedMs: 0 }, { attempt: 2, retries: 0, deaths: 0 }])
+    await settle(store, queue, second, defer(1000))
+    await store.steer(queue, { kind: 'schedule', ids: ['a'] })
+    const third = await claimOne(store, queue)
+    assert.deepEqual(deferrals(third), { deferredMs: 1000 + SHORT_MS, unroutedMs: 0 })
+    await settle(store, queue, third, retry(0))
+    await untilClaimable(store, queue)
+    const fourth = await claimOne(store, queue)
+    assert.deepEqual([deferrals(fourth), counters(fourth)], [{ deferredMs: 1000 + SHORT_MS, unroutedMs: 0 }, { attempt: 4, retries: 1, deaths: 0 }])
+    await settle(store, queue, fourth, dead)
+    await store.steer(queue, { kind: 'redrive' })
+    const fifth = await claimOne(store, queue)
+    assert.deepEqual(deferrals(fifth), { deferredMs: 0, unroutedMs: 0 })
+    await settle(store, queue, fifth, defer(5))
+    await untilClaimable(store, queue)
+    const sixth = await claimOne(store, queue)
+    await add(store, [task(queue, 'a', { onDuplicate: 'replace' })])
+    await settle(store, queue, sixth, defer(LONG_MS))
+    assert.deepEqual(deferrals(await claimOne(store, queue)), { deferredMs: 0, unroutedMs: 0 })
+  },
+
+  async 'does not count an attempt at a task that no route takes, and lets it expire; counts apart for how long it was deferred' (store, queue, other) {
+    await add(store, [task(queue, 'a'), ...['b', 'late'].map(id => task(other, id, { expiresMs: 10 * SHORT_MS }))])
+    await settle(store, queue, await claimOne(store, queue), defer(7))
+    await untilClaimable(store, queue)
+    const second = await claimOne(store, queue)
+    assert.equal(second.attempt, 2)
+    await settle(store, queue, second, defer(5, true))
+    await untilClaimable(store, queue)
+    const third = await claimOne(store, queue)
+    assert.deepEqual([deferrals(third), counters(third)], [{ deferredMs: 12, unroutedMs: 5 }, { attempt: 2, retries: 0, deaths: 0 }])
+    assert.equal(await settle(store, queue, second, done), false)
+    await settle(store, queue, third, defer(LONG_MS, true))
+    const { dueAt, ...found } = (await show(store, queue, 'a'))!
+    assert.deepEqual(found, { queue, id: 'a', state: 'delayed', message: 'message of a', attempt: 1, reason: REASON, records: [] })
+    const [b, late] = await claim(store, other)
+    await settle(store, other, b!, defer(LONG_MS, true))
+    await setTimeout(10 * SHORT_MS)
+    await add(store, [task(other, 'looks', { delayMs: LONG_MS })])
+    await turn(store, other, [], 1, { alone: true })
+    await settle(store, other, late!, defer(LONG_MS, true))
+    await untilExpired(store, other, ['b', 'late'])
+    await assertCounts(store, other, { delayed: 1 })
+  },
+
+  async 'keeps for how long a task was deferred when its consumer dies, and suspects none that is deferred' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    await settle(store, queue, await claimOne(store, queue), defer(5, true))
+    await untilClaimable(store, queue)
+    await claimOne(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    await claimSuspect(store, queue, SHORT_MS)
+    await untilClaimable(store, queue)
+    const suspect = await claimSuspect(store, queue)
+    assert.deepEqual([deferrals(suspect), counters(suspect)], [{ deferredMs: 5, unroutedMs: 5 }, { attempt: 3, retries: 0, deaths: 1 }])
+    await settle(store, queue, suspect, defer(6))
+    await untilClaimable(store, queue)
+    const last = await claimOne(store, queue)
+    assert.deepEqual([deferrals(last), counters(last), last.suspect], [{ deferredMs: 11, unroutedMs: 5 }, { attempt: 4, retries: 0, deaths: 1 }, false])
+  },
+
+  async 'wakes the watchers of a queue in which a task is left to others, who may have a route for it' (store, queue) {
+    let round = 0
+    await untilWoken(store, queue, async () => {
+      await add(store, [task(queue, `${++round}`, { expiresMs: LONG_MS })])
+      await settle(store, queue, await claimOne(store, queue), defer(LONG_MS, true))
+    })
   },
 
   async 'settles and then claims, in one turn' (store, queue) {
@@ -474,7 +595,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
   },
 
   async 'lets a lease that was settled settle and prolong nothing more' (store, queue, other) {
-    const verdicts = [done, release, retry(LONG_MS), retry(0), dead]
+    const verdicts = [done, release, retry(LONG_MS), defer(LONG_MS), retry(0), dead]
     await add(store, verdicts.map((_, index) => task(queue, `${index}`)))
     const leases = await claim(store, queue)
     await turn(store, queue, leases.map((lease, index) => ({ lease, verdict: verdicts[index]! })))
@@ -483,7 +604,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
       assert.deepEqual((await turn(store, queue, late)).settled, verdicts.map(() => false))
       assert.deepEqual([...await lost(store, queue, leases) ?? []].sort(), ids(leases))
     }
-    await assertCounts(store, queue, { waiting: 2, delayed: 1, dead: 1 })
+    await assertCounts(store, queue, { waiting: 2, delayed: 2, dead: 1 })
     await assertCounts(store, other, {})
   },
 
@@ -639,26 +760,25 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await untilWoken(store, other, () => add(store, [{ ...task(other, '3'), delayMs: 1000 }]))
   },
 
-  async 'keeps out a task whose id waits, is delayed or runs, and says so' (store, queue, other) {
+  async 'keeps out a task whose id waits, is delayed, runs or is dead, and says so' (store, queue, other) {
     await stage(store, queue)
     const again = ['suspect', 'running', 'waiting', 'delayed', 'retried', 'dead', 'new'].map(id => task(queue, id, { message: 'again', onDuplicate: 'keep' }))
-    assert.deepEqual(await add(store, [...again, task(other, 'waiting', { onDuplicate: 'keep' })]), ['suspect', 'running', 'waiting', 'delayed', 'retried'])
-    await assertCounts(store, queue, { waiting: 4, delayed: 2, running: 1 })
+    assert.deepEqual(await add(store, [...again, task(other, 'waiting', { onDuplicate: 'keep' })]), ['suspect', 'running', 'waiting', 'delayed', 'retried', 'dead'])
+    await assertCounts(store, queue, { waiting: 3, delayed: 2, running: 1, dead: 1 })
     await assertCounts(store, other, { waiting: 1 })
-    assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['message of waiting', 'again', 'again'])
+    assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['message of waiting', 'again'])
   },
 
-  async 'refuses a task whose id waits, is delayed or runs, and all that is prepared with it' (store, queue, other) {
+  async 'refuses a task whose id waits, is delayed, runs or is dead, and all that is prepared with it' (store, queue, other) {
     await stage(store, queue)
-    for (const id of ['suspect', 'running', 'waiting', 'delayed', 'retried']) {
+    for (const id of ['suspect', 'running', 'waiting', 'delayed', 'retried', 'dead']) {
       const tasks = [task(other, 'a', { onDuplicate: 'keep' }), task(queue, id, { onDuplicate: 'reject' }), task(queue, 'b', { onDuplicate: 'replace' })]
       await assert.rejects(store.prepare(tasks), isDuplicate(id))
     }
     await assertCounts(store, other, {})
-    const tasks = [task(other, 'a', { onDuplicate: 'reject' }), task(queue, 'dead', { onDuplicate: 'reject' }), task(queue, 'b', { onDuplicate: 'reject' })]
-    assert.deepEqual(await add(store, tasks), [])
+    assert.deepEqual(await add(store, [task(other, 'a', { onDuplicate: 'reject' }), task(queue, 'b', { onDuplicate: 'reject' })]), [])
     await assertCounts(store, other, { waiting: 1 })
-    await assertCounts(store, queue, { waiting: 4, delayed: 2, running: 1 })
+    await assertCounts(store, queue, { waiting: 3, delayed: 2, running: 1, dead: 1 })
   },
 
   async 'replaces a task that waits or is delayed by a new one at the end of the line' (store, queue) {
@@ -763,6 +883,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     const [retried] = (await turn(store, queue, [], 1, nothing)).leases
     await turn(store, queue, [{ lease: retried!, verdict: dead, dedupeMs: LONG_MS }], 0, nothing)
     assert.equal(await show(store, queue, 'done'), undefined)
+    assert.equal(await store.steer(queue, { kind: 'remove' }), 2)
     assert.deepEqual(await add(store, ['at once', 'dead', 'retried', 'done'].map(id => task(queue, id, { onDuplicate: 'keep' }))), ['done'])
     await assert.rejects(store.prepare([task(queue, 'done', { onDuplicate: 'reject' })]), isDuplicate('done'))
     await until('the id is free', async () => (await add(store, [task(queue, 'briefly', { onDuplicate: 'keep' })])).length === 0)
@@ -866,7 +987,7 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
   async 'puts a new task in the place of one that has ended' (store, queue) {
     await end(store, queue)
     for (const id of ['done', 'dead', 'cancelled', 'expired']) {
-      assert.deepEqual(await add(store, [task(queue, id, { message: 'again', onDuplicate: 'reject' })]), [])
+      assert.deepEqual(await add(store, [task(queue, id, { message: 'again', onDuplicate: id === 'dead' ? 'replace' : 'reject' })]), [])
       assert.deepEqual(await show(store, queue, id), { queue, id, state: 'waiting', message: 'again', attempt: 0, records: [] })
       assert.deepEqual(await store.list(queue, id as State, 0, 10), [])
     }

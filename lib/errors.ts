@@ -50,7 +50,7 @@ export const FST_TASKQUEUE_INVALID_ID = createError<[string]>(
 )
 /** A task of this id is there already, and the caller would rather fail than add no other. */
 export const FST_TASKQUEUE_DUPLICATE = createError<[string]>(
-  'FST_TASKQUEUE_DUPLICATE', 'A task with the id %s waits, is delayed or runs already, or was done a moment ago', 409
+  'FST_TASKQUEUE_DUPLICATE', 'A task with the id %s waits, is delayed, runs or is dead already, or was done a moment ago', 409
 )
 /** `user.id` returned something that cannot travel in a header. */
 export const FST_TASKQUEUE_INVALID_USER_ID = createError<[string]>(

@@ -1,7 +1,7 @@
 import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import {
-  DEAD_LIMIT, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
+  RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
@@ -55,14 +55,15 @@ export class LocalStore implements Store {
     }
   }
 
-  async turn (name: string, { settlements, limit, alone, leaseMs, keep }: Turn): Promise<TurnResult> {
+  async turn (name: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
     queue.tick(leaseMs)
     const settled = queue.settle(settlements)
     this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []))
     const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
     queue.trim(keep)
-    return { settled, leases, outlook: queue.outlook }
+    const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
+    return { settled, leases, outlook: queue.outlook, ...dropped > 0 && { dropped } }
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
@@ -145,6 +146,8 @@ interface Entry {
   fence: number
   attempt: number
   retries: number
+  deferredMs: number
+  unroutedMs: number
   deaths: number
   suspect: boolean
   records: ReadonlyArray<string | undefined>
@@ -195,7 +198,7 @@ class LocalQueue {
 
   keepsOut ({ id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
-    return this.#isUnderWay(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
+    return this.#isTaken(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
   }
 
   add (task: NewTask): void {
@@ -218,7 +221,7 @@ class LocalQueue {
       const entry = this.#tasks.get(lease.id)!
       this.#running.delete(lease.id)
       if (record !== undefined) entry.records = [...entry.records.slice(1 - RECORD_LIMIT), record]
-      if (verdict.kind === 'release' && verdict.unseen === true) entry.attempt--
+      if (isUncounted(verdict)) entry.attempt--
       else entry.expires = Infinity
       if (entry.next !== undefined) this.#follow(entry, entry.next)
       else if (verdict.kind === 'release') released.push(entry)
@@ -241,6 +244,17 @@ class LocalQueue {
         entry.reason = verdict.reason
         Object.assign(entry, dueOf(verdict))
         this.#hold(entry)
+        break
+      case 'defer':
+        entry.deferredMs += verdict.delayMs
+        entry.suspect = false
+        entry.reason = verdict.reason
+        Object.assign(entry, dueOf(verdict))
+        this.#hold(entry)
+        if (verdict.unrouted !== true) break
+        entry.unroutedMs += verdict.delayMs
+        if (entry.expires < Infinity) this.#expiring.set(entry.id, entry.expires)
+        this.wake()
         break
       case 'dead':
         entry.reason = verdict.reason
@@ -265,8 +279,8 @@ class LocalQueue {
       entry.attempt++
       this.#expiring.delete(id)
       this.#running.set(id, this.#leaseClock + leaseMs)
-      const { message, fence, attempt, retries, deaths, suspect } = entry
-      return { id, message, fence, attempt, retries, deaths, suspect }
+      const { message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect } = entry
+      return { id, message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect }
     })
   }
 
@@ -280,7 +294,10 @@ class LocalQueue {
       entry.suspect = true
       entry.expires = Infinity
       entry.records = [...entry.records, undefined].slice(-RECORD_LIMIT)
-      if (entry.next !== undefined) Object.assign(entry, { message: entry.next.message, retries: 0, next: undefined })
+      if (entry.next !== undefined) {
+        const { message } = entry.next
+        Object.assign(entry, { message, retries: 0, deferredMs: 0, unroutedMs: 0, next: undefined })
+      }
     }
     this.#giveBack(abandoned)
     for (const id of this.#expiring.takeUpTo(now)) this.#end(this.#tasks.get(id)!, 'expired')
@@ -428,7 +445,7 @@ class LocalQueue {
     const entries = this.#entriesOf(ids, ({ state }) => state === 'dead')
     for (const entry of entries) {
       this.#dead.delete(entry.id)
-      Object.assign(entry, { retries: 0, deaths: 0, suspect: false, endedAt: undefined })
+      Object.assign(entry, { retries: 0, deferredMs: 0, unroutedMs: 0, deaths: 0, suspect: false, endedAt: undefined })
       this.#push(entry)
     }
     if (entries.length > 0) this.wake()
@@ -465,7 +482,15 @@ class LocalQueue {
   trim (keep = this.#keep): void {
     this.#keep = keep
     const old = this.#ended.takeUpTo(performance.now() - keep.ms)
-    for (const id of [...old, ...this.#ended.take(this.#ended.size - keep.count), ...this.#dead.take(this.#dead.size - DEAD_LIMIT)]) this.#forget(id)
+    for (const id of [...old, ...this.#ended.take(this.#ended.size - keep.count)]) this.#forget(id)
+  }
+
+  /** Drops the oldest dead letters, and returns how many. */
+  dropDead ({ count, ms }: Keep): number {
+    const surplus = Math.max(this.#dead.size - count, this.#dead.countUpTo(performance.now() - ms))
+    const ids = this.#dead.take(Math.min(surplus, MOST_DROPPED))
+    for (const id of ids) this.#forget(id)
+    return ids.length
   }
 
   #lineUp (entry: Entry): void {
@@ -547,12 +572,21 @@ class LocalQueue {
     return this.#running.has(id) && this.#tasks.get(id)!.fence === fence
   }
 
-  /** Whether it waits, is delayed or runs, except for one that the next turn finds expired. */
-  #isUnderWay (id: string): boolean {
-    return this.#tasks.has(id) && !this.#dead.has(id) && !this.#ended.has(id) &&
+  /** Whether it waits, is delayed, runs or is dead, except for one that the next turn finds expired. */
+  #isTaken (id: string): boolean {
+    return this.#tasks.has(id) && !this.#ended.has(id) &&
       !(this.#expiring.has(id) && this.#expiring.at(id) <= performance.now())
   }
 }
+
+/** Whether the attempt that a verdict is on does not count. */
+function isUncounted (verdict: Verdict): boolean {
+  if (verdict.kind === 'release') return verdict.unseen === true
+  return verdict.kind === 'defer' && verdict.unrouted === true
+}
+
+/** How many dead letters one turn drops. */
+const MOST_DROPPED = 1000
 
 type When = Pick<NewTask, 'delayMs' | 'runAt'>
 
@@ -573,6 +607,8 @@ function newEntry ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTas
     fence: 0,
     attempt: 0,
     retries: 0,
+    deferredMs: 0,
+    unroutedMs: 0,
     deaths: 0,
     suspect: false,
     records: []

@@ -22,9 +22,12 @@ local function add (k, list, is_chained)
         redis.call('HSET', k.message, id, message)
         return
       end
-      if redis.call('ZREM', k.dead, id) == 0 then
-        local p = look_up(k, { id })[1]
-        if mode ~= 'replace' and not is_expired(k, id, p) then return end
+      local p = look_up(k, { id })[1]
+      local is_dead = redis.call('ZSCORE', k.dead, id)
+      if mode ~= 'replace' and (is_dead or not is_expired(k, id, p)) then return end
+      if is_dead then
+        redis.call('ZREM', k.dead, id)
+      else
         if redis.call('ZSCORE', k.running, id) then
           keep_more(k, id, p, ' next', number(due))
           redis.call('HSET', k.progress, id, progress(p, p.reason))
@@ -139,8 +142,8 @@ const prepare: Script = {
 read_time()
 
 local function is_known (k, id)
-  if redis.call('HEXISTS', k.message, id) == 1 and not redis.call('ZSCORE', k.dead, id) and not is_expired(k, id, look_up(k, { id })[1]) then
-    return true
+  if redis.call('HEXISTS', k.message, id) == 1 then
+    if redis.call('ZSCORE', k.dead, id) or not is_expired(k, id, look_up(k, { id })[1]) then return true end
   end
   return is_recent(k, id)
 end

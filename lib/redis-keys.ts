@@ -10,8 +10,8 @@ import { RECORD_LIMIT } from './store.js'
  *     running   sorted set of ids by the end of their lease, in microseconds of the lease clock
  *     dead      sorted set of ids by time of death, in microseconds
  *     message   hash of messages by id
- *     progress  hash by id of "fence attempt retries deaths suspect more reason", from the first claim
- *               on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
+ *     progress  hash by id of "fence attempt retries deaths suspect more deferred unrouted reason", from the first
+ *               claim on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
  *               " log": a record of each attempt, " next": when a task is due that has replaced this one,
  *               " late": that it would have expired during its first attempt
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
@@ -129,12 +129,17 @@ local function look_up (k, ids)
   for i, text in ipairs(known) do
     local fence = tonumber(text or 0)
     if fence then
-      known[i] = { fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0, reason = '' }
+      known[i] = {
+        fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0,
+        deferred = 0, unrouted = 0, reason = ''
+      }
     else
-      local fence, attempt, retries, deaths, suspect, more, reason = string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (.*)$')
+      local fence, attempt, retries, deaths, suspect, more, deferred, unrouted, reason =
+        string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
       known[i] = {
         fence = tonumber(fence or 0), attempt = tonumber(attempt or 0), retries = tonumber(retries or 0), deaths = tonumber(deaths or 0),
-        suspect = tonumber(suspect or 0), more = tonumber(more or 0), reason = reason or ''
+        suspect = tonumber(suspect or 0), more = tonumber(more or 0),
+        deferred = tonumber(deferred or 0), unrouted = tonumber(unrouted or 0), reason = reason or ''
       }
     end
   end
@@ -142,8 +147,15 @@ local function look_up (k, ids)
 end
 
 local function progress (p, reason)
-  if p.attempt == 1 and p.retries + p.deaths + p.suspect + p.more == 0 and (reason or '') == '' then return number(p.fence) end
-  return string.format('%d %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more, reason or '')
+  local is_plain = p.attempt == 1 and p.retries + p.deaths + p.suspect + p.more + p.deferred == 0
+  if is_plain and (reason or '') == '' then return number(p.fence) end
+  return string.format('%d %d %d %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more,
+    p.deferred, p.unrouted, reason or '')
+end
+
+-- Gives a task all that it may cost once more.
+local function pardon (p)
+  p.retries, p.deaths, p.suspect, p.deferred, p.unrouted = 0, 0, 0, 0, 0
 end
 
 -- Keeps something more of a task, whose progress is written afterwards.

@@ -143,9 +143,9 @@ local function living (ids)
   return found
 end
 
--- Those of these that are dead, and are not any more; all without any.
+-- Those of these that are dead, and are not any more; the first thousand without any.
 local function undead ()
-  if ARGV[2] == 'all' then ids = redis.call('ZRANGE', k.dead, 0, -1) end
+  if ARGV[2] == 'all' then ids = redis.call('ZRANGE', k.dead, 0, 999) end
   local found = {}
   for _, id in ipairs(ids) do
     if redis.call('ZREM', k.dead, id) == 1 then append(found, id) end
@@ -193,7 +193,7 @@ end
 function orders.redrive ()
   local found, entries = undead(), {}
   for i, p in ipairs(look_up(k, found)) do
-    p.retries, p.deaths, p.suspect = 0, 0, 0
+    pardon(p)
     redis.call('HSET', k.progress, found[i], progress(p, p.reason))
     append(entries, found[i], 0)
   end

@@ -7,7 +7,7 @@ import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UN
 import { heartbeatMs } from './heartbeat.js'
 import { scripts } from './redis-scripts.js'
 import {
-  DEAD_LIMIT, type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
+  type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
   type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
@@ -193,9 +193,12 @@ export class RedisStore implements Store {
     state.unanswered ??= await this.#callOf(queue, turn, ++state.number)
     const { keys, args } = state.unanswered
     try {
-      const [outlook, settled, flat] = await this.#run('turn', keys, args) as [[number, number], number[], string[]]
+      const reply = await this.#run('turn', keys, args)
+      const [outlook, settled, flat, dropped] = reply as [[number, number], number[], string[], number]
       state.unanswered = undefined
-      return { outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: leasesOf(flat) }
+      return {
+        outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: leasesOf(flat), ...dropped > 0 && { dropped }
+      }
     } catch (error) {
       // An error is an answer as well, unless it is one of the connection.
       if (isAnswer(error)) state.unanswered = undefined
@@ -203,7 +206,7 @@ export class RedisStore implements Store {
     }
   }
 
-  async #callOf (queue: string, { settlements, limit, alone, leaseMs, keep }: Turn, number: number): Promise<Call> {
+  async #callOf (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn, number: number): Promise<Call> {
     const chains = settlements.map(({ chain = [] }) => chain)
     const [queues = []] = this.#together([queue, ...chains.flat().map(task => task.queue)])
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
@@ -215,7 +218,10 @@ export class RedisStore implements Store {
     })
     return {
       keys: [...this.#keysOf('turn', queues), this.#turnKeyOf(queue)],
-      args: [number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0, DEAD_LIMIT, keep.count, keep.ms, ...args]
+      args: [
+        number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0,
+        keep.count, keep.ms, boundOf(keepDead?.count), boundOf(keepDead?.ms), ...args
+      ]
     }
   }
 
@@ -224,7 +230,7 @@ export class RedisStore implements Store {
     const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])])
-      const reply = await this.#run('extend', this.#keysOf('extend', queues), [DEAD_LIMIT, IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[]]>
+      const reply = await this.#run('extend', this.#keysOf('extend', queues), [IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[]]>
       return reply.map(([wakeInMs, suspects, lost, cancelled]): Pulse => ({ lost, cancelled, outlook: outlookOf([wakeInMs, suspects]) }))
     }))
     if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(({ outlook }) => outlook.wakeInMs === 0))) this.#probe()
@@ -264,24 +270,29 @@ export class RedisStore implements Store {
     const steer = async (values: ReadonlyArray<string | number>, ids: readonly string[] = []) =>
       await this.#run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids]) as number
     if (order.kind === 'pause' || order.kind === 'resume') return await steer([])
-    if (order.kind === 'purge') return await this.#purge(queue, () => steer([]))
-    if (order.kind !== 'cancel' && order.kind !== 'schedule' && order.ids === undefined) return await steer(['all', ''])
+    if (order.kind === 'purge') {
+      return await this.#inParts(queue, ({ waiting, delayed }) => waiting + delayed, () => steer([]))
+    }
+    if (order.kind !== 'cancel' && order.kind !== 'schedule' && order.ids === undefined) {
+      return await this.#inParts(queue, ({ dead }) => dead, () => steer(['all', '']))
+    }
     const values = order.kind === 'cancel' ? [order.keep.count, order.keep.ms] : order.kind === 'schedule' ? [dueOf(order.delayMs, order.runAt), ''] : ['', '']
     let changed = 0
     for (let i = 0; i < order.ids!.length; i += MAX_AT_ONCE) changed += await steer(values, order.ids!.slice(i, i + MAX_AT_ONCE))
     return changed
   }
 
-  async #purge (queue: string, purgeSome: () => Promise<number>): Promise<number> {
-    const { waiting, delayed } = await this.counts(queue)
-    let purged = 0
-    // As many as there were, so that adding faster than this cannot keep it busy for ever.
-    while (purged < waiting + delayed) {
-      const count = await purgeSome()
+  /** Has something done to all tasks of some states, which is a thousand of them at a time. */
+  async #inParts (queue: string, countOf: (counts: Counts) => number, doSome: () => Promise<number>): Promise<number> {
+    const all = countOf(await this.counts(queue))
+    let changed = 0
+    // As many as there were, so that what comes faster than this cannot keep it busy for ever.
+    while (changed < all) {
+      const count = await doSome()
       if (count === 0) break
-      purged += count
+      changed += count
     }
-    return purged
+    return changed
   }
 
   async note (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
@@ -521,6 +532,9 @@ const digests = Object.fromEntries(
   Object.entries(scripts).map(([name, { body }]) => [name, createHash('sha1').update(body).digest('hex')])
 ) as Record<keyof typeof scripts, string>
 
+/** Without a bound Redis is passed nothing. */
+const boundOf = (bound: number = Infinity): number | '' => bound === Infinity ? '' : bound
+
 function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
   return { wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs, suspects: suspects > 0 }
 }
@@ -529,6 +543,10 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
   switch (verdict.kind) {
     case 'done': return dedupeMs === 0 ? 'done' : `done ${dedupeMs} `
     case 'retry': return `retry ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
+    case 'defer': {
+      const kind = verdict.unrouted === true ? 'unrouted' : 'defer'
+      return `${kind} ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
+    }
     case 'dead': return `dead 0 ${verdict.reason}`
     case 'release': return `${verdict.unseen === true ? 'unseen' : 'release'} 0 `
   }
@@ -537,8 +555,11 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
 function leasesOf (flat: readonly string[]): Lease[] {
   const leases: Lease[] = []
   for (let i = 0; i < flat.length; i += 3) {
-    const [fence, attempt = 1, retries = 0, deaths = 0, suspect = 0] = flat[i + 2]!.split(' ', 5).map(Number) as [number, ...number[]]
-    leases.push({ id: flat[i]!, message: flat[i + 1]!, fence, attempt, retries, deaths, suspect: suspect === 1 })
+    const [fence, attempt = 1, retries = 0, deaths = 0, suspect = 0, , deferredMs = 0, unroutedMs = 0] =
+      flat[i + 2]!.split(' ', 8).map(Number) as [number, ...number[]]
+    leases.push({
+      id: flat[i]!, message: flat[i + 1]!, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect: suspect === 1
+    })
   }
   return leases
 }

@@ -61,29 +61,33 @@ local function bury (k, id, p, reason)
   buried = buried + 1
 end
 
-local function keep_newest_dead (k, limit)
-  local surplus = redis.call('ZCARD', k.dead) - limit
-  local oldest = surplus > 0 and redis.call('ZRANGE', k.dead, 0, surplus - 1) or {}
+-- Drops the oldest dead letters beyond so many, and those that are older than so many milliseconds,
+-- a thousand at most, and returns how many; none without a number.
+local function drop_dead (k, count, ms)
+  local surplus = count and math.max(0, redis.call('ZCARD', k.dead) - count) or 0
+  if ms then surplus = math.max(surplus, redis.call('ZCOUNT', k.dead, '-inf', now_us - ms * 1000)) end
+  local oldest = surplus > 0 and redis.call('ZRANGE', k.dead, 0, math.min(surplus, 1000) - 1) or {}
   call_with('ZREM', k.dead, oldest)
   call_with('HDEL', k.message, oldest)
   forget(k, oldest)
+  return #oldest
 end
 `
 
 /**
  * KEYS: those of the queue, of the queues of chained tasks, and the consumer's own. ARGV: the number
- * of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many dead and how many
- * of what has ended to keep and for how many milliseconds, then for each settlement id, fence, "verdict
+ * of the turn, heartbeat, leaseMs, limit, 1 to claim a suspect instead, how many of what has ended and of the
+ * dead to keep and for how many milliseconds, or '', then for each settlement id, fence, "verdict
  * ms reason" with the milliseconds that it delays or dedupes, its record or '', the number of its chained
- * tasks and those tasks. Returns wakeInMs and the number of suspects; 0 or 1 for each settlement; and
- * for each lease id, message and progress.
+ * tasks and those tasks. Returns wakeInMs and the number of suspects; 0 or 1 for each settlement;
+ * for each lease id, message and progress; and how many of the dead are dropped.
  */
 const turn: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${moving}${adding}${reading}${ticking}
 read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
-local turn, heartbeat, lease_ms, limit, alone, dead_limit, keep_count, keep_ms = unpack(ARGV, 1, 8)
+local turn, heartbeat, lease_ms, limit, alone, keep_count, keep_ms, dead_count, dead_ms = unpack(ARGV, 1, 9)
 turn, heartbeat, limit, keep_count, keep_ms = tonumber(turn), tonumber(heartbeat), tonumber(limit), tonumber(keep_count), tonumber(keep_ms)
 
 -- Hands out once more what is still lent, and for a whole lease: its holder did not know, and prolonged nothing.
@@ -105,12 +109,12 @@ last = last and cmsgpack.unpack(last) or { number = 0 }
 if last.number > turn then return redis.error_reply('ERR this turn is over') end
 local lease_clock, paused = tick(k, heartbeat)
 if last.number == turn then
-  return { { outlook(k, lease_clock, paused) }, last.settled, lend_again(last.ids, last.fences, lease_clock) }
+  return { { outlook(k, lease_clock, paused) }, last.settled, lend_again(last.ids, last.fences, lease_clock), last.dropped }
 end
 
 -- What has ended, and where it stands among the arguments.
 local ids, places = {}, {}
-local arg = 9
+local arg = 10
 while arg <= #ARGV do
   ids[#ids + 1] = ARGV[arg]
   places[#ids] = arg
@@ -118,7 +122,7 @@ while arg <= #ARGV do
 end
 
 local settled, ended, over, done, forgotten, records = {}, {}, {}, {}, {}, {}
-local released, suspects, replaced = {}, {}, {}
+local released, suspects, replaced, is_left_to_others = {}, {}, {}, false
 
 local function be_done (id, p, record, dedupe)
   done[#done + 1] = id
@@ -135,6 +139,12 @@ local function be_done (id, p, record, dedupe)
   end
 end
 
+-- Has an attempt not count: then the task may expire as before.
+local function uncount (id, p)
+  p.attempt = p.attempt - 1
+  if p.attempt == 0 and more_of(k, id, p, ' late') then redis.call('ZADD', k.expiring, number(now_us), id) end
+end
+
 -- Carries out a verdict on a task that is not running any more.
 local function settle (id, p, i, how, record)
   local due = more_of(k, id, p, ' next')
@@ -145,18 +155,21 @@ local function settle (id, p, i, how, record)
   if record then keep_log(k, id, p, record) end
   if due then
     redis.call('HDEL', k.progress, id .. ' next', id .. ' note')
-    p.retries, p.deaths, p.suspect = 0, 0, 0
+    pardon(p)
     redis.call('HSET', k.progress, id, progress(p))
     append(replaced, id, tonumber(due))
   elseif verdict == 'release' or verdict == 'unseen' then
-    if verdict == 'unseen' then
-      p.attempt = p.attempt - 1
-      if p.attempt == 0 and more_of(k, id, p, ' late') then redis.call('ZADD', k.expiring, number(now_us), id) end
-    end
+    if verdict == 'unseen' then uncount(id, p) end
     if verdict == 'unseen' or record then redis.call('HSET', k.progress, id, progress(p, p.reason)) end
     append(p.suspect == 1 and suspects or released, id)
-  elseif verdict == 'retry' then
-    p.retries, p.suspect = p.retries + 1, 0
+  elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' then
+    p.suspect = 0
+    if verdict == 'retry' then p.retries = p.retries + 1 else p.deferred = p.deferred + ms end
+    if verdict == 'unrouted' then
+      p.unrouted = p.unrouted + ms
+      uncount(id, p)
+      is_left_to_others = true
+    end
     redis.call('HSET', k.progress, id, progress(p, reason))
     redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - #ids), id)
   else
@@ -188,11 +201,10 @@ call_with('HDEL', k.progress, forgotten)
 -- If something is wrong with that, what is kept is no reason to stop.
 if #done > 0 or limit > 0 then pcall(keep_ended, k, records, keep_count, keep_ms) end
 tell_end(k, over)
-if buried > 0 then keep_newest_dead(k, dead_limit) end
 enqueue(k, replaced)
 give_back(k.waiting, released)
 give_back(k.suspects, suspects)
-if #released + #suspects > 0 then wake(k) end
+if #released + #suspects > 0 or is_left_to_others then wake(k) end
 for i, at in ipairs(places) do
   local chain = tonumber(ARGV[at + 4])
   if settled[i] == 1 and chain > 0 then
@@ -206,7 +218,9 @@ local claimed, fences, leases = {}, {}, {}
 local function take_over ()
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', number(lease_clock * 1000), 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
-    if p.more == 1 and redis.call('HDEL', k.progress, abandoned[i] .. ' next') == 1 then p.retries = 0 end
+    if p.more == 1 and redis.call('HDEL', k.progress, abandoned[i] .. ' next') == 1 then
+      p.retries, p.deferred, p.unrouted = 0, 0, 0
+    end
     keep_log(k, abandoned[i], p, false)
     -- Only a death that it died alone is certainly its own.
     p.deaths, p.suspect = p.deaths + p.suspect, 1
@@ -257,7 +271,6 @@ local function claim ()
     else
       -- It cannot have been added.
       bury(k, id, p, 'it is not a task')
-      keep_newest_dead(k, dead_limit)
     end
   end
   call_with('HSET', k.progress, noted)
@@ -268,14 +281,16 @@ if limit > 0 and not paused then
   take_over()
   if expire() then claim() end
 end
+local dropped = drop_dead(k, tonumber(dead_count), tonumber(dead_ms))
 -- For as long as its consumer may ask again.
-redis.call('SET', last_turn, cmsgpack.pack({ number = turn, settled = settled, ids = claimed, fences = fences }), 'EX', 86400)
-return { { outlook(k, lease_clock, paused) }, settled, leases }
+local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
+redis.call('SET', last_turn, cmsgpack.pack(this_turn), 'EX', 86400)
+return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
 `
 }
 
 /**
- * ARGV: how many dead to keep, how old a prepared commit may become, then for each queue heartbeat,
+ * ARGV: how old a prepared commit may become, then for each queue heartbeat,
  * leaseMs, the number of its leases, and for each lease id and fence. Returns for each queue
  * wakeInMs, the number of suspects, the ids that are no longer held, and those of them that were cancelled.
  */
@@ -293,7 +308,7 @@ local function bury_in_doubt (k)
     local since = tonumber(string.match(some[i + 1], '^%d+'))
     if since == 0 then
       redis.call('HSET', k.prepared, some[i], number(now) .. string.sub(some[i + 1], 2))
-    elseif now - since >= tonumber(ARGV[2]) then
+    elseif now - since >= tonumber(ARGV[1]) then
       local list = prepared_in(some[i + 1]) or {}
       for j = 1, #list, 5 do
         if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
@@ -304,7 +319,6 @@ local function bury_in_doubt (k)
       release(k, list)
     end
   end
-  if buried > 0 then keep_newest_dead(k, ARGV[1]) end
 end
 
 local function drop_old (k)
@@ -335,7 +349,7 @@ local function beat (k, arg, count)
 end
 
 local reply = {}
-local arg = 3
+local arg = 2
 while arg <= #ARGV do
   local count = tonumber(ARGV[arg + 2])
   -- One queue whose keys have been tampered with does not stop the others.

@@ -11,7 +11,7 @@
  *     prepare ── commit ───▶   waiting ───────── claim ───────▶ running ── done ──▶ done
  *        │          │             ▲                ▲             │ │ │
  *        │          └─ later ─▶ delayed ◀── retry ─┼─────────────┘ │ └──── dead ──▶ dead
- *        └─ rollback ▶ (gone)                   suspects ◀─────────┘
+ *        └─ rollback ▶ (gone)          defer    suspects ◀─────────┘
  *                                                     lease expired
  *
  * Besides, a task may be moved, or ended, from outside of its line:
@@ -21,7 +21,7 @@
  *     waiting ◀────────────────────────────── schedule ▶ delayed
  *     waiting, delayed, suspects ──────────── purge ───▶ (gone)
  *     dead ────────────────────────────────── redrive ─▶ waiting
- *     dead ────────────── remove, too many of them ────▶ (gone)
+ *     dead ────────────── remove, replace, `keepDead` ─▶ (gone)
  *     done, cancelled, expired ─ too many, too old ────▶ (gone)
  *
  * Nothing moves by itself: what is due and what has expired is found by the next
@@ -89,12 +89,12 @@ export interface Store {
 
 /** Tasks that a store has taken in. One of the two is called, once. */
 export interface Prepared {
-  /** The tasks that are not added, since one of the same id waits, is delayed or runs, or has been done a moment ago. */
+  /** The tasks that are not added: one of the same id waits, is delayed, runs or is dead, or was done a moment ago. */
   readonly keptOut: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>
   /**
-   * Adds the tasks, in order, except for those that are kept out. A task whose id is dead, or
-   * has otherwise ended, takes the place of that one. Resolves as soon as nothing but the
-   * death of this process can prevent it.
+   * Adds the tasks, in order, except for those that are kept out. A task whose id is done, cancelled
+   * or expired takes the place of that one. Resolves as soon as nothing but the death of this
+   * process can prevent it.
    */
   commit (): Promise<void>
   /** Drops the tasks. What cannot be done at once is done later. */
@@ -112,7 +112,7 @@ export interface NewTask {
   /** How long from now it may wait for its first attempt, in milliseconds; then it is expired instead. */
   readonly expiresMs?: number
   /**
-   * What becomes of it where its id waits, is delayed or runs in its queue, or is within the
+   * What becomes of it where its id waits, is delayed, runs or is dead in its queue, or is within the
    * `dedupeMs` of a settlement: it is kept out; it is refused, and with it all tasks that
    * are prepared with it (`FST_TASKQUEUE_DUPLICATE`); or it takes the place of the other one,
    * which, if it runs, it follows. Left out where its adder has not chosen the id: then one that
@@ -133,6 +133,12 @@ export interface Lease {
   readonly attempt: number
   /** How often the task was sent back to be tried again. */
   readonly retries: number
+  /**
+   * For how many milliseconds in all it was deferred since it was added or redriven, and for how many of
+   * these because it was unrouted.
+   */
+  readonly deferredMs: number
+  readonly unroutedMs: number
   /** How often its lease expired while it ran alone, presumably because it killed its consumer. */
   readonly deaths: number
   /** Whether it has to run alone. It has not any more once it is tried again. */
@@ -146,6 +152,12 @@ export type Held = Pick<Lease, 'id' | 'fence'>
 export type Verdict =
   | { readonly kind: 'done' }
   | { readonly kind: 'retry', readonly delayMs: number, readonly reason: string }
+  /**
+   * Like a retry, but it costs none: `Lease.deferredMs` grows by the delay. If no route of the claimer
+   * takes the task, `unroutedMs` grows as well, the attempt does not count, and others should
+   * hear of it, since they may have the route.
+   */
+  | { readonly kind: 'defer', readonly delayMs: number, readonly reason: string, readonly unrouted?: boolean }
   /** To the front. If the app has not seen it, the attempt does not count. */
   | { readonly kind: 'release', readonly unseen?: boolean }
   | { readonly kind: 'dead', readonly reason: string }
@@ -174,9 +186,14 @@ export interface Turn {
    */
   readonly leaseMs: number
   readonly keep: Keep
+  /** Which dead letters are kept; all if it is left out. One turn drops a thousand at most. */
+  readonly keepDead?: Keep
 }
 
-/** What is kept of tasks that are done, cancelled or expired: the newest `count` of a queue, none longer than `ms` milliseconds. */
+/**
+ * What is kept of tasks that are done, cancelled or expired, or dead: the newest `count` of a queue, none longer
+ * than `ms` milliseconds.
+ */
 export interface Keep { readonly count: number, readonly ms: number }
 
 export interface TurnResult {
@@ -187,6 +204,8 @@ export interface TurnResult {
   readonly settled: readonly boolean[]
   readonly leases: readonly Lease[]
   readonly outlook: Outlook
+  /** How many dead letters `keepDead` has cost. */
+  readonly dropped?: number
 }
 
 /** What is left to claim in a queue; nothing while it is paused. */
@@ -240,7 +259,7 @@ export interface Found {
   /** Of one that has ended, which dead ones have as well. */
   readonly endedAt?: number
   readonly attempt: number
-  /** Why it is dead, or was tried again. */
+  /** Why it is dead, or was tried again or deferred. */
   readonly reason?: string
   /** What was noted last, of one that runs or waits to be tried again. */
   readonly progress?: string
@@ -263,9 +282,6 @@ export type Order =
   /** Has nothing claimed any more, by anybody, until it is resumed. */
   | { readonly kind: 'pause' }
   | { readonly kind: 'resume' }
-
-/** How many dead letters a queue keeps: the newest. */
-export const DEAD_LIMIT = 1000
 
 /** How many attempts of a task are kept: the newest. */
 export const RECORD_LIMIT = 20

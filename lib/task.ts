@@ -50,7 +50,7 @@ export interface AddOptions {
   /** 1 to 255 printable ASCII characters without spaces. @default a UUID v7 */
   id?: string
   /**
-   * What becomes of this task when one of the same `id` waits, is delayed or runs in the queue:
+   * What becomes of this task when one of the same `id` waits, is delayed, runs or is dead in the queue:
    * `'keep'` adds nothing, `'reject'` fails the commit with `FST_TASKQUEUE_DUPLICATE`, and `'replace'`
    * puts this one in its place, or behind it if it runs. @default 'keep'
    */

@@ -3,7 +3,7 @@
 import auth from '@fastify/auth'
 import Fastify, { type FastifyPluginAsync } from 'fastify'
 import taskqueue, {
-  DEAD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
+  RECORD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
   type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts, type Participant, type Queue, type QueueType,
   type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
@@ -136,7 +136,7 @@ export async function makeApp () {
   })
   const queue: Queue = app.taskqueue.queue('default')
   const { waiting, delayed, running, dead }: Counts = await queue.counts()
-  const sum: number = answer + waiting + delayed + running + dead + await queue.length() + await queue.purge() + DEAD_LIMIT
+  const sum: number = answer + waiting + delayed + running + dead + await queue.length() + await queue.purge() + RECORD_LIMIT
   const names: string[] = app.taskqueue.queues.map(({ name }) => name)
   console.log(sum, names)
 

@@ -8,7 +8,7 @@ import type { RedisLocation } from '../lib/redis-store.js'
 import { KEYS } from '../lib/redis-keys.js'
 import { scripts } from '../lib/redis-scripts.js'
 import { RedisStore } from '../lib/redis-store.js'
-import { DEAD_LIMIT, type Lease, type NewTask, type Settlement } from '../lib/store.js'
+import type { Lease, NewTask, Settlement } from '../lib/store.js'
 import { addAclUser } from './acl-user.js'
 import { addTo } from './add-to.js'
 import { loggedApp } from './logged-app.js'
@@ -122,7 +122,7 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
   const [leaseMs, heartbeatMs] = [1000, 200]
   const claimOnce = async () => {
     const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
-    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, DEAD_LIMIT, 10, 1000) as [unknown, unknown, string[]]
+    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, 10, 1000, '', '') as [unknown, unknown, string[]]
     return id
   }
   // Of a consumer that is in contact and holds nothing.
@@ -150,18 +150,51 @@ t.test('a Redis that would make room by dropping tasks is refused, and one that 
   }
 })
 
-t.test('a dead letter that is dropped leaves nothing behind', async t => {
+t.test('a dead letter that is dropped leaves nothing behind, and what one turn drops is counted', async t => {
   const { admin, store } = await openStore(t)
-  await addTo(store, Array.from({ length: DEAD_LIMIT + 100 }, (_, index) => task(`${index}`)))
-  for (let i = 0; i < 11; i++) {
+  await addTo(store, Array.from({ length: 1300 }, (_, index) => task(`${index}`)))
+  const dropped: Array<number | undefined> = []
+  for (let i = 0; i < 13; i++) {
     const leases = await claim(store, 100)
     await settle(store, leases.map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
   }
-  t.match(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: DEAD_LIMIT })
-  t.equal(await admin.hlen('prefix:{q}:message'), DEAD_LIMIT)
-  t.equal(await admin.hlen('prefix:{q}:progress'), DEAD_LIMIT)
-  t.equal(await admin.zscore('prefix:{q}:dead', '99'), null)
-  t.not(await admin.zscore('prefix:{q}:dead', '100'), null)
+  t.match(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1300 })
+  const keep = { count: 0, ms: 1000 }
+  const keepDead = { count: 100, ms: Infinity }
+  for (let i = 0; i < 3; i++) dropped.push((await store.turn('q', { settlements: [], limit: 0, alone: false, leaseMs: 60_000, keep, keepDead })).dropped)
+  t.strictSame(dropped, [1000, 200, undefined])
+  t.equal(await admin.hlen('prefix:{q}:message'), 100)
+  t.equal(await admin.hlen('prefix:{q}:progress'), 100)
+  t.equal(await admin.zscore('prefix:{q}:dead', '1199'), null)
+  t.not(await admin.zscore('prefix:{q}:dead', '1200'), null)
+})
+
+t.test('a turn whose answer is lost says once more how many dead letters it has dropped', async t => {
+  const { admin, store } = await openStore(t)
+  await addTo(store, ['a', 'b', 'c'].map(id => task(id)))
+  await settle(store, (await claim(store, 3)).map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
+  const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:another']
+  for (const round of ['at first', 'once more']) {
+    const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 10, 1000, 1, '') as unknown[]
+    t.equal(reply[3], 2, round)
+  }
+  t.match(await store.counts('q'), { dead: 1 })
+})
+
+t.test('all dead letters, however many, are put back in line or removed by calls of a thousand', async t => {
+  const { admin, store } = await openStore(t)
+  const ids = Array.from({ length: 2500 }, (_, index) => `${index}`)
+  const calls = async () => Number(/cmdstat_evalsha:calls=(\d+)/.exec(await admin.info('commandstats'))?.[1])
+  for (const kind of ['redrive', 'remove'] as const) {
+    await admin.flushall()
+    await admin.hset('prefix:{q}:message', Object.fromEntries(ids.map(id => [id, 'message'])))
+    await admin.zadd('prefix:{q}:dead', ...ids.flatMap(id => [id, id]))
+    const before = await calls()
+    t.equal(await store.steer('q', { kind }), 2500)
+    // One of them counts.
+    t.equal(await calls() - before, 4)
+    t.match(await store.counts('q'), { waiting: kind === 'redrive' ? 2500 : 0, dead: 0 })
+  }
 })
 
 function task (id: string, queue = 'q', rest: Partial<NewTask> = {}): NewTask {

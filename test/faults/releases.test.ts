@@ -54,8 +54,8 @@ for (const [title, options, renew] of releases) {
     t.strictSame(log.filter(({ msg }) => msg === 'task is dead before it was attempted').map(({ taskId }) => taskId), idsOf('new'))
     if (title === 'legible') t.match(await admin.hget('taskqueue:{default}:progress', 'new-1'), /its version is 2, and this release reads 1/)
 
-    // The id of a dead letter can be added again.
-    await addTo(store, [readable[1]!])
+    // The id of a dead letter can be taken by another task.
+    await addTo(store, [{ ...readable[1]!, onDuplicate: 'replace' }])
     await until(() => runs.length === 501)
     t.equal(runs.at(-1), 'new-1')
     await until(async () => (await store.counts('default')).running === 0)
