@@ -4,6 +4,7 @@ import { dispatch, type Dispatch, type RequestTask } from './dispatch.js'
 import type { Exchanger } from './exchange.js'
 import { Withdrawn, type Halt } from './halt.js'
 import type { Codec } from './message.js'
+import type { RouteWarnings } from './routes.js'
 import { recordOf } from './status.js'
 import type { Keep, Settlement, Store, Verdict } from './store.js'
 import type { Task } from './task.js'
@@ -14,15 +15,26 @@ export interface AttemptPolicy extends RetryPolicy {
   readonly timeoutMs: number
 }
 
+/** What attempts at the tasks of one queue depend on. */
+export interface AttemptContext {
+  readonly app: FastifyInstance
+  readonly queue: string
+  readonly store: Store
+  readonly codec: Codec
+  readonly exchanger: Exchanger
+  readonly keep: Keep
+  readonly policy: AttemptPolicy
+  readonly warnings: RouteWarnings
+}
+
 /** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
-export function attemptWith (
-  app: FastifyInstance, queue: string, store: Store, codec: Codec, exchanger: Exchanger, keep: Keep, policy: AttemptPolicy
-): Attempt {
+export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy, warnings }: AttemptContext): Attempt {
   return async (lease, halt) => {
     const at = Date.now()
     const start = performance.now()
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
-      app.log.error({ taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }, 'task is dead before it was attempted')
+      const details = { taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }
+      quietly(() => { app.log.error(details, 'task is dead before it was attempted') })
       return { lease, verdict }
     }
     const prejudged = prejudge(lease)
@@ -49,18 +61,33 @@ export function attemptWith (
     if (halt.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
     const durationMs = performance.now() - start
-    report(app, { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }, outcome, verdict)
+    const attempt = { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }
+    quietly(() => { report(app, attempt, outcome, verdict) })
+    if (outcome.kind === 'unrouted' && verdict.kind === 'defer') quietly(() => { warnings.missed(task, queue) })
     const isDone = verdict.kind === 'done'
     const isLast = isDone || verdict.kind === 'dead'
-    const isKept = verdict.kind !== 'release' && (!isDone || keep.count > 0)
+    // Without a handler it was no attempt that anybody would want to look at.
+    const isKept = outcome.kind !== 'unseen' && outcome.kind !== 'unrouted' && (!isDone || keep.count > 0)
     return {
       lease,
-      verdict,
+      verdict: sealed(codec, queue, lease.id, verdict),
       chain: isDone ? context.chain : [],
       ...isKept && { record: codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast)) },
       ...task.dedupeMs !== undefined && { dedupeMs: task.dedupeMs }
     }
   }
+}
+
+/** Has a reason kept as the message is, since it may say what the error of a handler said. */
+function sealed (codec: Codec, queue: string, id: string, verdict: Verdict): Verdict {
+  return 'reason' in verdict ? { ...verdict, reason: codec.encodeReason(queue, id, verdict.reason) } : verdict
+}
+
+/** A logger of the app's that throws must not change what becomes of a task. */
+function quietly (log: () => void): void {
+  try {
+    log()
+  } catch {}
 }
 
 class CurrentTask implements RequestTask {
@@ -92,7 +119,11 @@ function report ({ log }: FastifyInstance, attempt: object, outcome: Outcome, ve
       else log.info({ ...attempt, ...ended }, 'task done')
       break
     case 'retry':
-      log.warn({ ...attempt, ...ended, delayMs: verdict.delayMs }, 'task failed and will be tried again')
+      log.warn({ ...attempt, ...ended, ...reasonAndDelay(verdict) }, 'task failed and will be tried again')
+      break
+    case 'defer':
+      // Of those without a route there is one warning for all.
+      log[verdict.unrouted === true ? 'debug' : 'info']({ ...attempt, ...ended, ...reasonAndDelay(verdict) }, 'task is put off')
       break
     case 'release':
       log.info({ ...attempt, ...ended }, 'task given back: the app closes')
@@ -102,9 +133,10 @@ function report ({ log }: FastifyInstance, attempt: object, outcome: Outcome, ve
   }
 }
 
+const reasonAndDelay = ({ reason, delayMs }: { reason: string, delayMs: number }) => ({ reason, delayMs })
+
 function endOf (outcome: Outcome): object {
-  if (outcome.kind === 'unseen') return {}
-  if (outcome.kind === 'failed') return { reason: outcome.reason }
+  if (outcome.kind !== 'answered') return {}
   const { location, 'retry-after': retryAfter } = outcome.answer.headers
   return { status: outcome.status, location, retryAfter }
 }

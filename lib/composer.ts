@@ -5,6 +5,7 @@ import { checkUserId, inheritFrom } from './inheritance.js'
 import type { Codec } from './message.js'
 import type { Settings } from './options.js'
 import type { Queues } from './queue.js'
+import type { RouteWarnings } from './routes.js'
 import { TaskRoute } from './task-route.js'
 import { makeTask, placeOf, type AddOptions, type Inheritance, type Task } from './task.js'
 import type { Added, AddedTask, Compose } from './transaction.js'
@@ -14,11 +15,13 @@ export class Composer {
   readonly #queues: Queues
   readonly #codec: Codec
   readonly #settings: Settings
+  readonly #warnings: RouteWarnings
 
-  constructor (queues: Queues, codec: Codec, settings: Settings) {
+  constructor (queues: Queues, codec: Codec, settings: Settings, warnings: RouteWarnings) {
     this.#queues = queues
     this.#codec = codec
     this.#settings = settings
+    this.#warnings = warnings
   }
 
   /** For tasks that inherit from a request. */
@@ -34,13 +37,15 @@ export class Composer {
   readonly alone: Compose = (target, options) => this.#compose(target, options)
 
   #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
-    const depth = depthOf(request) + 1
-    if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
     const [url, options] = target instanceof TaskRoute ? target.address(given) : [target, given]
-    const task = { ...makeTask(url, options, inheritance), depth }
+    const made = makeTask(url, options, inheritance)
+    const place = placeOf(options)
+    const depth = isLater(place) ? 1 : depthOf(request) + 1
+    if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
+    const task = { ...made, depth }
     if (target instanceof TaskRoute) target.check(task, given)
     const { name: queue, store } = this.#queues.get(options.queue)
-    const place = placeOf(options)
+    if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
     // Asked last: a promise that nobody waits for, since something else is wrong, would have nobody to reject to.
     const userId = request === undefined ? undefined : this.#userIdOf(request)
@@ -56,6 +61,11 @@ export class Composer {
     const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
     return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
   }
+}
+
+/** Whether a task has to wait: it begins a chain of its own, since what waits does not run away. */
+function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boolean {
+  return delayMs > 0 || runAt > Date.now()
 }
 
 /** How many tasks lead to what this request adds. */

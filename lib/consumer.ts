@@ -8,12 +8,16 @@ import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } fr
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, halt: Halt) => Promise<Settlement>
 
+/** Runs something in the asynchronous context that tasks run in, and returns what it returns. */
+export type InContext = <T>(work: () => T) => T
+
 export interface ConsumerLimits {
   readonly name: string
   readonly concurrency: number
   readonly leaseMs: number
   readonly closeGraceMs: number
   readonly keep: Keep
+  readonly keepDead: Keep | undefined
 }
 
 interface Running {
@@ -28,6 +32,16 @@ const SETTLE_MS = 2
 
 /** How long a claimed task may wait for room here before it is left to others. */
 const HOLD_MS = 100
+
+/**
+ * After a consumer has met a task without a route: how much later than others it looks for what has become due,
+ * and for how long it does so.
+ */
+const YIELD_MS = 50
+const YIELDING_MS = 2 * 60_000
+
+/** How often to look for dead letters that have become too old. */
+const DROP_MS = 60_000
 
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows
@@ -51,6 +65,7 @@ export class Consumer {
   readonly #isolation: Isolation
   readonly #log: FastifyBaseLogger
   readonly #limits: ConsumerLimits
+  readonly #inContext: InContext
   readonly #running = new Map<string, Running>()
   readonly #pace = new Pace()
   /** What was claimed ahead, in order, and since when none of it was started. */
@@ -72,19 +87,25 @@ export class Consumer {
   #woken = false
   #suspects = false
   #failures = 0
+  /** Until when others go first, who may have the route that was missed here. */
+  #yieldsUntil = 0
   #alarm?: NodeJS.Timeout
+  #dropping?: NodeJS.Timeout
   #settling: NodeJS.Timeout | undefined
   #holding: NodeJS.Timeout | undefined
   #breather: NodeJS.Immediate | undefined
   readonly #idlers: Array<() => void> = []
 
-  constructor (queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits) {
+  constructor (
+    queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits, inContext: InContext
+  ) {
     this.queue = queue
     this.#store = store
     this.#attempt = attempt
     this.#isolation = isolation
     this.#log = log.child({ queue, consumer: limits.name })
     this.#limits = limits
+    this.#inContext = inContext
     // While the store does not answer the alarm is what wakes it.
     isolation.onChange(() => { if (this.#failures === 0) this.wake() })
   }
@@ -100,6 +121,9 @@ export class Consumer {
 
   start (): void {
     this.#isStarted = true
+    const { ms = Infinity } = this.#limits.keepDead ?? {}
+    // A queue in which nothing happens would keep them longer.
+    if (ms < Infinity) this.#dropping = setInterval(() => { this.wake() }, Math.min(ms, DROP_MS))
     this.#grant(Infinity)
   }
 
@@ -130,6 +154,7 @@ export class Consumer {
   async stop (longestMs: number): Promise<void> {
     this.#state = 'stopping'
     clearTimeout(this.#alarm)
+    clearInterval(this.#dropping)
     // What is given back has to reach the store as well.
     const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs - 1000))
     this.wake()
@@ -143,7 +168,7 @@ export class Consumer {
 
   wake (): void {
     this.#woken = true
-    if (!this.#turning && this.#state !== 'new') this.#turn()
+    if (!this.#turning && this.#state !== 'new') this.#inContext(this.#takeTurns)
   }
 
   get leaseMs (): number { return this.#limits.leaseMs }
@@ -163,7 +188,7 @@ export class Consumer {
     if (this.#failures > 0) this.wake()
   }
 
-  async #turn (): Promise<void> {
+  readonly #takeTurns = async (): Promise<void> => {
     this.#turning = true
     while (this.#woken) {
       this.#woken = false
@@ -195,16 +220,19 @@ export class Consumer {
 
   /** Tells the store what has ended, and starts what it hands out. */
   async #exchange (settlements: readonly Settlement[], { limit, alone }: { limit: number, alone: boolean }): Promise<void> {
-    const { leaseMs, keep } = this.#limits
+    const { leaseMs, keep, keepDead } = this.#limits
     let started: readonly Lease[] = []
     this.#turns++
     this.#isolation.begin()
     try {
-      const { settled, leases, outlook } = await this.#store.turn(this.queue, { settlements, limit, alone, leaseMs, keep })
+      const { settled, leases, outlook, dropped = 0 } = await this.#store.turn(this.queue, {
+        settlements, limit, alone, leaseMs, keep, ...keepDead !== undefined && { keepDead }
+      })
       if (this.#failures > 0) this.#log.info('store answers the consumer again')
       this.#failures = 0
       const ended = this.#ended.splice(0, settled.length)
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
+      if (dropped > 0) this.#log.warn({ dropped }, 'dead letters are dropped: keepDead or keepDeadMs keeps no more')
       this.#granted -= leases.length
       this.#isDry = limit > 0 && leases.length === 0 && outlook.wakeInMs > 0
       if (alone) started = leases.filter(lease => this.#start(lease, alone))
@@ -274,8 +302,10 @@ export class Consumer {
       this.#isolation.end()
       this.#pace.note(performance.now() - start)
       if (alone) this.#isolation.leave()
+      const { verdict } = settlement
+      if (verdict.kind === 'defer' && verdict.unrouted === true) this.#yieldsUntil = performance.now() + YIELDING_MS
       // The app has turned the task away because it is about to close.
-      if (settlement.verdict.kind === 'release' && halt.reason === undefined) this.#pause()
+      if (verdict.kind === 'release' && halt.reason === undefined) this.#pause()
       // Otherwise it has been given back or lost meanwhile.
       if (this.#running.get(lease.id)?.lease === lease) this.#end(settlement)
     })
@@ -356,7 +386,8 @@ export class Consumer {
     // Longer than a timer can wait; the heartbeat looks again long before.
     if (ms > 0x7fffffff || this.#state !== 'consuming') return
     clearTimeout(this.#alarm)
-    this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms))
+    const yieldMs = ms > 0 && performance.now() < this.#yieldsUntil ? YIELD_MS : 0
+    this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms) + yieldMs)
   }
 
   #isIdle (): boolean {

@@ -7,6 +7,8 @@ import { hangUp, type Exchange, type Exchanger } from './exchange.js'
 import type { Halt } from './halt.js'
 import type { NewTask, Store } from './store.js'
 import type { Task } from './task.js'
+import { reasonOf } from './reason.js'
+import { nameOf, takes } from './routes.js'
 import type { Outcome } from './verdict.js'
 
 /** What a handler learns of the task that its request is. */
@@ -38,6 +40,10 @@ export interface Dispatch {
   readonly chain: NewTask[]
   /** Whether the request has come as far as a hook. */
   seen: boolean
+  /** Whether a route of the app takes it; unknown until then. */
+  routed?: boolean
+  /** What its last error was, if there was one. */
+  error?: { readonly value: unknown }
 }
 
 /**
@@ -51,50 +57,77 @@ interface Raw { [kDispatch]?: Dispatch | null, readonly headers: Record<string, 
 
 export const dispatchOf = (raw: object): Dispatch | undefined => (raw as Raw)[kDispatch] ?? undefined
 
-/** Makes the request that a task describes, in this process, through the whole app. Never rejects. */
+/**
+ * Makes the request that a task describes, in this process, through the whole app. Never rejects, and ends
+ * when it is halted at the latest.
+ */
 export function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
   const { task, halt } = context
   return new Promise<Outcome>(resolve => {
     let isOver = false
-    const fail = (error: Error) => {
+    let exchange: Exchange | undefined
+    const fail = (error: unknown) => {
+      if (isOver) return
       isOver = true
-      resolve({ kind: 'failed', reason: (halt.reason ?? error).message })
+      const failed: Outcome = { kind: 'failed', reason: reasonOf(halt.reason ?? error) }
+      resolve(context.routed === false ? unrouted(described) : failed)
     }
-    exchanger(described, headersOf(described, task), exchange => {
-      const { request, response } = exchange;
-      (request as unknown as Raw)[kDispatch] = context
-      halt.listen(() => {
-        if (isOver) return
-        fail(halt.reason!)
-        hangUp(exchange, halt.reason!)
-      })
-      response.on('finish', () => {
-        if (isOver) return
-        isOver = true
-        resolve(outcomeOf(exchange, context))
-      })
-      // One after its end is only about what nobody waits for.
-      response.on('error', error => { if (!isOver && (response.destroyed || !response.writableEnded)) fail(error) })
-      response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
+    halt.listen(() => {
+      if (isOver) return
+      fail(halt.reason)
+      if (exchange === undefined) return
+      hangUp(exchange, halt.reason!, err => { app.log.error({ err, taskId: task.id }, 'listener of a halted task threw') })
+    })
+    // A hook may enter an asynchronous context for the rest of its tick, which must not be that of what runs next.
+    soon.then(() => {
+      if (isOver) return
       try {
-        app.routing(request, response)
+        exchanger(described, headersOf(described, task), made => {
+          const { request, response } = exchange = made;
+          (request as unknown as Raw)[kDispatch] = context
+          response.on('finish', () => {
+            if (isOver) return
+            const outcome = outcomeOf(app, made, described, context)
+            isOver = true
+            resolve(outcome)
+          })
+          // One after its end is only about what nobody waits for.
+          response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
+          response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
+          try {
+            app.routing(request, response)
+          } catch (error) {
+            fail(error)
+          }
+        }, fail)
       } catch (error) {
-        fail(error as Error)
+        fail(error)
       }
     })
   })
 }
 
+const soon = Promise.resolve()
+
 function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<string, string> {
   return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
 }
 
-function outcomeOf ({ response, written }: Exchange, { seen }: Dispatch): Outcome {
-  const status = Number(headOf(response).slice(9, 12))
+function outcomeOf (app: FastifyInstance, { response, written }: Exchange, task: Task, context: Dispatch): Outcome {
+  const head = headOf(response)
+  // Only a handler that makes the event itself comes here without having sent anything.
+  if (typeof head !== 'string') return { kind: 'failed', reason: 'response ended before it was sent' }
+  const status = Number(head.slice(9, 12))
   // What the router of a closing app answers, before any hook.
-  if (!seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
-  return { kind: 'answered', status, answer: written.answerOf(response) }
+  if (!context.seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
+  // A plugin that was there before this one has answered before any hook of ours.
+  if (status >= 400) context.routed ??= takes(app, task)
+  if (context.routed === false) return unrouted(task)
+  const error = status >= 400 && context.error !== undefined ? { error: reasonOf(context.error.value) } : {}
+  return { kind: 'answered', status, answer: written.answerOf(response), ...error }
 }
+
+const unrouted = (task: Task): Outcome => ({ kind: 'unrouted', reason: `no route of this app takes ${nameOf(task)}` })
 
 /** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */
 export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] = {
@@ -145,10 +178,20 @@ export function guardHeaders (app: FastifyInstance): void {
     guard(raw as unknown as Raw)
     return genReqId(raw)
   })
-  app.addHook('onRequest', ({ raw }, _reply, done) => {
+  app.addHook('onRequest', (request, _reply, done) => {
+    const { raw } = request
     guard(raw as unknown as Raw)
     const context = dispatchOf(raw)
-    if (context !== undefined) context.seen = true
+    if (context !== undefined) {
+      context.seen = true
+      // Later a handler may call for the one of what is not found, which is its verdict then.
+      context.routed = !request.is404
+    }
+    done()
+  })
+  app.addHook('onError', ({ raw }, _reply, value, done) => {
+    const context = dispatchOf(raw)
+    if (context !== undefined) context.error = { value }
     done()
   })
 }

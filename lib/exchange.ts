@@ -8,8 +8,14 @@ import type { Task } from './task.js'
 /** A request and the response to it, on their way through the app, and what has been written to that. */
 export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }
 
-/** Makes the exchange of a task, and has `route` take it into the app. The headers are its own, by name in lower case. */
-export type Exchanger = (task: Pick<Task, 'method' | 'url' | 'payload'>, headers: Record<string, string>, route: (exchange: Exchange) => void) => void
+/**
+ * Makes the exchange of a task, and has `route` take it into the app, or calls `fail` where that cannot be
+ * done. The headers are its own, by name in lower case.
+ */
+export type Exchanger = (
+  task: Pick<Task, 'method' | 'url' | 'payload'>, headers: Record<string, string>,
+  route: (exchange: Exchange) => void, fail: (error: unknown) => void
+) => void
 
 /**
  * Exchanges as Node's server makes them, without a connection: between request and response is a
@@ -62,8 +68,12 @@ function tellResponse (this: Socket, error: Error): void {
 }
 
 /** Exchanges as `app.inject` makes them, by light-my-request. */
-const injected: Exchanger = ({ method, url, payload }, headers, route) => {
-  inject((raw, response) => { route({ request: raw as unknown as IncomingMessage, response, written: listenTo(response) }) }, {
+const injected: Exchanger = ({ method, url, payload }, headers, route, fail) => {
+  let isRouted = false
+  inject((raw, response) => {
+    isRouted = true
+    route({ request: raw as unknown as IncomingMessage, response, written: listenTo(response) })
+  }, {
     method,
     url,
     headers,
@@ -71,6 +81,8 @@ const injected: Exchanger = ({ method, url, payload }, headers, route) => {
     // Nobody reads the answer, so it is not kept: it may have no end.
     payloadAsStream: true
   }, (error, response) => {
+    // What fails later the response tells.
+    if (!isRouted) return fail(error)
     if (error !== null && error !== undefined) return
     const stream = response!.stream()
     stream.on('error', () => {}).on('data', () => {
@@ -86,12 +98,19 @@ const injected: Exchanger = ({ method, url, payload }, headers, route) => {
 
 export const exchangers = { direct, inject: injected }
 
-/** Ends an exchange as a client does that goes away: hooks for aborted requests run, and what the handler sends goes nowhere. */
-export function hangUp ({ request, response }: Exchange, reason: Error): void {
+/**
+ * Ends an exchange as a client does that goes away: hooks for aborted requests run, and what the handler sends
+ * goes nowhere. What listens to that is the app's, and may throw: that is reported, and stops nothing.
+ */
+export function hangUp ({ request, response }: Exchange, reason: Error, report: (error: unknown) => void): void {
   request.aborted = true
-  request.emit('aborted')
-  request.emit('close')
-  response.destroy(reason)
+  for (const step of [() => request.emit('aborted'), () => request.emit('close'), () => response.destroy(reason)]) {
+    try {
+      step()
+    } catch (error) {
+      report(error)
+    }
+  }
 }
 
 /** What Node's parser and server use of a request. */

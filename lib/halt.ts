@@ -17,8 +17,11 @@ export class Halt {
     return this.#controller.signal
   }
 
-  /** Calls one listener after those of the signal. */
-  listen (listener: () => void): void { this.#listener = listener }
+  /** Calls one listener after those of the signal; at once if it has been called already. */
+  listen (listener: () => void): void {
+    this.#listener = listener
+    if (this.#reason !== undefined) listener()
+  }
 
   call (reason: Error): void {
     if (this.#reason !== undefined) return

@@ -1,5 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Consumer } from './consumer.js'
+import type { Consumer, InContext } from './consumer.js'
 import type { Store } from './store.js'
 
 /** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
@@ -16,7 +16,9 @@ export interface Heartbeat {
  * hears of their queues, so that one whose notifications are lost is late by one beat at
  * most.
  */
-export function startHeartbeat (store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger): Heartbeat {
+export function startHeartbeat (
+  store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger, inContext: InContext
+): Heartbeat {
   let beating = false
   let failing = false
   let stopped = false
@@ -41,7 +43,7 @@ export function startHeartbeat (store: Store, consumers: readonly Consumer[], lo
   }
   const timer = setInterval(beat, periodMs)
   return {
-    beat,
+    beat: () => inContext(beat),
     stop () {
       stopped = true
       clearInterval(timer)

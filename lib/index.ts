@@ -1,8 +1,9 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { attemptWith } from './attempt.js'
 import { Composer } from './composer.js'
-import { Consumer } from './consumer.js'
+import { Consumer, type InContext } from './consumer.js'
 import { dispatchOf, guardHeaders, hideTaskRoutes, taskOnly, type RequestTask } from './dispatch.js'
 import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from './errors.js'
 import { exchangers } from './exchange.js'
@@ -13,6 +14,7 @@ import { makeCodec, type Codec } from './message.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './options.js'
 import { Queues } from './queue.js'
 import { bindToReply } from './reply.js'
+import { RouteWarnings } from './routes.js'
 import { addTaskRoutes } from './task-route.js'
 import type { Store } from './store.js'
 import { adderOf, lookerOf, MOST_AT_ONCE, runnerOf, type Taskqueue } from './taskqueue.js'
@@ -40,10 +42,14 @@ declare module 'fastify/types/route.js' {
 }
 
 const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
+  // What runs tasks runs in this asynchronous context, and in nobody's who has added, woken or awaited something.
+  const inContext = AsyncLocalStorage.snapshot()
   const settings = readOptions(options)
   const codec = makeCodec(settings)
   const queues = new Queues(settings, codec)
-  const composer = new Composer(queues, codec, settings)
+  const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
+  const warnings = new RouteWarnings(app, consumed)
+  const composer = new Composer(queues, codec, settings, warnings)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
   const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log, MOST_AT_ONCE, note)
@@ -64,7 +70,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     prepareFor,
     closed
   })
-  consume(app, settings, queues, codec, consumers)
+  consume(app, settings, queues, codec, consumers, warnings, inContext)
 }
 
 /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
@@ -78,34 +84,42 @@ function prepareFor (request: FastifyRequest): Prepare | undefined {
 }
 
 /** Opens the stores before the app is ready, consumes when it is, and ends both as it closes. */
-function consume (app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, byQueue: Map<string, Consumer>): void {
+function consume (
+  app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, byQueue: Map<string, Consumer>,
+  warnings: RouteWarnings, inContext: InContext
+): void {
   const { stores } = queues
   const isolation = new Isolation()
   const heartbeats = new Map<Store, Heartbeat>()
   for (const { name, consumer } of settings.queues) {
     if (consumer === false) continue
     const { store } = queues.get(name)
-    const attempt = attemptWith(app, name, store, codec, exchangers[settings.dispatch], settings.keep, consumer)
-    byQueue.set(name, new Consumer(name, store, attempt, isolation, app.log, { ...consumer, keep: settings.keep }))
+    const { keep, keepDead } = settings
+    const exchanger = exchangers[settings.dispatch]
+    const attempt = attemptWith({ app, queue: name, store, codec, exchanger, keep, policy: consumer, warnings })
+    const limits = { ...consumer, keep, keepDead }
+    byQueue.set(name, new Consumer(name, store, attempt, isolation, app.log, limits, inContext))
   }
   const consumers = [...byQueue.values()]
   const storeOf = ({ queue }: Consumer) => queues.get(queue).store
 
   app.addHook('onReady', async () => {
-    await Promise.all(stores.map(store => store.open()))
-    await Promise.all(consumers.map(consumer => consumer.watch(() => { heartbeats.get(storeOf(consumer))?.beat() })))
+    await inContext(async () => {
+      await Promise.all(stores.map(store => store.open()))
+      await Promise.all(consumers.map(consumer => consumer.watch(() => { heartbeats.get(storeOf(consumer))?.beat() })))
+    })
     if (settings.secrets.length === 0 && settings.queues.some(({ type }) => type !== 'local')) {
       const copied = settings.copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
       app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and whoever can write to their store can make this app run requests as any user`)
     }
     // Later, and not awaited here: the first task is to find every other plugin ready too.
-    app.ready(error => { if (error === null || error === undefined) start() })
+    app.ready(error => { if (error === null || error === undefined) inContext(start) })
   })
 
   const start = () => {
     for (const store of stores) {
       const ofStore = consumers.filter(consumer => storeOf(consumer) === store)
-      if (ofStore.length > 0) heartbeats.set(store, startHeartbeat(store, ofStore, app.log))
+      if (ofStore.length > 0) heartbeats.set(store, startHeartbeat(store, ofStore, app.log, inContext))
     }
     for (const { name, consumer } of settings.queues) if (consumer !== false && consumer.autoStart) byQueue.get(name)!.start()
   }

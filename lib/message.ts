@@ -16,6 +16,9 @@ export interface Codec {
   /** Turns what is to be known of a task into a text that is kept as its message is, and back; what cannot be read is undefined. */
   encodeRecord (queue: string, id: string, record: object): string
   decodeRecord (queue: string, id: string, text: string): object | undefined
+  /** Does the same for why something became of a task. A store gives reasons of its own as well, which are legible. */
+  encodeReason (queue: string, id: string, reason: string): string
+  decodeReason (queue: string, id: string, text: string): string | undefined
 }
 
 /**
@@ -52,9 +55,21 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
       } catch {
         return undefined
       }
+    },
+    encodeReason: (queue, id, reason) => close(reason, queue, id, 'reason'),
+    decodeReason (queue, id, text) {
+      if (!CLOSED.test(text)) return text
+      try {
+        return unwrap(text, queue, id, 'reason')
+      } catch {
+        return undefined
+      }
     }
   }
 }
+
+/** How what was sealed or signed begins. */
+const CLOSED = /^[sm]1\.[\w-]{8}\./
 
 const VERSION = 1
 

@@ -52,9 +52,19 @@ export interface TaskqueueOptions {
   keep?: number
   /** How long it keeps them, in milliseconds. @default 3600000, which is an hour */
   keepMs?: number
+  /**
+   * How many dead letters a queue keeps: the newest. What that drops is logged.
+   * @default all, until they are removed or redriven
+   */
+  keepDead?: number
+  /** How long it keeps them, in milliseconds. What that drops is logged. @default until they are removed or redriven */
+  keepDeadMs?: number
   /** Whether `app.taskqueue.added` notes what is queued, for tests. @default false */
   noteAdded?: boolean
-  /** How long a chain of tasks may become in which each one is added by the one before. @default 16 */
+  /**
+   * How long a chain of tasks may become in which each one is added by the one before and does not have
+   * to wait. One that is added with a delay begins another chain. @default 16
+   */
   maxDepth?: number
   /**
    * How requests of tasks are made: `'direct'` as Node's server makes them, or `'inject'` by
@@ -106,6 +116,11 @@ export interface ConsumerOptions {
   /** How long one attempt may take, in milliseconds. @default 60000 */
   timeoutMs?: number
   /**
+   * For how long in all a task is left to other processes if no route of this app takes it, in
+   * milliseconds; then it is dead. 0: at once. @default 3600000, which is an hour
+   */
+  missingRouteMs?: number
+  /**
    * How long a consumer that died keeps its tasks from the others, in milliseconds. A
    * live one prolongs its leases five times as often. At least 100. @default 10000
    */
@@ -143,6 +158,8 @@ export interface Settings {
   readonly maxTasksPerRequest: number
   readonly maxDepth: number
   readonly keep: Keep
+  /** Undefined where all dead letters are kept. */
+  readonly keepDead: Keep | undefined
   readonly noteAdded: boolean
   readonly dispatch: keyof typeof exchangers
 }
@@ -154,7 +171,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   const {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
     prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
-    maxDepth = 16, keep = 1000, keepMs = 3_600_000, noteAdded = false, dispatch = 'direct', ...unknown
+    maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, noteAdded = false, dispatch = 'direct', ...unknown
   } = options
   // What Fastify itself may add to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -171,6 +188,8 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('maxDepth', maxDepth, 1)
   checkWhole('keep', keep, 0, 1_000_000)
   checkWhole('keepMs', keepMs, 1, MAX_DELAY_MS)
+  checkWhole('keepDead', keepDead, 0)
+  checkWhole('keepDeadMs', keepDeadMs, 1)
   expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
   expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
@@ -187,6 +206,9 @@ export function readOptions (options: TaskqueueOptions): Settings {
     maxTasksPerRequest,
     maxDepth,
     keep: { count: keep, ms: keepMs },
+    keepDead: keepDead === undefined && keepDeadMs === undefined
+      ? undefined
+      : { count: keepDead ?? Infinity, ms: keepDeadMs ?? Infinity },
     noteAdded,
     dispatch
   }
@@ -216,6 +238,7 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
       maxRetries: 10,
       backoff: exponential,
       timeoutMs: 60_000,
+      missingRouteMs: 3_600_000,
       leaseMs: 10_000,
       closeGraceMs: 10_000,
       ...defined(defaults.consumer),
@@ -231,7 +254,7 @@ function defined (consumer: ConsumerOptions): ConsumerOptions {
 
 function checkConsumer (path: string, consumer: ConsumerOptions): void {
   expect(path, consumer, 'an object, or false', isRecord(consumer))
-  const { name, autoStart, concurrency, maxRetries, backoff, timeoutMs, leaseMs, closeGraceMs, ...unknown } = consumer
+  const { name, autoStart, concurrency, maxRetries, backoff, timeoutMs, missingRouteMs, leaseMs, closeGraceMs, ...unknown } = consumer
   refuse(unknown, path)
   if (name !== undefined) expect(`${path}.name`, name, 'a string of 1 to 255 characters', typeof name === 'string' && name.length > 0 && name.length < 256)
   if (autoStart !== undefined) expect(`${path}.autoStart`, autoStart, 'true or false', typeof autoStart === 'boolean')
@@ -239,6 +262,7 @@ function checkConsumer (path: string, consumer: ConsumerOptions): void {
   if (concurrency !== undefined) checkWhole(`${path}.concurrency`, concurrency, 1, 1000)
   if (maxRetries !== undefined) checkWhole(`${path}.maxRetries`, maxRetries, 0)
   if (timeoutMs !== undefined) checkWhole(`${path}.timeoutMs`, timeoutMs, 1, LONGEST_TIMER_MS)
+  if (missingRouteMs !== undefined) checkWhole(`${path}.missingRouteMs`, missingRouteMs, 0)
   if (leaseMs !== undefined) checkWhole(`${path}.leaseMs`, leaseMs, 100, LONGEST_TIMER_MS)
   if (closeGraceMs !== undefined) checkWhole(`${path}.closeGraceMs`, closeGraceMs, 0, LONGEST_TIMER_MS)
 }

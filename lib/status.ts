@@ -20,7 +20,7 @@ export interface TaskStatus {
   readonly endedAt?: Date
   /** What it said last with `request.task.progress`, until it ends. */
   readonly progress?: unknown
-  /** Why it was given up, or has to be tried again. */
+  /** Why it was given up, or has to be tried again: what the error said, if there was one. */
   readonly reason?: string
   /** Those that have ended, the oldest first, at most twenty. */
   readonly attempts: readonly AttemptStatus[]
@@ -68,6 +68,7 @@ function kept ({ headers, body, whole }: Answer): Partial<Entry> {
 export function statusOf (codec: Codec, { queue, id, state, message, dueAt, endedAt, reason, progress, records }: Found): TaskStatus {
   const read = records.map(text => text === undefined ? undefined : codec.decodeRecord(queue, id, text) as Entry | undefined)
   const last = read.at(-1)
+  const why = reason === undefined ? undefined : codec.decodeReason(queue, id, reason)
   const { method, url, userId } = message === undefined ? last ?? {} : requestOf(codec, queue, id, message)
   return {
     id,
@@ -79,7 +80,7 @@ export function statusOf (codec: Codec, { queue, id, state, message, dueAt, ende
     ...dueAt !== undefined && { dueAt: new Date(dueAt) },
     ...endedAt !== undefined && { endedAt: new Date(endedAt) },
     ...progress !== undefined && { progress: (codec.decodeRecord(queue, id, progress) as { value?: unknown } | undefined)?.value },
-    ...reason !== undefined && { reason },
+    ...why !== undefined && { reason: why },
     attempts: read.map(attemptOf),
     ...(state === 'done' || state === 'dead') && last?.headers !== undefined && { answer: answerOf(last) }
   }

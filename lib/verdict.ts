@@ -2,15 +2,19 @@ import type { Answer } from './answer.js'
 import type { Lease, Verdict } from './store.js'
 import { MAX_DELAY_MS } from './task.js'
 
-/** How an attempt ended: with an answer, without one, or before the app had seen the request. */
+/** How an attempt ended: with an answer, without one, without a route, or before the app had seen the request. */
 export type Outcome =
-  | { readonly kind: 'answered', readonly status: number, readonly answer: Answer }
+  /** `error` is what the last error of the request said, if there was one. */
+  | { readonly kind: 'answered', readonly status: number, readonly answer: Answer, readonly error?: string }
   | { readonly kind: 'failed', readonly reason: string }
+  | { readonly kind: 'unrouted', readonly reason: string }
   | { readonly kind: 'unseen' }
 
 export interface RetryPolicy {
   readonly maxRetries: number
   readonly backoff: Backoff
+  /** For how long in all a task is left to other processes that may have a route for it. */
+  readonly missingRouteMs: number
 }
 
 /** Returns how many milliseconds to wait before the given retry, counted from 1. */
@@ -19,21 +23,51 @@ export type Backoff = (retry: number) => number
 /** How often a task may take its consumer down with it. */
 const MAX_DEATHS = 3
 
+/** For how long in all a task may be told "not now, in n seconds" at no cost: a day. */
+const MAX_DEFERRED_MS = 24 * 60 * 60 * 1000
+
 /** Answers that say "not now"; any other in the range of client errors will be the same however often one asks. */
 const TRANSIENT: ReadonlySet<number> = new Set([408, 409, 425, 429])
 
+/** Answers whose Retry-After says when there will be room, and nothing about the task. */
+const BUSY: ReadonlySet<number> = new Set([429, 503])
+
 const HTTP_DATE = /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? .*\d\d:\d\d:\d\d/
 
+type Counters = Pick<Lease, 'retries' | 'deferredMs' | 'unroutedMs'>
+
 /** Decides what becomes of a task whose attempt has ended. */
-export function judge (outcome: Outcome, { retries }: Pick<Lease, 'retries'>, policy: RetryPolicy): Verdict {
-  if (outcome.kind === 'unseen') return { kind: 'release', unseen: true }
-  const { status = 500 } = outcome as { status?: number }
+export function judge (outcome: Outcome, lease: Counters, policy: RetryPolicy): Verdict {
+  switch (outcome.kind) {
+    case 'unseen': return { kind: 'release', unseen: true }
+    case 'unrouted': return leaveToOthers(outcome.reason, lease, policy)
+    case 'failed': return tryAgain(outcome.reason, lease, policy)
+  }
+  const { status, error, answer } = outcome
   if (status < 400) return { kind: 'done' }
-  const reason = outcome.kind === 'failed' ? outcome.reason : `status ${status}`
+  const reason = error === undefined ? `status ${status}` : `status ${status}: ${error}`
   if (status < 500 && !TRANSIENT.has(status)) return { kind: 'dead', reason }
-  if (retries >= policy.maxRetries) return { kind: 'dead', reason: `${reason}, after ${retries} retries` }
-  const retryAfterMs = outcome.kind === 'answered' ? parseRetryAfter(outcome.answer.headers['retry-after']) : undefined
-  return { kind: 'retry', delayMs: retryAfterMs ?? backOff(policy.backoff, retries + 1), reason }
+  const retryAfterMs = parseRetryAfter(answer.headers['retry-after'])
+  // At least a second, so that nothing comes back for nothing all the time.
+  const isBusy = retryAfterMs !== undefined && retryAfterMs > 0 && BUSY.has(status)
+  const deferMs = isBusy ? Math.max(retryAfterMs, 1000) : Infinity
+  if (lease.deferredMs + deferMs <= MAX_DEFERRED_MS) return { kind: 'defer', delayMs: deferMs, reason }
+  return tryAgain(reason, lease, policy, retryAfterMs)
+}
+
+function tryAgain (
+  reason: string, { retries }: Counters, { maxRetries, backoff }: RetryPolicy, retryAfterMs?: number
+): Verdict {
+  if (retries >= maxRetries) return { kind: 'dead', reason: `${reason}, after ${retries} retries` }
+  return { kind: 'retry', delayMs: retryAfterMs ?? backOff(backoff, retries + 1), reason }
+}
+
+/** Waits half as long again each time, up to a minute: another process is there now, or will be within minutes. */
+function leaveToOthers (reason: string, { unroutedMs }: Counters, { missingRouteMs }: RetryPolicy): Verdict {
+  const leftMs = missingRouteMs - unroutedMs
+  if (leftMs <= 0) return { kind: 'dead', reason }
+  const delayMs = Math.min(spread(Math.min(Math.max(unroutedMs / 2, 100), 60_000)), leftMs)
+  return { kind: 'defer', delayMs, reason, unrouted: true }
 }
 
 /** Decides about a task before it is attempted once more. */
@@ -44,8 +78,11 @@ export function prejudge ({ deaths }: Pick<Lease, 'deaths'>): Verdict | undefine
 
 /** Doubles from one second to one hour, each time spread over the upper half so that what failed together comes back apart. */
 export function exponential (retry: number, random = Math.random): number {
-  const ceiling = Math.min(1000 * 2 ** (retry - 1), 3_600_000)
-  return Math.round(ceiling * (1 + random()) / 2)
+  return spread(Math.min(1000 * 2 ** (retry - 1), 3_600_000), random)
+}
+
+function spread (ceilingMs: number, random = Math.random): number {
+  return Math.round(ceilingMs * (1 + random()) / 2)
 }
 
 /** A backoff of the user's that fails must not cost the task. */

@@ -118,6 +118,32 @@ for (const type of ['local', 'redis']) {
       t.match(await app.taskqueue.queue('default').counts(), { waiting: 0, delayed: 15, running: 0, dead: 1 })
     })
 
+    t.test('goes on for ever when it waits each time', async t => {
+      let runs = 0
+      const { app } = await start(t, { redis }, app => app.get('/nightly', async ({ taskqueue }) => {
+        const due = [{ delayMs: 5 }, { runAt: Date.now() + 5 }][runs++ % 2]!
+        if (runs < 40) taskqueue.add('/nightly', { id: 'nightly', ...due })
+        return {}
+      }))
+      await app.taskqueue.add('/nightly', { id: 'nightly' })
+      await until(async () => runs === 40)
+      await until(async () => (await app.taskqueue.get('nightly'))?.state === 'done')
+    })
+
+    t.test('runs away when it is due at once, though it says when', async t => {
+      for (const due of [{ delayMs: 0 }, { runAt: Date.now() - 1000 }]) {
+        let runs = 0
+        const { app } = await start(t, { redis }, app => app.get('/endless', async ({ taskqueue }) => {
+          runs++
+          taskqueue.add('/endless', due)
+          return {}
+        }))
+        await app.taskqueue.add('/endless')
+        await until(async () => (await app.taskqueue.queue('default').counts()).dead === 1)
+        t.equal(runs, 16)
+      }
+    })
+
     t.test('keeps what it has committed by hand, though it fails', async t => {
       const { app, ran } = await start(t, { redis, consumer: { maxRetries: 0 } }, app => app.get('/parent', async request => {
         add(request.taskqueue, 'by-hand')

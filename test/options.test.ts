@@ -198,13 +198,13 @@ t.test('no password and no secret is ever in an error', async t => {
 t.test('options that are left out have the documented defaults', async t => {
   const { queues: [queue, ...others], user, ...settings } = readOptions({})
   t.strictSame(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, noteAdded: false, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, noteAdded: false, dispatch: 'direct'
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!
   t.strictSame(rest, { name: 'default', type: 'local', redis: undefined, options: {} })
   const { name, ...limits } = consumer as Exclude<typeof consumer, false>
-  t.strictSame(limits, { autoStart: true, concurrency: 1, maxRetries: 10, backoff: exponential, timeoutMs: 60_000, leaseMs: 10_000, closeGraceMs: 10_000 })
+  t.strictSame(limits, { autoStart: true, concurrency: 1, maxRetries: 10, backoff: exponential, timeoutMs: 60_000, missingRouteMs: 3_600_000, leaseMs: 10_000, closeGraceMs: 10_000 })
   t.match(name, new RegExp(`^.+:${process.pid}:[0-9a-f]+$`))
   t.not(name, (readOptions({}).queues[0]!.consumer as typeof consumer & object).name, 'a unique name')
 
@@ -215,27 +215,32 @@ t.test('options that are left out have the documented defaults', async t => {
 })
 
 t.test('an option that is undefined is as good as left out', async t => {
-  const undefinedConsumer = { name: undefined, concurrency: undefined, maxRetries: undefined, backoff: undefined, timeoutMs: undefined, leaseMs: undefined, closeGraceMs: undefined }
+  const undefinedConsumer = { name: undefined, concurrency: undefined, maxRetries: undefined, backoff: undefined, timeoutMs: undefined, missingRouteMs: undefined, leaseMs: undefined, closeGraceMs: undefined }
   const consumerOf = (options: TaskqueueOptions) => ({ ...readOptions(options).queues[0]!.consumer || {}, name: '' })
   t.strictSame(consumerOf({ consumer: undefinedConsumer }), consumerOf({}))
   t.strictSame(consumerOf({ consumer: { concurrency: 4 }, queues: { q: { consumer: undefinedConsumer } } }), consumerOf({ consumer: { concurrency: 4 } }))
   const { queues: [queue], ...settings } = readOptions({
-    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, keep: undefined, keepMs: undefined, noteAdded: undefined, dispatch: undefined
+    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, keep: undefined, keepMs: undefined, keepDead: undefined, keepDeadMs: undefined, noteAdded: undefined, dispatch: undefined
   })
   t.match(queue, { type: 'local', consumer: { concurrency: 1 } })
   t.match(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, noteAdded: false, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, noteAdded: false, dispatch: 'direct'
   })
 })
 
 t.test('the largest and the smallest values are taken', async t => {
   for (const consumer of [
-    { name: 'n', concurrency: 1, maxRetries: 0, timeoutMs: 1, leaseMs: 100, closeGraceMs: 0 },
+    { name: 'n', concurrency: 1, maxRetries: 0, timeoutMs: 1, missingRouteMs: 0, leaseMs: 100, closeGraceMs: 0 },
     { name: 'n'.repeat(255), concurrency: 1000, maxRetries: Number.MAX_SAFE_INTEGER, timeoutMs: 0x7fffffff, leaseMs: 0x7fffffff, closeGraceMs: 0x7fffffff }
   ]) {
     t.match(readOptions({ queues: { ['q'.repeat(64)]: { consumer } } }).queues[0], { consumer })
   }
   t.match(readOptions({ prefix: 'a.B_c:d-1', commitTimeoutMs: 1, maxPayloadBytes: 1 }), { prefix: 'a.B_c:d-1', commitTimeoutMs: 1, maxPayloadBytes: 1 })
+  for (const [given, keepDead] of [
+    [{ keepDead: 0 }, { count: 0, ms: Infinity }], [{ keepDeadMs: 1 }, { count: Infinity, ms: 1 }], [{ keepDead: 5, keepDeadMs: 90 * 86_400_000 }, { count: 5, ms: 90 * 86_400_000 }]
+  ] as const) {
+    t.strictSame(readOptions(given).keepDead, keepDead)
+  }
   for (const secrets of ['x'.repeat(32), 'ü'.repeat(16), Buffer.alloc(32), ['x'.repeat(32), new Uint8Array(33)]]) t.ok(readOptions({ secrets }).secrets.length > 0)
 })
 

@@ -90,7 +90,7 @@ t.test('tasks of each state are listed in pages by a process that runs none, and
     return idsIn(pages.flat())
   }
   const done = await add(repeat(25, '/task'))
-  const dead = await add(repeat(25, '/nowhere'))
+  const dead = await add(repeat(25, '/gone'))
   await drained()
   const running = await add(repeat(2, '/task?hold=1'))
   await until(() => worker.begun.length === 27)
@@ -151,8 +151,8 @@ t.test('processes that wait for one task hear of its end, however it ends, or th
   t.match(statuses[0], { id, queue: 'default', state: 'done', attempts: [{ status: 200, startedAt: Date }], answer: { status: 200, whole: true } })
   t.equal(Buffer.from(statuses[0]!.answer!.body).toString(), '{}')
   for (const status of [...statuses, await other.taskqueue.get(id)]) t.same(status, statuses[0])
-  const [gone, dead] = [...await add(['/task'], { delayMs: HOUR_MS }), ...await add(['/nowhere'])] as [string, string]
-  t.match(await other.taskqueue.wait(dead), { state: 'dead', reason: 'status 404' })
+  const [gone, dead] = [...await add(['/task'], { delayMs: HOUR_MS }), ...await add(['/gone'])] as [string, string]
+  t.match(await other.taskqueue.wait(dead), { state: 'dead', reason: 'status 410' })
   const purged = other.taskqueue.wait(gone)
   await until(() => other.reports.filter(({ event }) => event === 'calls').length === 4)
   t.equal(await desk.queue.purge(), 1)

@@ -108,18 +108,21 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
   let closed!: Promise<unknown>
   const halt = new Halt()
   signal.addEventListener('abort', () => { halt.call(signal.reason) })
-  const outcome = await dispatch(app, (...[task, headers, route]) => {
+  const outcome = await dispatch(app, (...[task, headers, route, fail]) => {
     exchangers[way](task, headers, exchange => {
       closed = new Promise(resolve => { exchange.response.once('close', resolve) })
       route(exchange)
-    })
+    }, fail)
   }, described, {
     task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal, progress: async () => {} },
     halt,
     depth: 1,
     store: new LocalStore(),
     chain: [],
-    seen: true
+    seen: true,
+    // What is compared are answers, those to what is not found as well.
+    get routed () { return true },
+    set routed (_) {}
   })
   await closed
   return outcome

@@ -66,14 +66,20 @@ const cases: Case[] = [
     title: 'a handler that throws is tried again, each time after the backoff for it, and is dead after the last retry',
     handler: () => { throw new Error('broken') },
     consumer: { backoff: retry => retry * 7, maxRetries: 3 },
-    ends: [{ ...fails(500), delayMs: 7 }, { ...fails(500), delayMs: 14 }, { ...fails(500), delayMs: 21 }, { ...failed(500), reason: 'status 500, after 3 retries' }],
+    ends: [{ ...fails(500), delayMs: 7 }, { ...fails(500), delayMs: 14 }, { ...fails(500), delayMs: 21 }, { ...failed(500), reason: 'status 500: broken, after 3 retries' }],
     dead: true
   },
   {
-    title: '503 is tried again when Retry-After says, whatever the backoff',
+    title: '503 is tried again when Retry-After says, whatever the backoff, and costs no retry',
     handler: once((_request, reply) => reply.code(503).header('retry-after', '1').send()),
+    consumer: { backoff: () => 3_600_000, maxRetries: 0 },
+    ends: [{ level: 30, msg: 'task is put off', status: 503, delayMs: 1000, retryAfter: '1' }, done]
+  },
+  {
+    title: '500 is tried again when Retry-After says, whatever the backoff',
+    handler: once((_request, reply) => reply.code(500).header('retry-after', '1').send()),
     consumer: { backoff: () => 3_600_000 },
-    ends: [{ ...fails(503), delayMs: 1000, retryAfter: '1' }, done]
+    ends: [{ ...fails(500), delayMs: 1000, retryAfter: '1' }, done]
   },
   {
     title: 'a task may have more retries than its consumer gives',

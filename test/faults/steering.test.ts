@@ -109,7 +109,7 @@ t.test('a running task that is cancelled while its consumer is killed never runs
 t.test('dead letters are dead or back in line, each in one place, when who puts them back is killed', async t => {
   const { start, add, counts, admin, drained, taskqueue, killWithin } = await startAll(t)
   const queue = taskqueue.queue('default')
-  const ids = (await add(repeat(1000, '/nowhere'))).sort()
+  const ids = (await add(repeat(1000, '/gone'))).sort()
   // Among others of which there is no dead letter, so that it takes ten steps.
   const order = ids.flatMap(id => [id, ...repeat(9, 'nobody')])
   await start({ concurrency: 10 })

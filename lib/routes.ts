@@ -1,0 +1,66 @@
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import { bounded } from './reason.js'
+import type { Task } from './task.js'
+
+type Asking = Pick<Task, 'method' | 'url' | 'headers'>
+
+/** Returns whether a route of the app takes the request of a task. Where that cannot be told it is thought to. */
+export function takes (app: FastifyInstance, { method, url, headers }: Asking): boolean {
+  const constraints = { taskOnly: true as const, host: headers.host, version: headers['accept-version'] }
+  try {
+    return app.findRoute({ method, url, constraints }) as object | null !== null
+  } catch {
+    return true
+  }
+}
+
+/** How many paths are remembered, and how many are warned of. */
+const MOST_PATHS = 1000
+
+/** Warns of tasks that no route of this app takes, once for each method and path. */
+export class RouteWarnings {
+  readonly #app: FastifyInstance
+  readonly #log: FastifyBaseLogger
+  readonly #consumed: ReadonlySet<string>
+  /** Those that need no look, of late. */
+  readonly #known = new Set<string>()
+  readonly #warned = new Set<string>()
+  #isComplete = false
+
+  /** @param consumed the queues whose tasks run here: of others nobody here knows the routes */
+  constructor (app: FastifyInstance, consumed: Iterable<string>) {
+    this.#consumed = new Set(consumed)
+    this.#app = app
+    this.#log = app.log
+    // Until then routes may still be declared.
+    app.addHook('onReady', async () => { this.#isComplete = true })
+  }
+
+  /** Takes in a task that is being added. */
+  added (task: Asking, queue: string): void {
+    if (!this.#isComplete || !this.#consumed.has(queue)) return
+    const name = nameOf(task)
+    if (this.#known.has(name)) return
+    if (this.#known.size >= MOST_PATHS) this.#known.clear()
+    this.#known.add(name)
+    if (!takes(this.#app, task)) this.#warn(name, { queue }, 'no route of this app takes a task that was added')
+  }
+
+  /** Takes in a task that was run in vain. */
+  missed (task: Pick<Task, 'method' | 'url'>, queue: string): void {
+    this.#warn(nameOf(task), { queue }, 'no route of this app takes a task; it is left to other processes for a while')
+  }
+
+  #warn (name: string, details: object, message: string): void {
+    const key = `${name} ${message}`
+    if (this.#warned.has(key) || this.#warned.size >= MOST_PATHS) return
+    this.#warned.add(key)
+    this.#log.warn({ ...details, route: name }, message)
+  }
+}
+
+/** Says what a task asks for: without the query, which may hold what is nobody's business, and in bounds. */
+export function nameOf ({ method, url }: Pick<Task, 'method' | 'url'>): string {
+  const end = url.indexOf('?')
+  return `${method} ${bounded(end === -1 ? url : url.slice(0, end))}`
+}
