@@ -89,7 +89,7 @@ t.test('neither the log nor an error holds what a task holds, nor a password', a
     redis: `redis://:${PASSWORD}@127.0.0.1:${redis.port}/1`, commitTimeoutMs: 200, consumer: { leaseMs: 500, maxRetries: 0 }
   })
   app.post('/tasks', async (_request, reply) => reply.code(500).send({}))
-  app.post('/add', async request => ({ id: request.taskqueue.add('/tasks') }))
+  app.post('/add', async request => ({ id: request.taskqueue.add('/tasks', { method: 'POST' }) }))
   await app.ready()
   const admin = clientOf(t, { path: redis.path, password: PASSWORD, db: 1 })
   const add = async () => await app.inject({ method: 'POST', url: '/add', payload: { text: PAYLOAD }, headers: { authorization: PAYLOAD } })

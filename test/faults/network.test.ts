@@ -162,7 +162,9 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   t.match(await admin.hget('p:{q}:progress', 'in doubt'), /its process died while it committed/)
   t.equal(await admin.hlen('p:{q}:prepared'), 0)
   await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message' }])
-  t.match(await store.counts('q'), { waiting: 1, dead: 0 }, 'and makes way')
+  t.match(await store.counts('q'), { waiting: 0, dead: 1 }, 'which nothing replaces that does not say so')
+  await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message', onDuplicate: 'replace' }])
+  t.match(await store.counts('q'), { waiting: 1, dead: 0 })
 
   ;(await store.prepare([{ queue: 'q', id: 'rolled back', message: 'message' }])).rollback()
   await until(async () => (await admin.hvals('p:{q}:prepared'))[0]?.length === 14, 'a rollback')
