@@ -1,7 +1,7 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { dispatchOf } from './dispatch.js'
 import { FST_TASKQUEUE_TOO_DEEP } from './errors.js'
-import { checkUserId, inheritFrom } from './inheritance.js'
+import { checkUserId, inheritFrom, isSecure } from './inheritance.js'
 import type { Codec } from './message.js'
 import type { Settings } from './options.js'
 import type { Queues } from './queue.js'
@@ -14,8 +14,11 @@ export class Composer {
   readonly #queues: Queues
   readonly #codec: Codec
   readonly #settings: Settings
+  /** Where a task comes from that no request adds. */
+  readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
-  constructor (queues: Queues, codec: Codec, settings: Settings) {
+  constructor (app: FastifyInstance, queues: Queues, codec: Codec, settings: Settings) {
+    this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
     this.#codec = codec
     this.#settings = settings
@@ -37,7 +40,8 @@ export class Composer {
     const depth = depthOf(request) + 1
     if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
     const [url, options] = target instanceof TaskRoute ? target.address(given) : [target, given]
-    const task = { ...makeTask(url, options, inheritance), depth }
+    const { ip, protocol } = inheritance ?? this.#origin
+    const task = { ...makeTask(url, options, inheritance), ip, protocol, depth }
     if (target instanceof TaskRoute) target.check(task, given)
     const { name: queue, store } = this.#queues.get(options.queue)
     const place = placeOf(options)

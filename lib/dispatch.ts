@@ -5,8 +5,9 @@ import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
 import { hangUp, type Exchange, type Exchanger } from './exchange.js'
 import type { Halt } from './halt.js'
+import { hideFromRouter, reveal, type Hidden } from './routing.js'
 import type { NewTask, Store } from './store.js'
-import type { Task } from './task.js'
+import { LOCAL_HOST, type Task } from './task.js'
 import type { Outcome } from './verdict.js'
 
 /** What a handler learns of the task that its request is. */
@@ -38,6 +39,8 @@ export interface Dispatch {
   readonly chain: NewTask[]
   /** Whether the request has come as far as a hook. */
   seen: boolean
+  /** What its router is not to see, until it has chosen the route. */
+  hidden?: Hidden | undefined
 }
 
 /**
@@ -77,7 +80,9 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
       response.on('error', error => { if (!isOver && (response.destroyed || !response.writableEnded)) fail(error) })
       response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
       try {
+        context.hidden = hideFromRouter(app, described, request)
         app.routing(request, response)
+        hasBeenRouted(request, context)
       } catch (error) {
         fail(error as Error)
       }
@@ -86,7 +91,13 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
 }
 
 function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<string, string> {
-  return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
+  return {
+    ...headers,
+    'user-agent': 'fastify-taskqueue',
+    'x-task-id': id,
+    ...userId !== undefined && { 'x-task-user-id': userId },
+    ...headers.host === undefined && { host: LOCAL_HOST }
+  }
 }
 
 function outcomeOf ({ response, written }: Exchange, { seen }: Dispatch): Outcome {
@@ -124,6 +135,16 @@ export function hideTaskRoutes (app: FastifyInstance): void {
   })
 }
 
+/** Node tells the address of a connection that has ended only if it was asked before. */
+const addressOf = ({ socket }: IncomingMessage): unknown => socket?.remoteAddress
+
+/** A request has its route. */
+function hasBeenRouted (raw: IncomingMessage, context = dispatchOf(raw)): void {
+  if (context?.hidden === undefined) return
+  reveal(raw, context.hidden)
+  context.hidden = undefined
+}
+
 /** Takes from an ordinary request the headers that only tasks carry. */
 function guard (raw: Raw): void {
   if (raw[kDispatch] !== undefined) return
@@ -143,12 +164,15 @@ export function guardHeaders (app: FastifyInstance): void {
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
   app.setGenReqId(raw => {
     guard(raw as unknown as Raw)
+    hasBeenRouted(raw as IncomingMessage)
     return genReqId(raw)
   })
   app.addHook('onRequest', ({ raw }, _reply, done) => {
     guard(raw as unknown as Raw)
     const context = dispatchOf(raw)
     if (context !== undefined) context.seen = true
+    else if (raw.httpVersionMajor === 1) addressOf(raw)
+    hasBeenRouted(raw, context)
     done()
   })
 }

@@ -43,7 +43,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const settings = readOptions(options)
   const codec = makeCodec(settings)
   const queues = new Queues(settings, codec)
-  const composer = new Composer(queues, codec, settings)
+  const composer = new Composer(app, queues, codec, settings)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
   const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log, MOST_AT_ONCE, note)
