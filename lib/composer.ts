@@ -39,10 +39,10 @@ export class Composer {
   #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
     const depth = depthOf(request) + 1
     if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
-    const [url, options] = target instanceof TaskRoute ? target.address(given) : [target, given]
+    const [url, options, params] = target instanceof TaskRoute ? target.address(given) : [target, given]
     const { ip, protocol } = inheritance ?? this.#origin
     const task = { ...makeTask(url, options, inheritance), ip, protocol, depth }
-    if (target instanceof TaskRoute) target.check(task, given)
+    if (target instanceof TaskRoute) target.check(task, params!)
     const { name: queue, store } = this.#queues.get(options.queue)
     const place = placeOf(options)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })

@@ -240,3 +240,57 @@ t.test('after it is routed the url of a task can be changed as that of any reque
     t.equal(await goal('/task'), '/changed')
   }
 })
+
+t.test('a handle and a url are looked up as the router does, whatever its options', async t => {
+  const cases: Array<[FastifyServerOptions, string, object, string]> = [
+    [{}, '/tasks/::name', {}, '/tasks/:name'],
+    [{}, '/tasks/jobs::run', {}, '/tasks/jobs:run'],
+    [{}, '/::x/:y', { y: 'b' }, '/:x/b'],
+    [{}, '/::x::/:y', { y: 'b' }, '/:x:/b'],
+    [{}, '/tasks/:id::run', { id: '7' }, '/tasks/7:run'],
+    [{}, '/tasks/:id::run', { id: 'a/b:é' }, '/tasks/a%2Fb%3A%C3%A9:run'],
+    [{}, '/tasks/:id::run', { 'id::run': '7:run' }, '/tasks/7%3Arun'],
+    [{}, '/tasks/:id/::a::b', { id: '1' }, '/tasks/1/:a:b'],
+    [{}, '/tasks/:id(\\d+)::run', { id: '1' }, '/tasks/1:run'],
+    [{}, '/tasks/:a-::b', { a: '1' }, '/tasks/1-:b'],
+    [{}, '/files/*', { '*': 'a/b c' }, '/files/a/b%20c'],
+    [{}, '/maybe/:x?', {}, '/maybe'],
+    [{}, '/maybe/:x?', { x: 'y' }, '/maybe/y'],
+    [{ routerOptions: { caseSensitive: false } }, '/Tasks/:Name', { Name: 'Ada' }, '/Tasks/Ada'],
+    [{ routerOptions: { ignoreTrailingSlash: true } }, '/tasks/:id/', { id: '1' }, '/tasks/1/'],
+    [{ routerOptions: { ignoreDuplicateSlashes: true } }, '/tasks/:id', { id: '1' }, '/tasks/1'],
+    [{ routerOptions: { maxParamLength: 200 } }, '/tasks/:id', { id: 'x'.repeat(150) }, `/tasks/${'x'.repeat(150)}`],
+    [{ routerOptions: { useSemicolonDelimiter: true } as {} }, '/tasks/:id', { id: 'a;b' }, '/tasks/a%3Bb']
+  ]
+  for (const [server, url, params, expected] of cases) {
+    for (const rewriteUrl of [undefined, ({ url }: { url?: string }) => `/elsewhere${url}`]) {
+      let handle!: TaskRoute<{ params?: object }>
+      const { app } = await start(t, {
+        server: { ...server, ...rewriteUrl && { rewriteUrl } },
+        routes: app => {
+          app.post(url, async () => 'ordinary')
+          handle = app.task({ url, schema: { params: { type: 'object' } }, handler: async ({ url }) => url }) as never
+        }
+      })
+      const id = await app.taskqueue.add(handle, { params })
+      t.equal(goalOf(await app.taskqueue.wait(id!)), expected, `${url} ${JSON.stringify(server)}`)
+    }
+  }
+})
+
+t.test('a handle refuses what does not lead to its route', async t => {
+  let handle!: TaskRoute<{ params?: object, headers?: object }>
+  const { app } = await start(t, {
+    routes: app => {
+      const schema = { params: { type: 'object' } } as const
+      handle = app.task({ url: '/tasks/:id::run', schema, handler: async () => '' }) as never
+      app.post('/tasks/open:run', async () => '')
+    }
+  })
+  const refusal = (options: object) => app.taskqueue.add(handle, options).then(() => 'added', error => error.message)
+  t.match(await refusal({ params: {} }), 'params/id must be a string')
+  t.match(await refusal({ params: { id: '1', 'id::run': '1:run' } }), 'params/id is not in its url')
+  t.match(await refusal({ params: { id: 'x'.repeat(101) } }), 'params do not lead to it')
+  const headers = { 'accept-version': '1.x' }
+  t.match(await refusal({ params: { id: '1' }, headers }), 'headers/accept-version does not lead to it')
+})
