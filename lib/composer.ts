@@ -1,7 +1,7 @@
-import type { FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { dispatchOf } from './dispatch.js'
 import { FST_TASKQUEUE_TOO_DEEP } from './errors.js'
-import { checkUserId, inheritFrom } from './inheritance.js'
+import { checkUserId, inheritFrom, isSecure } from './inheritance.js'
 import type { Codec } from './message.js'
 import type { Settings } from './options.js'
 import type { Queues } from './queue.js'
@@ -16,8 +16,11 @@ export class Composer {
   readonly #codec: Codec
   readonly #settings: Settings
   readonly #warnings: RouteWarnings
+  /** Where a task comes from that no request adds. */
+  readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
-  constructor (queues: Queues, codec: Codec, settings: Settings, warnings: RouteWarnings) {
+  constructor (app: FastifyInstance, queues: Queues, codec: Codec, settings: Settings, warnings: RouteWarnings) {
+    this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
     this.#codec = codec
     this.#settings = settings
@@ -37,13 +40,14 @@ export class Composer {
   readonly alone: Compose = (target, options) => this.#compose(target, options)
 
   #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
-    const [url, options] = target instanceof TaskRoute ? target.address(given) : [target, given]
-    const made = makeTask(url, options, inheritance)
+    const [url, options, params] = target instanceof TaskRoute ? target.address(given) : [target, given]
+    const { ip, protocol } = inheritance ?? this.#origin
+    const made = { ...makeTask(url, options, inheritance), ip, protocol }
     const place = placeOf(options)
     const depth = isLater(place) ? 1 : depthOf(request) + 1
     if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
     const task = { ...made, depth }
-    if (target instanceof TaskRoute) target.check(task, given)
+    if (target instanceof TaskRoute) target.check(task, params!)
     const { name: queue, store } = this.#queues.get(options.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })

@@ -5,10 +5,11 @@ import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
 import { hangUp, type Exchange, type Exchanger } from './exchange.js'
 import type { Halt } from './halt.js'
+import { hideFromRouter, reveal, takes, type Hidden } from './routing.js'
 import type { NewTask, Store } from './store.js'
-import type { Task } from './task.js'
+import { LOCAL_HOST, type Task } from './task.js'
 import { reasonOf } from './reason.js'
-import { nameOf, takes } from './routes.js'
+import { nameOf } from './routes.js'
 import type { Outcome } from './verdict.js'
 
 /** What a handler learns of the task that its request is. */
@@ -44,6 +45,8 @@ export interface Dispatch {
   routed?: boolean
   /** What its last error was, if there was one. */
   error?: { readonly value: unknown }
+  /** What its router is not to see, until it has chosen the route. */
+  hidden?: Hidden | undefined
 }
 
 /**
@@ -95,7 +98,9 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
           response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
           response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
           try {
+            context.hidden = hideFromRouter(app, described, request)
             app.routing(request, response)
+            hasBeenRouted(request, context)
           } catch (error) {
             fail(error)
           }
@@ -110,7 +115,13 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
 const soon = Promise.resolve()
 
 function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<string, string> {
-  return { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id, ...userId !== undefined && { 'x-task-user-id': userId } }
+  return {
+    ...headers,
+    'user-agent': 'fastify-taskqueue',
+    'x-task-id': id,
+    ...userId !== undefined && { 'x-task-user-id': userId },
+    ...headers.host === undefined && { host: LOCAL_HOST }
+  }
 }
 
 function outcomeOf (app: FastifyInstance, { response, written }: Exchange, task: Task, context: Dispatch): Outcome {
@@ -157,6 +168,16 @@ export function hideTaskRoutes (app: FastifyInstance): void {
   })
 }
 
+/** Node tells the address of a connection that has ended only if it was asked before. */
+const addressOf = ({ socket }: IncomingMessage): unknown => socket?.remoteAddress
+
+/** A request has its route. */
+function hasBeenRouted (raw: IncomingMessage, context = dispatchOf(raw)): void {
+  if (context?.hidden === undefined) return
+  reveal(raw, context.hidden)
+  context.hidden = undefined
+}
+
 /** Takes from an ordinary request the headers that only tasks carry. */
 function guard (raw: Raw): void {
   if (raw[kDispatch] !== undefined) return
@@ -176,6 +197,7 @@ export function guardHeaders (app: FastifyInstance): void {
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
   app.setGenReqId(raw => {
     guard(raw as unknown as Raw)
+    hasBeenRouted(raw as IncomingMessage)
     return genReqId(raw)
   })
   app.addHook('onRequest', (request, _reply, done) => {
@@ -186,7 +208,10 @@ export function guardHeaders (app: FastifyInstance): void {
       context.seen = true
       // Later a handler may call for the one of what is not found, which is its verdict then.
       context.routed = !request.is404
+    } else if (raw.httpVersionMajor === 1) {
+      addressOf(raw)
     }
+    hasBeenRouted(raw, context)
     done()
   })
   app.addHook('onError', ({ raw }, _reply, value, done) => {

@@ -3,7 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import inject from 'light-my-request'
 import { Written } from './answer.js'
-import type { Task } from './task.js'
+import { LOCAL_IP, type Task } from './task.js'
 
 /** A request and the response to it, on their way through the app, and what has been written to that. */
 export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }
@@ -13,7 +13,7 @@ export interface Exchange { readonly request: IncomingMessage, readonly response
  * done. The headers are its own, by name in lower case.
  */
 export type Exchanger = (
-  task: Pick<Task, 'method' | 'url' | 'payload'>, headers: Record<string, string>,
+  task: Pick<Task, 'method' | 'url' | 'payload' | 'ip' | 'protocol'>, headers: Record<string, string>,
   route: (exchange: Exchange) => void, fail: (error: unknown) => void
 ) => void
 
@@ -22,9 +22,9 @@ export type Exchanger = (
  * socket that leads nowhere, and of what nobody reads nothing is kept. Where what `app.inject`
  * makes differs from what a server makes, it is as one of the two. It takes a third of the time.
  */
-const direct: Exchanger = ({ method, url, payload }, headers, route) => {
+const direct: Exchanger = ({ method, url, payload, ip, protocol }, headers, route) => {
   const body = typeof payload === 'string' ? Buffer.from(payload) : payload
-  const nowhere = new Nowhere()
+  const nowhere = new Nowhere(ip, protocol)
   const socket = nowhere as unknown as Socket
   const request = new IncomingMessage(socket) as Received
   request.httpVersionMajor = 1
@@ -32,7 +32,6 @@ const direct: Exchanger = ({ method, url, payload }, headers, route) => {
   request.httpVersion = '1.1'
   request.method = method
   request.url = url
-  headers.host ??= 'localhost:80'
   if (body !== undefined) headers['content-length'] = String(body.length)
   const lines: string[] = []
   for (const name in headers) lines.push(name, headers[name]!)
@@ -68,16 +67,22 @@ function tellResponse (this: Socket, error: Error): void {
 }
 
 /** Exchanges as `app.inject` makes them, by light-my-request. */
-const injected: Exchanger = ({ method, url, payload }, headers, route, fail) => {
+const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, route, fail) => {
   let isRouted = false
   inject((raw, response) => {
     isRouted = true
-    route({ request: raw as unknown as IncomingMessage, response, written: listenTo(response) })
+    const request = raw as unknown as IncomingMessage
+    const socket = request.socket as { -readonly [name in keyof Peer]: Peer[name] }
+    // The option cannot say that there is none.
+    if (ip === '') socket.remoteAddress = undefined
+    if (protocol === 'https') socket.encrypted = true
+    route({ request, response, written: listenTo(response) })
   }, {
     method,
     url,
     headers,
     payload,
+    ...ip !== undefined && { remoteAddress: ip },
     // Nobody reads the answer, so it is not kept: it may have no end.
     payloadAsStream: true
   }, (error, response) => {
@@ -170,10 +175,19 @@ const AT_ONCE_BYTES = 64 * 1024
 /** What a write costs, however little it brings. */
 const WRITE_BYTES = 64
 
+/** What a socket says of where a request comes from. */
+interface Peer {
+  readonly remoteAddress?: string | undefined
+  readonly remoteFamily?: string | undefined
+  readonly encrypted?: true
+}
+
 /** The end of a connection that has no other end. It does to a response what Node's server does. */
-class Nowhere extends EventEmitter {
-  readonly remoteAddress = '127.0.0.1'
-  readonly remoteFamily = 'IPv4'
+class Nowhere extends EventEmitter implements Peer {
+  readonly remoteAddress: string | undefined
+  readonly remoteFamily: string | undefined
+  /** As a socket of TLS has it, and no other has it. */
+  readonly encrypted?: true
   readonly readable = false
   readonly _writableState = { corked: 0 }
   writable = true
@@ -187,6 +201,13 @@ class Nowhere extends EventEmitter {
   /** Who waits until what was written is gone. */
   readonly #waiting: Array<() => void> = []
   #timer?: NodeJS.Timeout
+
+  constructor (ip = LOCAL_IP, protocol?: Task['protocol']) {
+    super()
+    this.remoteAddress = ip === '' ? undefined : ip
+    this.remoteFamily = ip === '' ? undefined : ip.includes(':') ? 'IPv6' : 'IPv4'
+    if (protocol === 'https') this.encrypted = true
+  }
 
   write (chunk: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
     const done = typeof encoding === 'function' ? encoding : callback

@@ -49,7 +49,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const queues = new Queues(settings, codec)
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const warnings = new RouteWarnings(app, consumed)
-  const composer = new Composer(queues, codec, settings, warnings)
+  const composer = new Composer(app, queues, codec, settings, warnings)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
   const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log, MOST_AT_ONCE, note)

@@ -1,10 +1,14 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import type { FastifyRequest } from 'fastify'
+import { Server as TlsServer } from 'node:tls'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
 import { kindOf, show } from './show.js'
-import { isReserved, jsonOf, type Inheritance, type Payload } from './task.js'
+import { isAddress, isReserved, jsonOf, LOCAL_IP, type Inheritance, type Payload } from './task.js'
 
-/** Which headers of the current request a task inherits: all that may be, none, those named, or what a function says of a request. */
+/**
+ * Which headers of the current request a task inherits: all that may be, none, those named, or what a function says
+ * of a request. The host is inherited in any case.
+ */
 export type CopyHeaders = boolean | readonly string[] | ((request: FastifyRequest) => boolean | readonly string[])
 
 /** What a task inherits from the request that adds it. */
@@ -14,25 +18,59 @@ export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders):
     throw new FST_TASKQUEUE_INVALID_OPTION('copyHeaders', 'a function that returns true, false or a list of header names', show(which))
   }
   return {
+    ...originOf(request),
     headers: which === false ? {} : pick(request.headers, which === true ? undefined : which),
     payload: () => copyBody(request)
   }
 }
 
 /**
- * Headers that say something of one exchange and would be wrong of another: of its
- * connection, of its body, of what its client has cached.
+ * Where a request comes from, as Fastify sees it: it knows which proxies are trusted. What it says may be no address
+ * all the same (there is none over a unix socket, and a proxy may send any text), and that is the address of nobody.
+ */
+function originOf ({ ip, host, protocol, server }: FastifyRequest): Omit<Inheritance, 'headers' | 'payload'> {
+  // Over HTTP/2 there is no socket any more to ask when the client has gone.
+  const isKnown = ip !== undefined && /^https?$/i.test(protocol)
+  return {
+    ...host !== '' && { host },
+    ...ip !== LOCAL_IP && { ip: isAddress(ip) ? ip : '' },
+    ...(isKnown ? protocol.length === 5 : isSecure(server)) && { protocol: 'https' }
+  }
+}
+
+/** Whether an app is served over TLS. */
+export const isSecure = ({ server }: Pick<FastifyInstance, 'server'>): boolean => server instanceof TlsServer
+
+/**
+ * Whether a header may be inherited. Those that say something of one exchange would be wrong of another: of its
+ * connection, of its body, of what its client has cached. Those by which proxies say where a request comes from and
+ * what it was may be a client's, and are believed as if they were a proxy's; a task has what Fastify has made of them.
  */
 export function isInheritable (name: string): boolean {
-  return !isReserved(name) && !name.startsWith('content-') && !name.startsWith('if-') && name !== 'range'
+  return !isReserved(name) && !name.startsWith('content-') && !name.startsWith('if-') && name !== 'range' &&
+    !OF_PROXIES.test(name) && !OF_ROUTES.has(name)
 }
+
+/** What Fastify and packages like request-ip read, and what proxies and clouds are known to send. */
+const OF_PROXIES = new RegExp([
+  '(?:^|-)forwarded(?:-|$)',
+  '(?:^|-)(?:client|socket)?ip(?:v[46])?$',
+  '^x-original-',
+  '^(?:x-host|x-http-host-override|x-(?:url-)?scheme|x-envoy-external-address|x-vercel-proxied-for)$',
+  '^(?:x-remote-addr|front-end-https|x-arr-ssl|fastly-ssl|cf-visitor|cloudfront-viewer-address)$'
+].join('|'))
+
+/** Headers by which an app is told to take a request for another one. */
+const OF_ROUTES: ReadonlySet<string> = new Set([
+  'accept-version', 'x-http-method-override', 'x-http-method', 'x-method-override', 'x-rewrite-url'
+])
 
 function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<string, string> {
   const ofConnection = new Set(headers.connection?.toLowerCase().split(/[\s,]+/))
   const wanted = names && new Set(names.map(name => name.toLowerCase()))
   const picked: Record<string, string> = {}
   for (const [name, value] of Object.entries(headers)) {
-    if (value === undefined || !isInheritable(name) || ofConnection.has(name)) continue
+    if (value === undefined || name === 'host' || !isInheritable(name) || ofConnection.has(name)) continue
     if (wanted === undefined || wanted.has(name)) picked[name] = Array.isArray(value) ? value.join(', ') : value
   }
   return picked

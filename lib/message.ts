@@ -3,7 +3,10 @@ import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, ran
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from './errors.js'
 import { checkUserId } from './inheritance.js'
 import type { Settings } from './options.js'
-import { canonicalUrl, checkHeader, checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_DELAY_MS, type Task } from './task.js'
+import {
+  canonicalUrl, checkHeader, checkMethod, checkWhole, isAddress, isPlain, LOCAL_IP, LONGEST_TIMER_MS, MAX_DELAY_MS,
+  type Task
+} from './task.js'
 
 type CodecSettings = Pick<Settings, 'prefix' | 'secrets' | 'encrypt' | 'maxPayloadBytes'>
 
@@ -72,18 +75,24 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
 const CLOSED = /^[sm]1\.[\w-]{8}\./
 
 const VERSION = 1
+const PROTOCOLS: ReadonlySet<unknown> = new Set([undefined, 'http', 'https'])
 
 /**
  * A message is a line of JSON, and behind it the payload. What most tasks have in common is left
  * out: the first version, a payload of JSON that is sent by POST or none that is got by GET.
  */
-function write ({ payload, method, url, headers, userId, depth, maxRetries, timeoutMs, dedupeMs }: Task): string {
+function write ({
+  payload, method, url, headers, inherited, ip, protocol, userId, depth, maxRetries, timeoutMs, dedupeMs
+}: Task): string {
   const usual = usualWith(payload)
   const text = payload === undefined || typeof payload === 'string' ? payload : isUtf8(payload) ? payload.toString() : undefined
   const head = JSON.stringify({
     method: method === usual.method ? undefined : method,
     url,
     headers: isSame(headers, usual.headers) ? undefined : headers,
+    inherited,
+    ip: ip === LOCAL_IP ? undefined : ip,
+    protocol: protocol === 'http' ? undefined : protocol,
     userId,
     depth: depth === 1 ? undefined : depth,
     maxRetries,
@@ -99,14 +108,18 @@ function read (id: string, message: string): Task {
   const text = end === -1 ? undefined : message.slice(end + 1)
   const usual = usualWith(text)
   const {
-    v = VERSION, method = usual.method, url, headers = usual.headers, base64, userId, depth = 1, maxRetries, timeoutMs, dedupeMs
+    v = VERSION, method = usual.method, url, headers = usual.headers, inherited, ip, protocol, base64, userId,
+    depth = 1, maxRetries, timeoutMs, dedupeMs
   } = parse(end === -1 ? message : message.slice(0, end)) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is no text')
   if (base64 !== undefined && base64 !== true) throw new Error('its payload is neither text nor base64')
   if (!isPlain(headers)) throw new Error('its headers are no object')
+  if (ip !== undefined && ip !== '' && !isAddress(ip)) throw new Error('its address is none')
+  if (!PROTOCOLS.has(protocol)) throw new Error('its protocol is not known')
   try {
     checkMethod(method)
+    checkWhole('inherited', inherited, 1)
     checkWhole('depth', depth, 1)
     checkWhole('maxRetries', maxRetries, 0)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
@@ -116,6 +129,9 @@ function read (id: string, message: string): Task {
       method,
       url: canonicalUrl(url),
       headers: headers === usual.headers ? headers : checked(headers),
+      inherited,
+      ip,
+      protocol,
       payload: base64 === true ? Buffer.from(text ?? '', 'base64') : text,
       userId: checkUserId(userId),
       depth,

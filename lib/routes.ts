@@ -1,18 +1,7 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { bounded } from './reason.js'
+import { takes, type Addressed } from './routing.js'
 import type { Task } from './task.js'
-
-type Asking = Pick<Task, 'method' | 'url' | 'headers'>
-
-/** Returns whether a route of the app takes the request of a task. Where that cannot be told it is thought to. */
-export function takes (app: FastifyInstance, { method, url, headers }: Asking): boolean {
-  const constraints = { taskOnly: true as const, host: headers.host, version: headers['accept-version'] }
-  try {
-    return app.findRoute({ method, url, constraints }) as object | null !== null
-  } catch {
-    return true
-  }
-}
 
 /** How many paths are remembered, and how many are warned of. */
 const MOST_PATHS = 1000
@@ -37,7 +26,7 @@ export class RouteWarnings {
   }
 
   /** Takes in a task that is being added. */
-  added (task: Asking, queue: string): void {
+  added (task: Addressed, queue: string): void {
     if (!this.#isComplete || !this.#consumed.has(queue)) return
     const name = nameOf(task)
     if (this.#known.has(name)) return

@@ -5,6 +5,7 @@ import type {
 } from 'fastify'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Queues } from './queue.js'
+import { findRoute, type Addressed } from './routing.js'
 import { show } from './show.js'
 import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type AddOptions, type Task, type TaskMethod } from './task.js'
 
@@ -59,17 +60,21 @@ type Param = string | number | boolean
 type UrlParams<Url extends string> =
   string extends Url ? { [name: string]: Param }
     : Url extends `${infer Piece}/${infer Rest}` ? UrlParams<Piece> & UrlParams<Rest>
-      : Url extends `:${infer Name}?` ? { [K in Name]?: Param }
-        : Url extends `:${string}${'(' | '.' | '-'}${string}` ? { [name: string]: Param }
-          : Url extends `:${infer Name}` ? { [K in Name]: Param }
-            : Url extends '*' ? { '*': Param } : {}
+      : Url extends `::${string}` ? {}
+        : Url extends `:${infer Name}?` ? { [K in Name]?: Param }
+          : Url extends `:${string}${'(' | '.' | '-'}${string}` ? { [name: string]: Param }
+            : Url extends `:${infer Name}::${string}` ? { [K in Name]: Param }
+              : Url extends `:${infer Name}` ? { [K in Name]: Param }
+                : Url extends '*' ? { '*': Param } : {}
 
 type Validator = ReturnType<FastifySchemaCompiler<unknown>>
 /** What `add` is given with a route, of whatever type. */
 type Given = AddOptions & { readonly params?: object }
+/** By the names that they have for the router. */
+type Params = Readonly<Record<string, string>>
 
 /** A path's parameters (`:name`, `:name(pattern)`, `:name?`, `*`), and the colons that are none (`::`). */
-const PARAMETERS = /::|\*|(\/?):([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
+const PARAMETERS = /::|\*|(\/?):(?!:)([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
 const DEFAULTS: ReadonlySet<string> = new Set<keyof TaskDefaults>(['queue', 'maxRetries', 'timeoutMs'])
 
 /** A route that takes no requests but tasks, and the handle by which they are added. */
@@ -90,36 +95,41 @@ export class TaskRoute<Input = unknown> {
     this.url = route.url
   }
 
-  /** @internal Says of what is given with this route what would be given with a url. A task of a route has a body of its own, or none. */
-  address (given: Given): [url: string, options: AddOptions] {
+  /**
+   * @internal Says of what is given with this route what would be given with a url, and which parameters the route
+   * will see. A task of a route has a body of its own, or none.
+   */
+  address (given: Given): [url: string, options: AddOptions, params: Params] {
     if (!isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(given))
     const { params, ...options } = given
     if (options.method !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
     const { queue, maxRetries, timeoutMs } = this.#route.config?.task ?? {}
-    return [this.#fill(params ?? {}), {
+    const [url, seen] = this.#fill(params ?? {})
+    return [url, {
       ...options,
       method: this.method,
       payload: options.payload ?? null,
       queue: options.queue ?? queue,
       maxRetries: options.maxRetries ?? maxRetries,
       timeoutMs: options.timeoutMs ?? timeoutMs
-    }]
+    }, seen]
   }
 
   /**
    * @internal Throws unless the route will take a task. What is checked is what the route
    * will see, so nobody else's object is touched by a validator that converts or adds.
    */
-  check ({ method, url, headers, payload }: Pick<Task, 'method' | 'url' | 'headers' | 'payload'>, { params }: Given): void {
-    const found = this.#app.findRoute({ method, url, constraints: { taskOnly: true } }) as ReturnType<FastifyInstance['findRoute']> | null
-    const given = Object.entries(params ?? {}).filter(([, value]) => value !== undefined)
-    if (!isDeepStrictEqual({ ...found?.params }, Object.fromEntries(given.map(([name, value]) => [name, String(value)])))) {
-      throw this.#refuse('params do not lead to it')
+  check (task: Addressed & Pick<Task, 'payload'>, params: Params): void {
+    const found = findRoute(this.#app, task)
+    const { headers, payload } = task
+    if (found === null || !isDeepStrictEqual({ ...found.params }, params)) {
+      const reason = headers['accept-version'] === undefined ? 'params do' : 'headers/accept-version does'
+      throw this.#refuse(`${reason} not lead to it`)
     }
     const { schema } = this.#route
     if (schema === undefined) return
-    this.#validate('params', schema.params, found!.params)
-    this.#validate('querystring', schema.querystring, found!.searchParams)
+    this.#validate('params', schema.params, found.params)
+    this.#validate('querystring', schema.querystring, found.searchParams)
     const [mediaType = ''] = headers['content-type']?.toLowerCase().split(/[\s;]/) ?? []
     const { content } = (schema.body ?? {}) as { content?: Record<string, { schema: unknown }> }
     const bodySchema = content === undefined ? schema.body : content[mediaType]?.schema
@@ -129,21 +139,27 @@ export class TaskRoute<Input = unknown> {
   }
 
   /** Each parameter becomes one piece of the path, and the one of `*` all the rest of it. */
-  #fill (params: object): string {
+  #fill (params: object): [url: string, seen: Params] {
     const left = new Map<string, unknown>(Object.entries(params))
-    const url = this.url.replace(PARAMETERS, (found, slash: string = '', name: string = '*', optional?: string) => {
+    const seen: Record<string, string> = {}
+    const url = this.url.replace(PARAMETERS, (found, slash: string = '', whole: string = '*', optional?: string) => {
       if (found === '::') return ':'
+      // For the router `:id::run` is one parameter of that name, although no more than its beginning is free.
+      const [name, more] = left.has(whole) ? [whole, ''] : splitAt(whole, whole.indexOf('::'))
       const value = left.get(name)
       left.delete(name)
       if (value === undefined && optional !== undefined) return ''
       const text = String(value)
+      const rest = more.replaceAll('::', ':')
       if (!['string', 'number', 'boolean'].includes(typeof value) || /\p{Surrogate}/u.test(text)) {
         throw this.#refuse(`params/${name} must be a string, number or boolean`)
       }
-      return slash + (name === '*' ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text))
+      Object.defineProperty(seen, whole, { value: text + rest, enumerable: true })
+      const piece = name === '*' ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text)
+      return slash + piece + rest
     })
     for (const [name, value] of left) if (value !== undefined) throw this.#refuse(`params/${name} is not in its url`)
-    return url === '' ? '/' : url
+    return [url === '' ? '/' : url, seen]
   }
 
   #parse (json: string | Buffer): unknown {
@@ -182,6 +198,10 @@ export class TaskRoute<Input = unknown> {
   #refuse (reason: string) {
     return new FST_TASKQUEUE_INVALID_INPUT(this.method, this.url, reason)
   }
+}
+
+function splitAt (text: string, at: number): [string, string] {
+  return at === -1 ? [text, ''] : [text.slice(0, at), text.slice(at)]
 }
 
 /** What is to be told of a route, once its options are complete: its url goes on to change where it is the root of a prefix. */

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
+import { isIP } from 'node:net'
 import {
   FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
@@ -13,8 +14,14 @@ export interface Task {
   readonly method: TaskMethod
   /** A path of this app, in canonical form. */
   readonly url: string
-  /** By name in lower case. */
+  /** By name in lower case, those first that were inherited. */
   readonly headers: Readonly<Record<string, string>>
+  /** How many of the headers were inherited: they do not choose the task's route. @default 0 */
+  readonly inherited?: number
+  /** The address that the task comes from; empty if it comes from none. @default 127.0.0.1 */
+  readonly ip?: string
+  /** @default http */
+  readonly protocol?: Protocol
   /** Text, or bytes that may be none. */
   readonly payload?: string | Buffer
   /** Who queued it. */
@@ -29,6 +36,11 @@ export interface Task {
 }
 
 export type TaskMethod = 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+export type Protocol = 'http' | 'https'
+
+/** Where a task comes from that no request adds. */
+export const LOCAL_HOST = 'localhost'
+export const LOCAL_IP = '127.0.0.1'
 
 type QueryValue = string | number | boolean
 
@@ -71,7 +83,11 @@ export interface AddOptions {
 
 /** What a task takes over from the request that adds it, where `add` does not say otherwise. */
 export interface Inheritance {
+  /** Without the host. */
   readonly headers: Readonly<Record<string, string>>
+  readonly host?: string
+  readonly ip?: string
+  readonly protocol?: Protocol
   /** Copies the body; throws when that cannot be done faithfully. */
   payload (): Payload | undefined
 }
@@ -91,7 +107,9 @@ export const LONGEST_TIMER_MS = 0x7fffffff
 export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
 /** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
-export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Omit<Task, 'depth'> {
+export function makeTask (
+  url: string, options: AddOptions, inheritance?: Inheritance
+): Omit<Task, 'depth' | 'ip' | 'protocol'> {
   if (typeof options !== 'object' || options === null) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(options))
   for (const name of Object.keys(options)) {
     if (!OPTIONS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(name, `one of ${[...OPTIONS].join(', ')}`, 'an option that add does not have')
@@ -107,7 +125,7 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
     id: idOf(options.id),
     method,
     url: canonicalUrl(url, options.query),
-    headers: headersOf(options.headers, payload, inheritance),
+    ...headersOf(options.headers, payload, inheritance),
     payload: payload?.content,
     maxRetries,
     timeoutMs,
@@ -219,21 +237,30 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   }
 }
 
-function headersOf (given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance): Readonly<Record<string, string>> {
-  if (given === undefined && inheritance === undefined) return payload?.contentType === undefined ? {} : { 'content-type': payload.contentType }
-  const headers = new Map(Object.entries(inheritance?.headers ?? {}))
-  if (payload?.contentType !== undefined) headers.set('content-type', payload.contentType)
-  if (given !== undefined && !isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
-  for (const [key, value] of Object.entries(given ?? {})) {
-    const name = key.toLowerCase()
-    if (value === null) {
-      headers.delete(name)
-    } else {
-      headers.set(name, value)
-    }
+function headersOf (
+  given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance
+): Pick<Task, 'headers' | 'inherited'> {
+  if (given === undefined && inheritance === undefined) {
+    return { headers: payload?.contentType === undefined ? {} : { 'content-type': payload.contentType } }
   }
+  if (given !== undefined && !isPlain(given)) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
+  }
+  const own = new Map<string, string | null>()
+  if (inheritance?.host !== undefined) own.set('host', inheritance.host)
+  if (payload?.contentType !== undefined) own.set('content-type', payload.contentType)
+  for (const [name, value] of Object.entries(given ?? {})) own.set(name.toLowerCase(), value)
+  const inherited = Object.entries(inheritance?.headers ?? {}).filter(([name]) => !own.has(name))
+  const headers = [...inherited, ...[...own].filter(([, value]) => value !== null)] as Array<[string, string]>
   for (const [name, value] of headers) checkHeader(name, value)
-  return Object.fromEntries(headers)
+  return { headers: Object.fromEntries(headers), ...inherited.length > 0 && { inherited: inherited.length } }
+}
+
+/** No address is longer, with the zone of an IPv6 address. */
+const LONGEST_IP = 64
+
+export function isAddress (value: unknown): value is string {
+  return typeof value === 'string' && value.length <= LONGEST_IP && isIP(value) !== 0
 }
 
 function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritance?: Inheritance): Payload | undefined {

@@ -15,7 +15,6 @@ const COPIED = {
   'accept-language': 'de, en;q=0.5',
   accept: '*/*',
   'x-request-id': 'r1',
-  'x-forwarded-for': '10.0.0.1',
   'x-task': 'not one of ours',
   ranges: 'not range',
   'x-latin': 'é'
@@ -45,7 +44,48 @@ const LEFT_OUT = {
   'if-modified-since': 'Thu, 01 Jan 1970 00:00:00 GMT',
   'if-unmodified-since': 'Thu, 01 Jan 2099 00:00:00 GMT',
   'if-range': '"1"',
-  range: 'bytes=0-1'
+  range: 'bytes=0-1',
+  forwarded: 'for=10.0.0.1;proto=https;host=evil.example',
+  'forwarded-for': '10.0.0.1',
+  'x-forwarded': '10.0.0.1',
+  'x-forwarded-for': '10.0.0.1',
+  'x-forwarded-host': 'evil.example',
+  'x-forwarded-proto': 'https',
+  'x-forwarded-port': '443',
+  'x-forwarded-ssl': 'on',
+  'x-forwarded-prefix': '/evil',
+  'x-original-forwarded-for': '10.0.0.1',
+  'cloudfront-forwarded-proto': 'https',
+  'x-real-ip': '10.0.0.1',
+  'client-ip': '10.0.0.1',
+  'x-client-ip': '10.0.0.1',
+  'x-cluster-client-ip': '10.0.0.1',
+  'true-client-ip': '10.0.0.1',
+  'cf-connecting-ip': '10.0.0.1',
+  'cf-connecting-ipv6': '::1',
+  'cf-pseudo-ipv4': '10.0.0.1',
+  'fastly-client-ip': '10.0.0.1',
+  'fly-client-ip': '10.0.0.1',
+  'do-connecting-ip': '10.0.0.1',
+  'x-appengine-user-ip': '10.0.0.1',
+  'x-azure-clientip': '10.0.0.1',
+  'x-azure-socketip': '10.0.0.1',
+  'x-envoy-external-address': '10.0.0.1',
+  'x-remote-addr': '10.0.0.1',
+  'cloudfront-viewer-address': '10.0.0.1:80',
+  'cf-visitor': '{"scheme":"https"}',
+  'x-url-scheme': 'https',
+  'x-scheme': 'https',
+  'front-end-https': 'on',
+  'x-host': 'evil.example',
+  'x-original-host': 'evil.example',
+  'x-original-url': '/evil',
+  'x-original-uri': '/evil',
+  'x-rewrite-url': '/evil',
+  'x-http-method-override': 'DELETE',
+  'x-http-method': 'DELETE',
+  'x-method-override': 'DELETE',
+  'accept-version': '2.x'
 }
 
 /** What every task has of itself. */
@@ -111,11 +151,22 @@ t.test('copyHeaders says which headers are inherited', async t => {
   t.strictSame(await names(({ headers }) => headers.cookie === COPIED.cookie && ['AUTHORIZATION', 'user-agent', 'x-task-id', 'range']), ['authorization'], 'a function is given the request, and cannot name what is never copied')
 })
 
-t.test('host is inherited only where it is copied', async t => {
-  for (const [copyHeaders, host] of [[true, 'shop.example'], [['host'], 'shop.example'], [false, 'localhost:80']] as const) {
+t.test('the host is inherited whatever headers are copied, and can be set', async t => {
+  for (const copyHeaders of [true, false, ['host'], [], ['cookie'], () => false]) {
     const { run } = await startEcho(t, { taskqueue: { copyHeaders } })
-    t.equal((await run('/task', {}, { headers: COPIED })).headers.host, host)
+    t.equal((await run('/task', {}, { headers: COPIED })).headers.host, 'shop.example')
+    for (const [headers, host] of [[{ Host: 'other.example' }, 'other.example'], [{ HOST: null }, 'localhost']] as const) {
+      t.equal((await run('/task', { headers }, { headers: COPIED })).headers.host, host)
+    }
   }
+})
+
+t.test('what is not inherited can be given on purpose', async t => {
+  const { run } = await startEcho(t)
+  const headers = { 'x-forwarded-for': '10.0.0.9', 'X-Real-IP': '10.0.0.9', 'accept-version': '1.x' }
+  t.match((await run('/task', { headers }, { headers: LEFT_OUT })).headers, {
+    'x-forwarded-for': '10.0.0.9', 'x-real-ip': '10.0.0.9', 'accept-version': '1.x'
+  })
 })
 
 t.test('a list that names a header that is never copied is refused at registration', async t => {

@@ -15,6 +15,9 @@ const task: Task = {
   method: 'POST',
   url: '/mail?to=a%20b',
   headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' },
+  inherited: 1,
+  ip: '2001:db8::7',
+  protocol: 'https',
   payload: 'hunter2 ünd €',
   userId: 'ada',
   depth: 2,
@@ -59,17 +62,34 @@ t.test('a task comes out of its message as it went in', async t => {
 t.test('without secrets an operator can read a message, and with them nobody can', async t => {
   const [head, ...payload] = open.encode('mail', { ...task, payload: 'hunter2\nünd €' }).split('\n')
   t.strictSame(JSON.parse(head!), {
-    url: '/mail?to=a%20b', headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' }, userId: 'ada', depth: 2, maxRetries: 3, timeoutMs: 500, dedupeMs: 700
+    url: '/mail?to=a%20b',
+    headers: { cookie: 'session=hunter2', 'content-type': 'text/plain' },
+    inherited: 1,
+    ip: '2001:db8::7',
+    protocol: 'https',
+    userId: 'ada',
+    depth: 2,
+    maxRetries: 3,
+    timeoutMs: 500,
+    dedupeMs: 700
   })
   t.strictSame(payload, ['hunter2', 'ünd €'])
   t.match(open.encode('mail', { ...task, payload: Buffer.from([255]) }), /^\{.*"base64":true\}\n\/w==$/)
   t.strictSame(USUAL.map(usual => open.encode('mail', usual)), ['{"url":"/"}', '{"url":"/"}\n{}'], 'what most have in common is left out')
+  const local = open.encode('mail', { ...USUAL[0]!, ip: '127.0.0.1', protocol: 'http' })
+  t.equal(local, '{"url":"/"}', 'so is where most come from')
   const message = sealed.encode('mail', task)
   t.match(message, /^[\w.-]+$/, 'in characters that any store keeps')
   for (const part of ['hunter2', 'mail', 'ada', 'cookie', secret(1).toString('base64url').slice(0, 20)]) {
     t.notOk(message.includes(part) || Buffer.from(message.split('.')[2]!, 'base64url').includes(part), part)
   }
   t.not(message, sealed.encode('mail', task), 'and the same task has never the same message')
+})
+
+t.test('an address is any that a socket has, or none', async t => {
+  for (const ip of ['', '10.0.0.1', '::1', '2001:db8::7', '::ffff:10.0.0.1', 'fe80::1%eth0']) {
+    t.equal(open.decode('mail', 'one', open.encode('mail', { ...task, ip })).ip, ip)
+  }
 })
 
 t.test('a message larger than allowed is refused when it is made', async t => {
@@ -176,6 +196,10 @@ t.test('JSON that is no task is unreadable, and its error quotes nothing of it',
     ['url', '//hunter2', 'http://hunter2/', '/hunter2/../x', '/hunter2\\x', '/hunter2\r\nx', 'hunter2', '', null, 1, ['/hunter2'], {}],
     ['headers', null, 'hunter2', 1, true, ['hunter2'], [], { hunter2: 1 }, { hunter2: null }, { hunter2: ['x'] }, { 'x\r\nhunter2': 'x' }, { '': 'x' },
       { x: 'a\r\nhunter2: b' }, { 'x-task-id': 'hunter2' }, { 'X-Task-User-Id': 'hunter2' }, { 'user-agent': 'hunter2' }, { 'content-length': '7' }, { 'transfer-encoding': 'chunked' }, { connection: 'close' }, { ':path': '/hunter2' }],
+    ['inherited', 0, -1, 1.5, '1', null, true, {}, ['hunter2'], 'hunter2'],
+    ['ip', null, 1, {}, ['127.0.0.1'], 'hunter2', 'localhost', '127.0.0.1 ', '127.0.0.1:80', '127.1', '256.0.0.1',
+      '::1/128', '[::1]', `fe80::1%${'x'.repeat(100)}`],
+    ['protocol', null, '', 'HTTPS', 'ftp', 'hunter2', 1, true, ['https'], {}],
     ['base64', 1, null, {}, ['hunter2'], false, 'hunter2'],
     ['userId', '', 'hunter2\n', ' hunter2', 'ü', ['hunter2'], {}, true, 'x'.repeat(256)],
     ['depth', 0, -1, 1.5, '3', null, {}, 'hunter2'],

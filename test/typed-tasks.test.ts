@@ -438,6 +438,7 @@ t.test('without a type provider there are the types that are given, and those of
   const users = app.task({ url: '/users/:user/files/:file.:type/:page?', handler: async () => {} })
   const user = app.task({ url: '/users/:user/:page?', handler: async () => {} })
   const files = app.task({ url: '/files/*', handler: async () => {} })
+  const verbs = app.task({ url: '/jobs::all/:job::run/::now', handler: async () => {} })
   await ready()
   await app.taskqueue.add(given, { payload: { to: 'ada' }, params: { id: '1' } })
   await app.taskqueue.add(schemed, { payload: { any: 1 } })
@@ -446,9 +447,12 @@ t.test('without a type provider there are the types that are given, and those of
   await app.taskqueue.add(users, { params: { user: 1, file: 'a', type: 'txt' } })
   await app.taskqueue.add(user, { params: { user: 1, page: 2 } })
   await app.taskqueue.add(files, { params: { '*': 'a/b' } })
-  await until(() => runs.length === 7)
+  await app.taskqueue.add(verbs, { params: { job: 1 } })
+  await until(() => runs.length === 8)
 
   typesOnly(({ taskqueue }) => {
+    // @ts-expect-error: two colons are no parameter
+    taskqueue.add(verbs, { params: { job: 1, now: 1 } })
     // @ts-expect-error: it must be a string
     taskqueue.add(given, { payload: { to: 1 }, params: { id: '1' } })
     // @ts-expect-error: it must have params

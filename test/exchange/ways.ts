@@ -134,7 +134,7 @@ async function send (app: FastifyInstance, each: Case, signal: AbortSignal): Pro
   await app.listen({ port: 0, host: '127.0.0.1' })
   const closed = new Promise(resolve => { app.server.prependListener('request', (_request, response) => { response.once('close', resolve) }) })
   const headers = {
-    ...headersOf(each), 'user-agent': 'fastify-taskqueue', 'x-task-id': 'id', 'x-task-user-id': 'ada', host: headersOf(each).host ?? 'localhost:80'
+    ...headersOf(each), 'user-agent': 'fastify-taskqueue', 'x-task-id': 'id', 'x-task-user-id': 'ada', host: headersOf(each).host ?? 'localhost'
   }
   const outcome = await new Promise<Outcome>(resolve => {
     const fail = () => { resolve({ kind: 'failed', reason: signal.aborted ? 'given up' : 'response destroyed before completion' }) }
