@@ -76,6 +76,10 @@ export const FST_TASKQUEUE_INVALID_SAVEPOINT = createError<[]>(
 export const FST_TASKQUEUE_COMMIT_FAILED = createError<[]>(
   'FST_TASKQUEUE_COMMIT_FAILED', 'The tasks of this request could not be queued', 503
 )
+/** Fastify does not handle replies as this library knows it, so it cannot tell when they are final. */
+export const FST_TASKQUEUE_UNSUPPORTED_FASTIFY = createError<[string]>(
+  'FST_TASKQUEUE_UNSUPPORTED_FASTIFY', 'Fastify %s sends replies in a way that this version of fastify-taskqueue does not know', 500
+)
 /** The store of a queue cannot be used now. */
 export const FST_TASKQUEUE_UNREACHABLE = createError<[string, string]>(
   'FST_TASKQUEUE_UNREACHABLE', '%s cannot be used as a task queue: %s', 503

@@ -1,4 +1,3 @@
-import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
 
@@ -17,10 +16,6 @@ export function sendable (reply: FastifyReply, payload: unknown): unknown {
     for (const [name, value] of payload.headers) reply.header(name, value)
     if (payload.bodyUsed) throw new TypeError('the body of the Response has been used')
     return sendable(reply, payload.body)
-  }
-  for (const [name, values] of Object.entries(reply.getHeaders())) {
-    validateHeaderName(name)
-    for (const value of [values].flat()) validateHeaderValue(name, value as string)
   }
   if (payload === undefined || payload === null || typeof payload === 'string' || Buffer.isBuffer(payload)) return payload
   if (isWebStream(payload)) return Readable.fromWeb(payload as Parameters<typeof Readable.fromWeb>[0])

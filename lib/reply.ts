@@ -1,4 +1,6 @@
-import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction, onSendHookHandler, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify'
+import { hooksOf, rehearse, type Hook, type Internals } from './fastify.js'
+import { clearHead, restoreHead, tryHead, type Head } from './head.js'
 import { dispose, isResponse, isStream, opened, sendable } from './payload.js'
 import type { Prepare, TaskTransaction } from './transaction.js'
 
@@ -20,7 +22,6 @@ const kTransaction = Symbol('fastify-taskqueue.transaction')
 const kReply = Symbol('fastify-taskqueue.reply')
 const kEnd = Symbol('fastify-taskqueue.end')
 const kHeaders = Symbol('fastify-taskqueue.headers')
-const kLast = Symbol('fastify-taskqueue.last')
 
 type Headers = Partial<ReturnType<FastifyReply['getHeaders']>>
 
@@ -39,18 +40,19 @@ export interface Policy {
  * Binds transactions to replies: commits when a reply succeeds, as late as Fastify
  * allows and before the first byte leaves, and rolls back when it does not.
  *
- * The commit is the last `onSend` hook: instance hooks run before those of a route, and
- * this one is appended to each route. A commit that fails is an error of an `onSend` hook,
- * which Fastify answers like any other error of the request.
+ * The commit is the last `onSend` hook: while the hooks of a reply run, one of them puts it
+ * behind all others. A commit that fails is an error of an `onSend` hook, which Fastify
+ * answers like any other error of the request.
  */
 export function bindToReply (app: FastifyInstance, policy: Policy): void {
+  const internals = rehearse(app)
   app.decorateRequest(kTransaction, null)
   app.decorateRequest(kReply, null)
   app.decorateRequest(kEnd, null)
   app.decorateRequest(kHeaders, null)
 
   const endOf = (request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction): End => {
-    request[kEnd] ??= new End(policy, request, reply, transaction)
+    request[kEnd] ??= new End(policy, internals, request, reply, transaction)
     return request[kEnd]
   }
 
@@ -89,23 +91,20 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
 
   /** Synchronous where there is nothing to wait for; a promise otherwise, since what Fastify throws after `done` in a promise crashes the process. */
   function commitTasks (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: HookHandlerDoneFunction): Promise<unknown> | void {
+    if (putLast(hooksOf(request, internals, 'onSend'), commitTasks)) return done()
     const transaction = request[kTransaction] ??= policy.closed
     if (transaction === policy.closed) return done()
     return endOf(request, reply, transaction).send(payload) ?? done()
   }
 
-  app.addHook('onRoute', (route: RouteOptions) => {
-    route.config = { ...route.config, [kLast]: true } as NonNullable<typeof route.config>
-    route.preHandler = atEnd(route.preHandler, noteHeaders)
-    route.onSend = atEnd(route.onSend, commitTasks as onSendHookHandler)
+  app.addHook('onSend', (request, _reply, _payload, done) => {
+    putLast(hooksOf(request, internals, 'onSend'), commitTasks)
+    done()
   })
-
-  // Routes that were declared before the plugin, and the handlers of what is not found.
-  app.addHook('onSend', (request, reply, payload, done) => {
-    if (request[kTransaction] == null || kLast in (request.routeOptions.config ?? {})) return done()
-    return commitTasks(request, reply, payload, done) as void
+  app.addHook('preHandler', (request, _reply, done) => {
+    putLast(hooksOf(request, internals, 'preHandler'), noteHeaders)
+    done()
   })
-  app.addHook('preHandler', noteHeaders)
 
   app.addHook('onRequest', (request, reply, done) => {
     request[kReply] = reply
@@ -129,6 +128,7 @@ const drop = () => new Promise<never>(() => {})
 /** The end of a request that uses its transaction: its replies, of which one is sent, and the errors between them. */
 class End {
   readonly #policy: Policy
+  readonly #internals: Internals
   readonly #request: FastifyRequest
   readonly #reply: FastifyReply
   readonly #transaction: TaskTransaction
@@ -143,8 +143,9 @@ class End {
   /** Once an error has come. */
   #rolledBack: Promise<void> | undefined
 
-  constructor (policy: Policy, request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction) {
+  constructor (policy: Policy, internals: Internals, request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction) {
     this.#policy = policy
+    this.#internals = internals
     this.#request = request
     this.#reply = reply
     this.#transaction = transaction
@@ -191,15 +192,15 @@ class End {
   }
 
   /**
-   * Commits before the payload is sent. What Fastify checks only after the hooks (that the
-   * headers are valid, that the payload can be sent, that a stream opens) is checked first,
-   * since an error after the commit could not be taken back.
+   * Commits before the payload is sent. What fails only after the hooks (a payload that cannot
+   * be sent, a stream that does not open, a head that Node refuses) is found out first, since
+   * an error after the commit could not be taken back.
    */
   async #commit (given: unknown): Promise<unknown> {
     const errors = this.#waiting = this.#errors
     const isOvertaken = () => this.#errors !== errors || this.#reply.sent
     let payload = given
-    let success: { code: number, headers: Headers }
+    let head: Head
     try {
       payload = sendable(this.#reply, given)
       if (isStream(payload)) await opened(payload, this.#reply.raw)
@@ -207,7 +208,7 @@ class End {
         dispose(payload)
         return await drop()
       }
-      success = { code: this.#reply.statusCode, headers: this.#reply.getHeaders() }
+      head = tryHead(this.#reply, payload, this.#internals)
       const committed = this.#transaction.commit(this.#policy.prepareFor(this.#request))
       this.#stored = committed.then(() => true, () => false)
       await committed
@@ -216,28 +217,37 @@ class End {
       dispose(payload)
       if (isOvertaken()) return await drop()
       await this.#transaction.rollback()
-      this.#replaceHeaders(this.#request[kHeaders] ?? {})
+      this.#forgetHead()
       throw error
     } finally {
       if (this.#waiting === errors) this.#waiting = -1
     }
     this.#isCommitted = true
     this.#transaction.close()
-    if (this.#errors !== errors) {
-      this.#request.log.error('an error came too late for the reply: its tasks have been queued')
-      this.#reply.code(success.code)
-      this.#replaceHeaders(success.headers)
-    }
+    if (this.#errors !== errors) this.#request.log.error('an error came too late for the reply: its tasks have been queued')
+    // Whatever has been done to it since it was tried: it would have been sent by then.
+    restoreHead(this.#reply, head, this.#internals)
     return payload
   }
 
-  #replaceHeaders (headers: Headers): void {
-    for (const name of Object.keys(this.#reply.getHeaders())) this.#reply.removeHeader(name)
-    this.#reply.headers(headers)
+  /** Leaves to an error's reply what was there before the handler. */
+  #forgetHead (): void {
+    clearHead(this.#reply, this.#internals)
+    this.#reply.headers(this.#request[kHeaders] ?? {})
   }
 }
 
-/** The hooks of a route with one more at their end, which those of its HEAD route have got from it already. */
-function atEnd<Hook> (hooks: Hook | Hook[] | undefined, last: Hook): Hook[] {
-  return [...[hooks ?? []].flat().filter(hook => hook !== last) as Hook[], last]
+/**
+ * Puts a hook behind all others of a route, and returns whether it was not there. The list may
+ * be in use by other requests, so the others keep their places.
+ */
+function putLast (hooks: Hook[], last: Hook): boolean {
+  if (hooks[hooks.length - 1] === last) return false
+  const index = hooks.indexOf(last)
+  if (index >= 0) hooks[index] = skip
+  hooks.push(last)
+  return true
 }
+
+/** Stands where the last hook was before somebody added one behind it. */
+const skip: Hook = (...args) => { (args.at(-1) as () => void)() }

@@ -1,0 +1,116 @@
+import { IncomingMessage, ServerResponse } from 'node:http'
+import { Socket } from 'node:net'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { FST_TASKQUEUE_UNSUPPORTED_FASTIFY } from './errors.js'
+import { tryHead } from './head.js'
+
+export interface Keyed { [key: symbol]: unknown }
+
+/** Properties of Fastify's own that no API shows. Their keys are symbols, found by what they hold. */
+export interface Internals {
+  /** Of a request: the context of its route. */
+  readonly context: symbol
+  /** Of a reply: the headers that were set on it. */
+  readonly headers: symbol
+  /** Of a reply: the functions of its trailers by name, or null. */
+  readonly trailers: symbol
+}
+
+/** Of `onSend` or `preHandler`. */
+export type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => unknown
+type Context = Record<'onSend' | 'preHandler', Hook[] | null>
+
+/** The hooks of one kind that run for a request. */
+export function hooksOf (request: FastifyRequest, { context }: Internals, kind: keyof Context): Hook[] {
+  const hooks = ((request as unknown as Keyed)[context] as Context)[kind]
+  if (hooks === null) throw new FST_TASKQUEUE_UNSUPPORTED_FASTIFY(request.server.version)
+  return hooks
+}
+
+/**
+ * Finds the internals by rehearsing replies with an app's own classes. A Fastify that runs
+ * hooks or sends heads in a way that this library does not know is found out here, as the
+ * app starts, and not by tasks that are queued for requests that fail.
+ */
+export function rehearse (app: FastifyInstance): Internals {
+  try {
+    const Request = classOf<FastifyRequest>(app, 'fastify.Request')
+    const Reply = classOf<FastifyReply>(app, 'fastify.Reply')
+    const raw = Object.assign(new IncomingMessage(new Socket()), { method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 })
+    const context: Record<string, unknown> = { onSend: null, onError: null, server: app, config: {} }
+    const request = new Request('rehearsal', {}, raw, {}, app.log, context)
+    const replyWith = (response: ServerResponse) => new Reply(response, request, app.log)
+
+    const marked = replyWith(new ServerResponse(raw)).header('x-rehearsal', 'header').trailer('x-rehearsal', trailer)
+    const internals: Internals = {
+      context: keyOf(request, value => value === context),
+      headers: keyOf(marked, value => mark(value) === 'header'),
+      trailers: keyOf(marked, value => mark(value) === trailer)
+    }
+
+    const events: string[] = []
+    const last: Hook = (_request, _reply, _payload, done) => {
+      events.push('last hook')
+      done()
+    }
+    const first: Hook = (request, _reply, _payload, done) => {
+      events.push('first hook')
+      hooksOf(request, internals, 'onSend').push(last)
+      done()
+    }
+    context.onSend = [first]
+    replyWith(new RehearsedResponse(raw, events)).send('')
+    assert(events.join() === 'first hook,last hook,head', `ran ${events.join()}`)
+
+    tryHead(marked, '', internals)
+    tryHead(marked, undefined, internals)
+    assert(events.length === 3, 'hooks run')
+    assert(isRefused(() => tryHead(marked.header('x-rehearsal', 'a\nb'), '', internals)), 'a bad head is accepted')
+    return internals
+  } catch (cause) {
+    throw Object.assign(new FST_TASKQUEUE_UNSUPPORTED_FASTIFY(app.version), { cause })
+  }
+}
+
+const trailer = async () => 'trailer'
+const mark = (value: unknown) => (value as Record<string, unknown> | null | undefined)?.['x-rehearsal']
+
+/** Notes when its head is sent. It has no connection. */
+class RehearsedResponse extends ServerResponse {
+  readonly #events: string[]
+
+  constructor (request: IncomingMessage, events: string[]) {
+    super(request)
+    this.#events = events
+  }
+
+  override writeHead (...head: unknown[]): this {
+    this.#events.push('head')
+    return super.writeHead(...head as Parameters<ServerResponse['writeHead']>)
+  }
+}
+
+function classOf<T> (app: FastifyInstance, description: string): new (...parts: unknown[]) => T {
+  const key = Object.getOwnPropertySymbols(app).find(symbol => symbol.description === description)
+  assert(key !== undefined, `${description} is not found`)
+  return (app as unknown as Keyed)[key] as new (...parts: unknown[]) => T
+}
+
+function keyOf (object: object, isHeld: (value: unknown) => boolean): symbol {
+  const key = Object.getOwnPropertySymbols(object).find(symbol => isHeld((object as Keyed)[symbol]))
+  assert(key !== undefined, 'a property is not found')
+  return key
+}
+
+function isRefused (run: () => unknown): boolean {
+  try {
+    run()
+    return false
+  } catch {
+    return true
+  }
+}
+
+function assert (condition: boolean, message: string): asserts condition {
+  if (!condition) throw new Error(message)
+}
