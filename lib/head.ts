@@ -1,5 +1,5 @@
 import { EventEmitter } from 'node:events'
-import { ServerResponse, validateHeaderValue, type IncomingMessage, type OutgoingHttpHeaders, type ServerOptions } from 'node:http'
+import { ServerResponse, type IncomingMessage, type OutgoingHttpHeaders, type ServerOptions } from 'node:http'
 import { Http2ServerResponse, type ServerHttp2Stream } from 'node:http2'
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
@@ -83,6 +83,11 @@ export function restoreHead (reply: FastifyReply, head: Head, internals: Interna
   for (const [name, value] of Object.entries(head.rawHeaders)) raw.setHeader(name, value!)
 }
 
+/** Over HTTP/2 Node sends what makes a reply malformed, and some clients forgive it. */
+function checkHttp2Value (name: string, value: string): void {
+  if (/[\0\r\n]/.test(value)) throw new TypeError(`the value of the header ${name} has a line break or a NUL`)
+}
+
 /** Takes everything from a head but its status, which its next reply sets, unless it is on its way. */
 export function clearHead (reply: FastifyReply, internals: Internals): void {
   const { raw } = reply
@@ -129,9 +134,10 @@ function trialOf (reply: FastifyReply, head: Head, payload: unknown): ServerResp
   const { raw } = reply
   if (isHttp2(raw)) {
     for (const headers of [head.headers, head.rawHeaders]) {
-      for (const name in headers) for (const value of [headers[name]].flat()) validateHeaderValue(name, value as string)
+      for (const name in headers) checkHttp2Value(name, String(headers[name]))
     }
     const trial = new TrialHttp2Response(new TrialStream(raw.stream) as unknown as ServerHttp2Stream)
+    trial.statusCode = head.code
     for (const name in head.rawHeaders) trial.setHeader(name, head.rawHeaders[name] as string)
     return trial
   }
@@ -161,8 +167,8 @@ class TrialResponse extends ServerResponse {
     this.#takesBody = takesBody
   }
 
-  override writeHead (code: number, headers?: any): this {
-    super.writeHead(code, headers)
+  override writeHead (...head: unknown[]): this {
+    super.writeHead(...head as Parameters<ServerResponse['writeHead']>)
     if (!this.#takesBody) throw ACCEPTED
     return this
   }
