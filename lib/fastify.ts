@@ -37,7 +37,9 @@ export function rehearse (app: FastifyInstance): Internals {
     const Request = classOf<FastifyRequest>(app, 'fastify.Request')
     const Reply = classOf<FastifyReply>(app, 'fastify.Reply')
     const raw = Object.assign(new IncomingMessage(new Socket()), { method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 })
-    const context: Record<string, unknown> = { onSend: null, onError: null, server: app, config: {} }
+    const events: string[] = []
+    const errorHandler = { func (error: unknown) { events.push(String(error)) } }
+    const context: Record<string, unknown> = { onSend: null, onError: null, errorHandler, server: app, config: {} }
     const request = new Request('rehearsal', {}, raw, {}, app.log, context)
     const replyWith = (response: ServerResponse) => new Reply(response, request, app.log)
 
@@ -48,7 +50,6 @@ export function rehearse (app: FastifyInstance): Internals {
       trailers: keyOf(marked, value => mark(value) === trailer)
     }
 
-    const events: string[] = []
     const last: Hook = (_request, _reply, _payload, done) => {
       events.push('last hook')
       done()
@@ -60,7 +61,7 @@ export function rehearse (app: FastifyInstance): Internals {
     }
     context.onSend = [first]
     replyWith(new RehearsedResponse(raw, events)).send('')
-    assert(events.join() === 'first hook,last hook,head', `ran ${events.join()}`)
+    assert(events.join() === 'first hook,last hook,head', `what ran is ${events.join()}`)
 
     tryHead(marked, '', internals)
     tryHead(marked, undefined, internals)

@@ -396,6 +396,96 @@ t.test('sends nothing of a success that a handlerTimeout has overtaken', async t
   t.same(store.ids, [])
 })
 
+t.test('sends the head that was decided on, whatever is done to it during the commit', async t => {
+  const changes: Record<string, (reply: FastifyReply) => unknown> = {
+    'an error status': reply => reply.code(500),
+    'a status message of two lines': reply => { reply.raw.statusMessage = 'a\nb' },
+    'a bad header': reply => reply.header('x-own', 'a\nb'),
+    'a bad header in a list': reply => reply.header('set-cookie', 'a\nb'),
+    'a bad header of the raw response': reply => reply.raw.setHeader('trailer', 'x-t'),
+    'a header that is removed': reply => reply.removeHeader('x-own').removeHeader('x-raw'),
+    'a trailer': reply => reply.trailer('x-t', async () => 'abc')
+  }
+  for (const [title, change] of Object.entries(changes)) {
+    t.test(title, async t => {
+      const store = new RecordingStore()
+      const { status, headers, body, stored } = await request(t, {
+        handler: (_request, reply) => {
+          store.before.prepare = async () => { change(reply) }
+          reply.raw.setHeader('x-raw', 'raw')
+          reply.header('x-own', 'own').header('set-cookie', ['a=1']).send('ok')
+        }
+      }, store)
+      t.same({ status, body, stored }, { status: 200, body: 'ok', stored: ['task'] })
+      t.match(Object.fromEntries(headers), { 'x-own': 'own', 'x-raw': 'raw', 'set-cookie': 'a=1', trailer: undefined })
+    })
+  }
+})
+
+t.test('leaves nothing of a head that cannot be sent, or of a commit that fails, to the reply of the error', async t => {
+  const own = (reply: FastifyReply) => {
+    reply.raw.setHeader('x-raw', 'raw')
+    reply.raw.statusMessage = 'Very fine'
+    reply.header('x-own', 'own').trailer('x-t', async () => 'abc')
+  }
+  const store = new RecordingStore()
+  store.before.prepare = fail
+  for (const [title, status, ending, kept] of [
+    ['a head that cannot be sent', 500, (reply: FastifyReply) => reply.header('x-bad', 'a\nb'), undefined],
+    ['a commit that fails', 503, () => {}, store]
+  ] as Array<[string, number, (reply: FastifyReply) => unknown, RecordingStore?]>) {
+    const answer = await request(t, {
+      handler: async (_request, reply) => {
+        own(reply)
+        ending(reply)
+        return 'ok'
+      }
+    }, kept)
+    t.same([answer.status, answer.stored], [status, []], title)
+    for (const name of ['x-raw', 'x-own', 'x-bad', 'trailer', 'transfer-encoding']) t.notOk(answer.headers.has(name), `${title}: no ${name}`)
+    t.equal(answer.headers.get('access-control-allow-origin'), '*')
+  }
+})
+
+t.test("leaves a head that cannot be sent to the app's error handler", async t => {
+  const { status, body, stored } = await request(t, {
+    handler: async (_request, reply) => {
+      reply.raw.statusMessage = 'a\nb'
+      return 'ok'
+    },
+    declare: (app, handler) => {
+      app.setErrorHandler(async (error: Error & { code: string }, _request, reply) => reply.code(507).send(`sorry: ${error.code}`))
+      app.get('/', handler)
+    }
+  })
+  t.same({ status, body, stored }, { status: 507, body: 'sorry: ERR_INVALID_CHAR', stored: [] })
+})
+
+t.test('queues the task of a reply whose trailer fails, since its head was sent', async t => {
+  for (const trailer of [async () => { throw new Error('no') }, (_reply: unknown, _payload: unknown, done: (error: Error | null) => void) => { done(new Error('no')) }]) {
+    const { status, body, stored } = await request(t, { handler: async (_request, reply) => reply.trailer('x-t', trailer as () => Promise<string>).send('ok') })
+    t.same({ status, body, stored }, { status: 200, body: 'ok', stored: ['task'] })
+  }
+})
+
+t.test('calls the functions of trailers once', async t => {
+  let calls = 0
+  const { stored } = await request(t, { handler: async (_request, reply) => reply.trailer('x-t', async () => `${++calls}`).send('ok') })
+  t.same([calls, stored], [1, ['task']])
+})
+
+t.test('runs each hook of a reply once', async t => {
+  const runs: string[] = []
+  const { stored } = await request(t, {
+    handler: async () => ({}),
+    declare: (app, handler) => {
+      for (const name of ['onSend', 'preSerialization', 'onResponse'] as const) app.addHook(name, async () => { runs.push(name) })
+      app.get('/', { onSend: async () => { runs.push('onSend of the route') } }, handler)
+    }
+  })
+  t.same([runs.slice(0, 3), stored], [['preSerialization', 'onSend', 'onSend of the route'], ['task']])
+})
+
 /** An app in which a request to / adds the task "task" and ends as told. */
 async function start (t: Test, { handler, declare = (app, handler) => app.get('/', handler), early = false }: Ending, store = new RecordingStore()) {
   const late = gate<string>()
