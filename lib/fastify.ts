@@ -36,7 +36,8 @@ export function rehearse (app: FastifyInstance): Internals {
   try {
     const Request = classOf<FastifyRequest>(app, 'fastify.Request')
     const Reply = classOf<FastifyReply>(app, 'fastify.Reply')
-    const raw = Object.assign(new IncomingMessage(new Socket()), { method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 })
+    const raw = new IncomingMessage(new Socket())
+    Object.assign(raw, { method: 'GET', httpVersionMajor: 1, httpVersionMinor: 1 })
     const events: string[] = []
     const errorHandler = { func (error: unknown) { events.push(String(error)) } }
     const context: Record<string, unknown> = { onSend: null, onError: null, errorHandler, server: app, config: {} }

@@ -16,30 +16,29 @@ export interface Head {
   readonly trailers: object | null
 }
 
-/** Thrown as soon as a head is found to be good, so that nothing comes after it. */
+/** Thrown as soon as a head has been found to be good, so that nothing follows it. */
 const ACCEPTED = new Error('accepted')
 
-/** Has a reply sent without any of its hooks. */
+/** The context of a request whose reply is sent without hooks. */
 const NO_HOOKS = { onSend: null }
 
 /**
  * Returns the head of a reply, or throws why it cannot be sent. Fastify and Node decide that
- * themselves: they are given a reply with the same head, and a response that leads nowhere.
+ * themselves: they are given another reply, with the same head and a response that leads nowhere.
  */
 export function tryHead (reply: FastifyReply, payload: unknown, internals: Internals): Head {
-  const { raw } = reply
-  const request = reply.request as unknown as Keyed
   const head = headOf(reply, internals)
-  if (head.code < 200) throw new RangeError(`the status ${head.code} announces another reply, so it cannot be that of the last one`)
-  if (raw.headersSent) {
+  if (head.code < 200) throw new RangeError(`the status ${head.code} announces another reply, and there is none`)
+  if (reply.raw.headersSent) {
     // Fastify goes on with a stream.
     if (isStream(payload) && head.code !== 204) return head
     throw new Error('the head was sent before the reply')
   }
   const Reply = reply.constructor as new (...parts: unknown[]) => FastifyReply & Keyed
-  const trial = new Reply(trialOf(reply, head, payload), request, reply.log)
+  const trial = new Reply(trialOf(reply, head, payload), reply.request, reply.log)
   trial[internals.headers] = { ...head.headers }
   trial[internals.trailers] = head.trailers
+  const request = reply.request as unknown as Keyed
   const context = request[internals.context]
   request[internals.context] = NO_HOOKS
   try {
@@ -52,22 +51,6 @@ export function tryHead (reply: FastifyReply, payload: unknown, internals: Inter
   }
   checkLength(reply, head, { ...head.rawHeaders, ...trial[internals.headers] as OutgoingHttpHeaders }, payload)
   return head
-}
-
-/**
- * Node sends some heads that no client takes: of those whose content-length is none, or stands
- * beside chunks that say another, or is not that of a payload which is known.
- */
-function checkLength (reply: FastifyReply, { code, trailers }: Head, headers: OutgoingHttpHeaders, payload: unknown): void {
-  const { 'content-length': length, 'transfer-encoding': encoding } = headers
-  if (length === undefined) return
-  if (encoding !== undefined) throw new TypeError('a reply cannot have both a content-length and a transfer-encoding')
-  if (!/^\d+$/.test(String(length))) throw new TypeError('the content-length of a reply must be a whole number')
-  const hasBody = code !== 204 && code !== 304 && reply.request.method !== 'HEAD'
-  // Fastify sees to it where there are no trailers.
-  const bytes = isStream(payload) ? isEmpty(payload) ? 0 : undefined : trailers === null ? undefined : Buffer.byteLength(payload as string ?? '')
-  if (hasBody && bytes !== undefined && bytes !== Number(length)) throw new RangeError(`the content-length ${length} is not that of the payload`)
-  if (code === 204 && isHttp2(reply.raw) && Number(length) > 0) throw new RangeError('a reply with the status 204 has no content-length')
 }
 
 /** Makes the head of a reply what it was, unless it is on its way. */
@@ -83,16 +66,10 @@ export function restoreHead (reply: FastifyReply, head: Head, internals: Interna
   for (const [name, value] of Object.entries(head.rawHeaders)) raw.setHeader(name, value!)
 }
 
-/** Over HTTP/2 Node sends what makes a reply malformed, and some clients forgive it. */
-function checkHttp2Value (name: string, value: string): void {
-  if (/[\0\r\n]/.test(value)) throw new TypeError(`the value of the header ${name} has a line break or a NUL`)
-}
-
-/** Takes everything from a head but its status, which its next reply sets, unless it is on its way. */
+/** Takes everything from a head but its status, which the next reply sets, unless it is on its way. */
 export function clearHead (reply: FastifyReply, internals: Internals): void {
-  const { raw } = reply
-  if (raw.headersSent) return
-  restoreHead(reply, { code: raw.statusCode, message: undefined, headers: {}, rawHeaders: {}, trailers: null }, internals)
+  const { statusCode: code } = reply.raw
+  restoreHead(reply, { code, message: undefined, headers: {}, rawHeaders: {}, trailers: null }, internals)
 }
 
 function headOf (reply: FastifyReply, internals: Internals): Head {
@@ -104,11 +81,11 @@ function headOf (reply: FastifyReply, internals: Internals): Head {
     message: isHttp2(raw) ? undefined : raw.statusMessage,
     headers: copyOf(keyed[internals.headers] as OutgoingHttpHeaders),
     rawHeaders: raw.getHeaders(),
-    trailers: trailers === null ? null : { ...trailers }
+    trailers: trailers && { ...trailers }
   }
 }
 
-/** A copy to whose lists nothing is added. */
+/** A copy with lists of its own, to which Fastify adds cookies. */
 function copyOf (headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
   const copy: OutgoingHttpHeaders = {}
   for (const name in headers) {
@@ -120,7 +97,7 @@ function copyOf (headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
 
 const isHttp2 = (raw: object): raw is Http2ServerResponse => raw instanceof Http2ServerResponse
 
-/** Whether a stream that has been opened has nothing to read. */
+/** Whether a stream that was opened has nothing to read. */
 const isEmpty = (stream: Readable) => stream.readableLength === 0 && stream.readableFlowing !== true
 
 /** Takes the place of a stream, which is not read. */
@@ -132,31 +109,64 @@ function standInFor (stream: Readable): Readable {
 /** A response that a head can be tried on. */
 function trialOf (reply: FastifyReply, head: Head, payload: unknown): ServerResponse | Http2ServerResponse {
   const { raw } = reply
-  if (isHttp2(raw)) {
-    for (const headers of [head.headers, head.rawHeaders]) {
-      for (const name in headers) checkHttp2Value(name, String(headers[name]))
-    }
-    const trial = new TrialHttp2Response(new TrialStream(raw.stream) as unknown as ServerHttp2Stream)
-    trial.statusCode = head.code
-    for (const name in head.rawHeaders) trial.setHeader(name, head.rawHeaders[name] as string)
-    return trial
-  }
-  const { rejectNonStandardBodyWrites } = reply.server.server as ServerOptions
-  const hasBody = typeof payload === 'string' || Buffer.isBuffer(payload)
-  const isBodyChecked = raw.strictContentLength || rejectNonStandardBodyWrites === true
-  const trial = new TrialResponse(reply.request.raw, { rejectNonStandardBodyWrites }, hasBody && isBodyChecked && head.trailers === null)
-  for (const name of OF_RESPONSE) {
-    const value = (raw as unknown as Record<string, unknown>)[name]
-    if (value !== undefined) (trial as unknown as Record<string, unknown>)[name] = value
-  }
-  for (const name in head.rawHeaders) trial.setHeader(name, head.rawHeaders[name]!)
+  const trial = isHttp2(raw) ? trialOfHttp2(raw, head) : trialOfHttp(reply, head, payload)
+  for (const name in head.rawHeaders) trial.setHeader(name, head.rawHeaders[name] as string)
   return trial
 }
 
 /** What else of a response decides which heads Node takes. */
 const OF_RESPONSE = [
-  'statusCode', 'statusMessage', 'strictContentLength', 'useChunkedEncodingByDefault', 'shouldKeepAlive', '_removedTE', '_removedContLen', '_removedConnection'
-] as const
+  'statusCode', 'statusMessage', 'strictContentLength', 'useChunkedEncodingByDefault', 'shouldKeepAlive',
+  '_removedTE', '_removedContLen', '_removedConnection'
+]
+
+function trialOfHttp (reply: FastifyReply, { trailers }: Head, payload: unknown): TrialResponse {
+  const { raw, request, server } = reply
+  const { rejectNonStandardBodyWrites } = server.server as ServerOptions
+  const isBodyChecked = raw.strictContentLength || rejectNonStandardBodyWrites === true
+  const hasBody = typeof payload === 'string' || Buffer.isBuffer(payload)
+  // The functions of trailers, which come after the body, are not to run.
+  const takesBody = isBodyChecked && hasBody && trailers === null
+  const trial = new TrialResponse(request.raw, { rejectNonStandardBodyWrites }, takesBody)
+  const from = raw as unknown as Record<string, unknown>
+  const to = trial as unknown as Record<string, unknown>
+  for (const name of OF_RESPONSE) if (from[name] !== undefined) to[name] = from[name]
+  return trial
+}
+
+function trialOfHttp2 (raw: Http2ServerResponse, { code, headers, rawHeaders }: Head): TrialHttp2Response {
+  // Node sends what makes a reply malformed, and some clients forgive it.
+  for (const [name, value] of Object.entries({ ...rawHeaders, ...headers })) {
+    if (/[\0\r\n]/.test(String(value))) throw new TypeError(`the value of the header ${name} has a line break or a NUL`)
+  }
+  const trial = new TrialHttp2Response(new TrialStream(raw.stream) as unknown as ServerHttp2Stream)
+  trial.statusCode = code
+  return trial
+}
+
+/**
+ * Node also sends heads that no client takes: with a content-length that is not a number, or that
+ * contradicts the transfer-encoding, the status, or a payload that is known.
+ */
+function checkLength (reply: FastifyReply, head: Head, headers: OutgoingHttpHeaders, payload: unknown): void {
+  const { 'content-length': length, 'transfer-encoding': encoding } = headers
+  if (length === undefined) return
+  if (encoding !== undefined) throw new TypeError('a reply cannot have both a content-length and a transfer-encoding')
+  if (!/^\d+$/.test(String(length))) throw new TypeError('the content-length of a reply must be a whole number')
+  if (reply.request.method === 'HEAD' || head.code === 304 || head.code === 204) {
+    if (head.code !== 204 || !isHttp2(reply.raw) || Number(length) === 0) return
+    throw new RangeError('a reply with the status 204 cannot have a content-length')
+  }
+  const bytes = bytesOf(payload, head)
+  if (bytes === undefined || bytes === Number(length)) return
+  throw new RangeError(`a reply with the content-length ${String(length)} cannot have ${bytes} bytes`)
+}
+
+/** How long a payload is, where that is known and Fastify does not see to its content-length. */
+function bytesOf (payload: unknown, { trailers }: Head): number | undefined {
+  if (isStream(payload)) return isEmpty(payload) ? 0 : undefined
+  return trailers === null ? undefined : Buffer.byteLength((payload ?? '') as string | Buffer)
+}
 
 class TrialResponse extends ServerResponse {
   readonly #takesBody: boolean
@@ -179,18 +189,18 @@ class TrialResponse extends ServerResponse {
   }
 }
 
-/** A header that nobody sets. */
-const UNUSED = 'x-fastify-taskqueue-trial'
-
 class TrialHttp2Response extends Http2ServerResponse {
   override writeHead (...head: unknown[]): this {
     super.writeHead(...head as Parameters<Http2ServerResponse['writeHead']>)
-    // Its client has gone, or it would have been thrown.
+    // Without an answer of the stream: its client has gone.
     throw ACCEPTED
   }
 }
 
-/** Stands between a response and its stream: the stream sees its head, but cannot send it. */
+/** A header that nobody sets. */
+const UNUSED = 'x-fastify-taskqueue-trial'
+
+/** Stands between a response and its stream, which is shown the head and kept from sending it. */
 class TrialStream extends EventEmitter {
   readonly #stream: ServerHttp2Stream
 
@@ -204,7 +214,7 @@ class TrialStream extends EventEmitter {
   get closed (): boolean { return this.#stream.closed }
 
   respond (headers: OutgoingHttpHeaders): void {
-    // It turns values into text one after the other, before it sends any.
+    // The stream checks one header after the other, makes text of each value, and then sends all.
     this.#stream.respond({ ...headers, [UNUSED]: { toString () { throw ACCEPTED } } as unknown as string }, {})
   }
 

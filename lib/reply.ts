@@ -143,7 +143,9 @@ class End {
   /** Once an error has come. */
   #rolledBack: Promise<void> | undefined
 
-  constructor (policy: Policy, internals: Internals, request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction) {
+  constructor (
+    policy: Policy, internals: Internals, request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction
+  ) {
     this.#policy = policy
     this.#internals = internals
     this.#request = request
@@ -224,8 +226,10 @@ class End {
     }
     this.#isCommitted = true
     this.#transaction.close()
-    if (this.#errors !== errors) this.#request.log.error('an error came too late for the reply: its tasks have been queued')
-    // Whatever has been done to it since it was tried: it would have been sent by then.
+    if (this.#errors !== errors) {
+      this.#request.log.error('an error came too late for the reply: its tasks have been queued')
+    }
+    // Without the commit it would have been sent before anything else was done to it.
     restoreHead(this.#reply, head, this.#internals)
     return payload
   }

@@ -12,7 +12,7 @@ import { RecordingStore } from './recording-store.js'
 
 // What Node refuses to send is refused before the tasks are queued, and nothing else is.
 
-t.test('a task is queued if and only if its request succeeds; a head that cannot be sent is a 500, and no other is', async t => {
+t.test('a task is queued if and only if its request succeeds, which it does if Fastify can send its head', async t => {
   const plain = fork(fileURLToPath(new URL('fixtures/heads-app.js', import.meta.url)))
   t.teardown(() => plain.kill())
   const [ports] = await once(plain, 'message') as [number[]]
@@ -27,7 +27,8 @@ t.test('a task is queued if and only if its request succeeds; a head that cannot
       const wouldSucceed = isSuccess(await request(protocol, ports[index]!, given, ''))
       if (!succeeds) refused++
       const isAnswered = succeeds || status === 500 || given.head === 'a head that was sent'
-      const isRight = isAnswered && isQueued === succeeds && (succeeds === wouldSucceed || isForgiven(protocol, given))
+      const isAsWithout = succeeds === wouldSucceed || isForgiven(protocol, given)
+      const isRight = isAnswered && isAsWithout && isQueued === succeeds
       if (!isRight) wrong.push({ ...given, status, isQueued, wouldSucceed })
     }
     t.same(wrong, [])
@@ -40,7 +41,8 @@ t.test('a task is queued if and only if its request succeeds, without a connecti
   const wrong: object[] = []
   for (const [index, { method, ...query }] of cases.entries()) {
     const id = `${index}`
-    const statusCode = await app.inject({ method, path: '/', query: { ...query, id } }).then(response => response.statusCode, () => undefined)
+    const injected = app.inject({ method, path: '/', query: { ...query, id } })
+    const statusCode = await injected.then(response => response.statusCode, () => undefined)
     if ((ids.at(-1) === id) !== isSuccess(statusCode)) wrong.push({ method, ...query, statusCode })
   }
   t.same(wrong, [])
@@ -48,15 +50,20 @@ t.test('a task is queued if and only if its request succeeds, without a connecti
 
 /** Over TLS a reply is made as without it. */
 function casesOf (protocol: Protocol): Case[] {
-  return protocol === 'https' ? cases.filter(({ method, payload }) => method === 'GET' && ['JSON', 'a stream'].includes(payload)) : cases
+  if (protocol !== 'https') return cases
+  return cases.filter(({ method, payload }) => method === 'GET' && ['JSON', 'a stream'].includes(payload))
 }
 
 /** Node's own client takes a malformed reply over HTTP/2; others do not. */
-const isForgiven = (protocol: Protocol, { head }: Case) => protocol === 'http2' && /two lines|NUL/.test(head) && head.startsWith('a value')
+function isForgiven (protocol: Protocol, { head }: Case): boolean {
+  return protocol === 'http2' && /^a value .*(two lines|NUL)/.test(head)
+}
 
 async function start (t: { teardown (run: () => unknown): void }, protocol: Protocol) {
   const store = new RecordingStore()
-  const app = appOf(protocol, request => { request.taskqueue.add('/task', { id: (request.query as { id: string }).id }) })
+  const app = appOf(protocol, ({ query, taskqueue }) => {
+    taskqueue.add('/task', { id: (query as { id: string }).id })
+  })
   await app.register(taskqueue, { queues: { default: { type: () => store } }, consumer: false })
   await app.listen({ port: 0, host: '127.0.0.1' })
   const ids: string[] = []
@@ -71,17 +78,22 @@ async function start (t: { teardown (run: () => unknown): void }, protocol: Prot
 const isSuccess = (status: number | undefined) => status !== undefined && status >= 200 && status < 400
 
 /** Makes a request on a connection of its own; returns the status of a reply that has come whole. */
-async function request (protocol: Protocol, port: number, { method, ...query }: Case, id: string): Promise<number | undefined> {
+async function request (
+  protocol: Protocol, port: number, { method, ...query }: Case, id: string
+): Promise<number | undefined> {
   const path = `/?${String(new URLSearchParams({ ...query, id }))}`
-  return await (protocol === 'http2' ? requestHttp2(port, method, path) : requestHttp(protocol, port, method, path))
+  return await (protocol === 'http2' ? requestHttp2(port, method, path) : requestHttp1(protocol, port, method, path))
 }
 
-async function requestHttp (protocol: 'http' | 'https', port: number, method: string, path: string): Promise<number | undefined> {
+async function requestHttp1 (
+  protocol: 'http' | 'https', port: number, method: string, path: string
+): Promise<number | undefined> {
   return await new Promise(resolve => {
     const fail = () => { resolve(undefined) }
     const client = protocol === 'https' ? https : http
     client.request({ host: '127.0.0.1', port, method, path, agent: false, ...tlsOfClient }, response => {
-      response.on('error', fail).on('end', () => { resolve(response.complete ? response.statusCode : undefined) }).resume()
+      const end = () => { resolve(response.complete ? response.statusCode : undefined) }
+      response.on('error', fail).on('end', end).resume()
     }).on('error', fail).end()
   })
 }

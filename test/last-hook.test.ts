@@ -8,7 +8,8 @@ import { contextOf } from './fixtures/context.js'
 // The commit comes behind every onSend hook, in whatever way and order they are added.
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, payload: unknown) => Promise<unknown>
-type Add = (app: FastifyInstance, hook: Hook, handler: (request: FastifyRequest, reply: FastifyReply) => unknown) => unknown
+type Handler = (request: FastifyRequest, reply: FastifyReply) => unknown
+type Add = (app: FastifyInstance, hook: Hook, handler: Handler) => unknown
 
 interface Way {
   /** Adds the hook and, if it is not to be GET /, the route. */
@@ -18,7 +19,9 @@ interface Way {
 }
 
 /** Adds what a plugin of the app does to each of its routes. */
-const onRoute = (change: (route: RouteOptions, hook: Hook) => void): Add => (app, hook) => app.addHook('onRoute', route => { change(route, hook) })
+function onRoute (change: (route: RouteOptions, hook: Hook) => void): Add {
+  return (app, hook) => app.addHook('onRoute', route => { change(route, hook) })
+}
 
 const push = (route: RouteOptions, hook: Hook) => {
   if (Array.isArray(route.onSend)) route.onSend.push(hook)
@@ -39,7 +42,9 @@ const ways: Record<string, Way> = {
       push(route, hook)
     })
   },
-  'read by onRoute from a getter': { add: onRoute((route, hook) => { Object.defineProperty(route, 'onSend', { get: () => [hook], enumerable: true }) }) },
+  'read from a getter that onRoute defines': {
+    add: onRoute((route, hook) => { Object.defineProperty(route, 'onSend', { get: () => [hook], enumerable: true }) })
+  },
   'added when the route is ready': { add: onRoute((route, hook) => { queueMicrotask(() => { push(route, hook) }) }) },
   'of a child plugin': {
     isRoute: true,
@@ -92,7 +97,9 @@ const ways: Record<string, Way> = {
   },
   'added to the hooks that run, by the last of the route': {
     isRoute: true,
-    add: (app, hook, handler) => app.get('/', { onSend: async request => { contextOf(request).onSend.push(hook) } }, handler)
+    add: (app, hook, handler) => {
+      app.get('/', { onSend: async request => { contextOf(request).onSend.push(hook) } }, handler)
+    }
   }
 }
 
@@ -100,9 +107,12 @@ const ways: Record<string, Way> = {
 const fates: Record<string, { hook: Hook, status: number }> = {
   'lets it pass': { hook: async () => {}, status: 200 },
   throws: { hook: async () => { throw new Error('late') }, status: 500 },
-  'refuses by a status': { hook: async (_request, reply) => { reply.code(406); return null }, status: 406 },
+  'refuses by a status': { hook: async (_request, reply) => { reply.code(406) }, status: 406 },
   'sends a bad header': { hook: async (_request, reply) => { reply.header('x-bad', 'a\nb') }, status: 500 },
-  'gives a stream that fails': { hook: async () => new Readable({ read () { this.destroy(new Error('broken')) } }), status: 500 }
+  'gives a stream that fails': {
+    hook: async () => new Readable({ read () { this.destroy(new Error('broken')) } }),
+    status: 500
+  }
 }
 
 t.test('a task is queued if its request succeeds after all onSend hooks, and not before', async t => {
@@ -116,7 +126,7 @@ t.test('a task is queued if its request succeeds after all onSend hooks, and not
           let count = 0
           const add = (app: FastifyInstance) => {
             let isFirst = true
-            const once_: Hook = async (request, reply, payload) => {
+            const first: Hook = async (request, reply, payload) => {
               // The reply of the error comes by here, too.
               if (!isFirst || reply.statusCode >= 400) return undefined
               store.events.push('hook')
@@ -127,10 +137,13 @@ t.test('a task is queued if its request succeeds after all onSend hooks, and not
               taskqueue.add('/task', { id: `${++count}` })
               return reply.code(200).send('ok')
             }
-            way.add(app, once_, handler)
+            way.add(app, first, handler)
             if (way.isRoute !== true) app.get('/', handler)
           }
-          const { url } = await serve(t, { [order === 'before' ? 'before' : 'declare']: add, taskqueue: { queues: { default: { type: () => store } }, consumer: false } })
+          const { url } = await serve(t, {
+            [order === 'before' ? 'before' : 'declare']: add,
+            taskqueue: { queues: { default: { type: () => store } }, consumer: false }
+          })
           // More than once: hooks that are added as they run stay.
           for (let round = 1; round <= 3; round++) {
             store.events.length = 0

@@ -422,7 +422,7 @@ t.test('sends the head that was decided on, whatever is done to it during the co
   }
 })
 
-t.test('leaves nothing of a head that cannot be sent, or of a commit that fails, to the reply of the error', async t => {
+t.test('leaves nothing of the head of a success to the reply of the error that takes its place', async t => {
   const own = (reply: FastifyReply) => {
     reply.raw.setHeader('x-raw', 'raw')
     reply.raw.statusMessage = 'Very fine'
@@ -442,7 +442,9 @@ t.test('leaves nothing of a head that cannot be sent, or of a commit that fails,
       }
     }, kept)
     t.same([answer.status, answer.stored], [status, []], title)
-    for (const name of ['x-raw', 'x-own', 'x-bad', 'trailer', 'transfer-encoding']) t.notOk(answer.headers.has(name), `${title}: no ${name}`)
+    for (const name of ['x-raw', 'x-own', 'x-bad', 'trailer', 'transfer-encoding']) {
+      t.notOk(answer.headers.has(name), `${title}: no ${name}`)
+    }
     t.equal(answer.headers.get('access-control-allow-origin'), '*')
   }
 })
@@ -454,7 +456,9 @@ t.test("leaves a head that cannot be sent to the app's error handler", async t =
       return 'ok'
     },
     declare: (app, handler) => {
-      app.setErrorHandler(async (error: Error & { code: string }, _request, reply) => reply.code(507).send(`sorry: ${error.code}`))
+      app.setErrorHandler(async (error: Error & { code: string }, _request, reply) => {
+        return reply.code(507).send(`sorry: ${error.code}`)
+      })
       app.get('/', handler)
     }
   })
@@ -462,15 +466,28 @@ t.test("leaves a head that cannot be sent to the app's error handler", async t =
 })
 
 t.test('queues the task of a reply whose trailer fails, since its head was sent', async t => {
-  for (const trailer of [async () => { throw new Error('no') }, (_reply: unknown, _payload: unknown, done: (error: Error | null) => void) => { done(new Error('no')) }]) {
-    const { status, body, stored } = await request(t, { handler: async (_request, reply) => reply.trailer('x-t', trailer as () => Promise<string>).send('ok') })
+  const rejects = async () => { throw new Error('no') }
+  const fails = (_reply: unknown, _payload: unknown, done: (error: Error) => void) => { done(new Error('no')) }
+  for (const trailer of [rejects, fails] as Array<() => Promise<string>>) {
+    const handler = async (_request: FastifyRequest, reply: FastifyReply) => reply.trailer('x-t', trailer).send('ok')
+    const { status, body, stored } = await request(t, { handler })
     t.same({ status, body, stored }, { status: 200, body: 'ok', stored: ['task'] })
   }
 })
 
+t.test('queues the task of a reply whose trailer throws, and breaks off the answer', async t => {
+  const { url, store } = await start(t, {
+    handler: async (_request, reply) => reply.trailer('x-t', () => { throw new Error('no') }).send('ok')
+  })
+  await t.rejects(fetch(url).then(async response => await response.text()))
+  t.same(store.ids, ['task'])
+})
+
 t.test('calls the functions of trailers once', async t => {
   let calls = 0
-  const { stored } = await request(t, { handler: async (_request, reply) => reply.trailer('x-t', async () => `${++calls}`).send('ok') })
+  const { stored } = await request(t, {
+    handler: async (_request, reply) => reply.trailer('x-t', async () => `${++calls}`).send('ok')
+  })
   t.same([calls, stored], [1, ['task']])
 })
 
@@ -479,11 +496,11 @@ t.test('runs each hook of a reply once', async t => {
   const { stored } = await request(t, {
     handler: async () => ({}),
     declare: (app, handler) => {
-      for (const name of ['onSend', 'preSerialization', 'onResponse'] as const) app.addHook(name, async () => { runs.push(name) })
+      for (const name of ['onSend', 'preSerialization'] as const) app.addHook(name, async () => { runs.push(name) })
       app.get('/', { onSend: async () => { runs.push('onSend of the route') } }, handler)
     }
   })
-  t.same([runs.slice(0, 3), stored], [['preSerialization', 'onSend', 'onSend of the route'], ['task']])
+  t.same([runs, stored], [['preSerialization', 'onSend', 'onSend of the route'], ['task']])
 })
 
 /** An app in which a request to / adds the task "task" and ends as told. */
