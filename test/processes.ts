@@ -15,6 +15,8 @@ export const LEASE_MS = 1000
 export const HEARTBEAT_MS = LEASE_MS / 5
 /** What a machine that is busy may add to any time. */
 export const SLACK_MS = 2000
+/** No commit of these tests is to fail, however many tasks it has and however busy the machine is. */
+const COMMIT_TIMEOUT_MS = 20_000
 
 /** A process that runs `fixtures/app.ts`. */
 export interface Process {
@@ -65,7 +67,7 @@ export interface Processes {
 /** Makes it possible to start processes that share one queue, in a Redis of their own. */
 export async function startAll (t: Test, options: RedisServerOptions = {}): Promise<Processes> {
   const redis = await startRedis(t, options)
-  const { app } = await loggedApp(t, { redis: { path: redis.path }, consumer: false, commitTimeoutMs: 10_000 })
+  const { app } = await loggedApp(t, { redis: { path: redis.path }, consumer: false, commitTimeoutMs: COMMIT_TIMEOUT_MS })
   await app.ready()
   const admin = new Redis({ path: redis.path })
   admin.on('error', () => {})
@@ -107,7 +109,11 @@ export async function startAll (t: Test, options: RedisServerOptions = {}): Prom
       }, 'the queue is drained', 60_000)
     },
     async start (consumer) {
-      const started = forkApp(t, { redis: { path: redis.path, connectionName: nameOf(all.length) }, consumer: consumer && { leaseMs: LEASE_MS, ...consumer } })
+      const started = forkApp(t, {
+        redis: { path: redis.path, connectionName: nameOf(all.length) },
+        commitTimeoutMs: COMMIT_TIMEOUT_MS,
+        consumer: consumer && { leaseMs: LEASE_MS, ...consumer }
+      })
       all.push(started)
       await until(() => started.reports.length > 0 || hasEnded(started.child), 'start', 60_000)
       if (started.reports.length === 0) throw new Error(`it ended with ${started.child.exitCode ?? started.child.signalCode}`)

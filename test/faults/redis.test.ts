@@ -67,7 +67,7 @@ for (const [title, lose] of Object.entries(losses)) {
     t.strictSame([ledger.ghosts, ledger.doubled], [[], []])
     await admin.config('RESETSTAT')
     await sleep(2000)
-    t.ok(await calls(admin) <= 15, 'it is silent again')
+    t.ok(await scripts(admin) <= 15, 'it is silent again')
   })
 }
 
@@ -159,11 +159,13 @@ t.test('keys of another type stop their queue and no other, without a hot loop, 
   for (const name of KEYS) await admin.publish(`taskqueue:{${name}}`, '')
   await admin.config('RESETSTAT')
   await sleep(3000)
-  const perSecond = Math.round(await calls(admin) / 3)
+  const perSecond = Math.round(await scripts(admin) / 3)
   t.ok(perSecond <= 4 * KEYS.length, `${perSecond} commands a second for ${KEYS.length} queues`)
   for (const name of KEYS) {
     const lines = log.slice(before).filter(({ queue, level, taskId }) => queue === name && level >= 40 && taskId === undefined)
-    t.ok(lines.length <= 6, `${lines.length} lines on ${name}`)
+    // Where only telling of the end of a task fails, the store answers in between: it is said at most once for each.
+    const most = Math.max(6, runs.filter(queue => queue.endsWith(name)).length)
+    t.ok(lines.length <= most, `${lines.length} lines on ${name}, at most ${most}`)
   }
 
   for (const name of KEYS) await admin.del(`taskqueue:{${name}}:${name}`)
@@ -173,42 +175,42 @@ t.test('keys of another type stop their queue and no other, without a hot loop, 
   for (const queue of app.taskqueue.queues) await until(async () => JSON.stringify({ ...await queue.counts(), dead: 0 }) === JSON.stringify(NOTHING), queue.name)
 })
 
-t.test('a claim from a million tasks takes no longer than one from ten thousand, and no command goes through them all', async t => {
+t.test('a turn with a million tasks sends Redis the same commands as one with ten thousand, and none that goes through them all', async t => {
   const { path } = await startRedis(t)
   const admin = adminOf(t, { path })
   const store = new RedisStore({ path }, 'taskqueue', 60_000)
   t.teardown(() => store.close())
   await store.open()
-  const many = await fill(admin, 'many', 1_000_000)
-  const few = await fill(admin, 'few', 10_000)
-  await admin.config('RESETSTAT')
-  const queues = [{ ...few, times: [] as number[] }, { ...many, times: [] as number[] }]
-  for (let i = 0; i < 2000; i++) {
-    // By turns, so that whatever else the machine does slows both.
-    for (const queue of queues) {
-      const start = performance.now()
-      queue.last = await store.turn(queue.name, { settlements: settled(queue.last), limit: 1, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })
-      queue.times.push(performance.now() - start)
+  const TURNS = 200
+  const ANY = /^cmdstat_(\S+):calls=(\d+)/gm
+  const used = []
+  for (const count of [10_000, 1_000_000]) {
+    const queue = `queue-${count}`
+    await fill(admin, queue, count)
+    // What is done in the first turn alone is done before.
+    let leases = await claim([])
+    await admin.config('RESETSTAT')
+    for (let turn = 0; turn < TURNS; turn++) leases = await claim(leases)
+    await store.extend([{ queue, leases, leaseMs: 60_000 }])
+    const prepared = await store.prepare([{ queue, id: 'new', message: 'message' }])
+    await prepared.commit()
+    const waiting = count - TURNS
+    t.match(await store.counts(queue), { waiting, running: 1 })
+    used.push(await calls(admin, ANY))
+    t.equal(await store.steer(queue, { kind: 'purge' }), waiting)
+    const all = Object.keys(await calls(admin, ANY))
+    t.strictSame(all.filter(name => /^(?:lrem|lrange|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|[sz]scan|smembers|sort)$/.test(name)), [])
+
+    async function claim (ended: TurnResult['leases']): Promise<TurnResult['leases']> {
+      const settlements = ended.map(lease => ({ lease, verdict: { kind: 'done' } as const }))
+      return (await store.turn(queue, { settlements, limit: 1, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })).leases
     }
   }
-  for (const { name, last: { leases } } of queues) {
-    await store.extend([{ queue: name, leases, leaseMs: 60_000 }])
-    const prepared = await store.prepare([{ queue: name, id: 'new', message: 'message' }])
-    await prepared.commit()
-  }
-  t.match(await store.counts('many'), { waiting: 1_000_000 - 2000 + 1, running: 1 })
-  t.match(await store.counts('few'), { waiting: 10_000 - 2000 + 1, running: 1 })
-  t.equal(await store.steer('many', { kind: 'purge' }), 1_000_000 - 2000 + 1)
-  const [p99OfFew, p99OfMany] = queues.map(({ times }) => times.sort((a, b) => a - b)[Math.floor(times.length * 0.99)]!) as [number, number]
-  t.comment(`p99 of a turn: ${p99OfFew.toFixed(2)} ms with 10,000 tasks, ${p99OfMany.toFixed(2)} ms with 1,000,000`)
-  t.ok(p99OfMany <= 3 * p99OfFew)
-  t.notMatch(await admin.info('commandstats'), /cmdstat_(?:lrem|lrange|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|zscan|sort)\b/)
+  t.strictSame(used[1], used[0])
 })
 
-interface Filled { readonly name: string, last: Pick<TurnResult, 'leases'> }
-
 /** Puts tasks into a queue, faster than by adding them. */
-async function fill (admin: Redis, name: string, count: number): Promise<Filled> {
+async function fill (admin: Redis, name: string, count: number): Promise<void> {
   const script = `for i = ARGV[1], ARGV[2] do
     redis.call('RPUSH', KEYS[1], 'task-' .. i)
     redis.call('HSET', KEYS[2], 'task-' .. i, ARGV[3])
@@ -217,11 +219,6 @@ async function fill (admin: Redis, name: string, count: number): Promise<Filled>
   for (let i = 0; i < count; i += 10_000) {
     await admin.eval(script, 2, `taskqueue:{${name}}:waiting`, `taskqueue:{${name}}:message`, i, i + 9999, message)
   }
-  return { name, last: { leases: [] } }
-}
-
-function settled ({ leases }: Filled['last']) {
-  return leases.map(lease => ({ lease, verdict: { kind: 'done' } as const }))
 }
 
 async function start (t: Test, redis: RedisServer, options: TaskqueueOptions): Promise<{ admin: Redis, ledger: Ledger }> {
@@ -234,8 +231,13 @@ async function more (ledger: Ledger, count: number): Promise<void> {
   await until(() => ledger.accepted.length >= before + count, 'more tasks')
 }
 
-/** How many commands Redis was sent since its statistics were reset. */
-async function calls (admin: Redis): Promise<number> {
+/** How many scripts Redis was sent since its statistics were reset. */
+async function scripts (admin: Redis): Promise<number> {
+  return Object.values(await calls(admin, /^cmdstat_(eval|evalsha):calls=(\d+)/gm)).reduce((sum, count) => sum + count, 0)
+}
+
+/** How often each command was run since then, be it by scripts. */
+async function calls (admin: Redis, pattern: RegExp): Promise<Record<string, number>> {
   const stats = await admin.info('commandstats')
-  return [...stats.matchAll(/^cmdstat_(?:eval|evalsha):calls=(\d+)/gm)].reduce((sum, [, count]) => sum + Number(count), 0)
+  return Object.fromEntries([...stats.matchAll(pattern)].map(([, name, count]) => [name!, Number(count)]))
 }
