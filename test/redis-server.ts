@@ -56,7 +56,7 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
     port,
     get pid () { return child!.pid! },
     async start (more = []) {
-      child = endWithMe(spawn(findRedis()!, [
+      child = endWithMe(spawn(findRedis({ clock })!, [
         '--port', String(port), '--bind', '127.0.0.1', '--unixsocket', path, '--dir', dir, '--save', '', '--appendonly', 'no', ...args, ...more
       ], { stdio: ['ignore', 'pipe', 'inherit'], env: { ...process.env, ...clock && fakeClock(clockFile) } }))
       const { stdout } = child
@@ -96,9 +96,10 @@ export async function freePort (): Promise<number> {
   return port
 }
 
-export function findRedis (): string | undefined {
-  const { REDIS_SERVER, PATH = '' } = process.env
-  if (REDIS_SERVER !== undefined && REDIS_SERVER !== '') return REDIS_SERVER
+/** The server that `REDIS_SERVER` names, or else the one of the machine. A clock can be set of none that uses its own jemalloc. */
+export function findRedis ({ clock = false } = {}): string | undefined {
+  const { REDIS_SERVER, CLOCK_REDIS_SERVER, PATH = '' } = process.env
+  for (const named of [clock && CLOCK_REDIS_SERVER, REDIS_SERVER]) if (named) return named
   return PATH.split(delimiter).map(dir => join(dir, 'redis-server')).find(file => existsSync(file))
 }
 
@@ -125,7 +126,7 @@ function fakeClock (file: string): NodeJS.ProcessEnv {
 
 /** What the tests need, and how each of it is found, installed and named. */
 const needs = [
-  { name: 'redis-server', find: findRedis, debian: 'redis-server', variable: 'REDIS_SERVER', what: 'redis-server 6.2 or later' },
+  { name: 'redis-server', find: () => findRedis(), debian: 'redis-server', variable: 'REDIS_SERVER', what: 'redis-server 6.2 or later' },
   { name: 'libfaketime', find: findFaketime, debian: 'faketime', variable: 'FAKETIME_LIBRARY', what: 'libfaketime' }
 ]
 
