@@ -132,7 +132,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const start = performance.now()
     await app.close()
     const tookMs = performance.now() - start
-    t.ok(tookMs >= 198 && tookMs < 2200, `${tookMs} ms`)
+    t.ok(tookMs >= 198 && tookMs < 5000, `${tookMs} ms`)
     t.strictSame(aborted, ['the app closes', 'the app closes'])
     t.match(await store.counts('default'), { waiting: 3, delayed: 0, running: 0, dead: 0 })
     const { leases } = await store.turn('default', { settlements: [], limit: 3, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })
@@ -225,7 +225,7 @@ t.test('tasks of a local queue that are lost with the app are logged', async t =
 t.test('an app closes before it is ready', async t => {
   for (const options of [{}, { redis: { path: redis.path } }, { redis: { path: `${redis.path}-not` } }]) {
     const { app } = await loggedApp(t, options)
-    t.ok(await inTime(() => app.close()) < 1000)
+    t.ok(await inTime(() => app.close()) < 5000)
   }
 })
 
@@ -233,7 +233,7 @@ t.test('an app whose start failed closes, and lets go of its connections', async
   const { port } = await startRedis(t, { tcp: true, args: ['--requirepass', 'secret'] })
   const { app } = await loggedApp(t, { redis: `redis://127.0.0.1:${port}` })
   await t.rejects(async () => { await app.ready() }, { code: 'FST_TASKQUEUE_UNREACHABLE' })
-  t.ok(await inTime(() => app.close()) < 1000)
+  t.ok(await inTime(() => app.close()) < 5000)
 })
 
 for (const trouble of ['gone', 'frozen'] as const) {

@@ -131,8 +131,8 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const start = performance.now()
     await lines(await add('/', { delayMs: 300 }), 2)
     for (const [index, before] of [start, times[0]!].entries()) {
-      const lateMs = times[index]! - before - 300
-      t.ok(lateMs > -3 && lateMs < 250, `${lateMs} ms late`)
+      const tookMs = times[index]! - before
+      t.ok(tookMs > 297, `not after ${tookMs} ms`)
     }
     // A timer may go off a little early, and then goes on for the rest.
     t.ok(turns <= 15, `${turns} turns`)

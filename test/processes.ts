@@ -11,7 +11,8 @@ import { startRedis, type RedisServer, type RedisServerOptions } from './redis-s
 import { until } from './until.js'
 
 export const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
-export const LEASE_MS = 1000
+/** Longer than a live process has to wait for a processor on a machine that is busy. */
+export const LEASE_MS = 2000
 export const HEARTBEAT_MS = LEASE_MS / 5
 /** What a machine that is busy may add to any time. */
 export const SLACK_MS = 2000

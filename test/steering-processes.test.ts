@@ -7,7 +7,7 @@ import { until } from './until.js'
 const HOUR_MS = 3_600_000
 
 // Processes take their time to start.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const idsIn = (tasks: ReadonlyArray<{ id: string }>) => tasks.map(({ id }) => id)
 

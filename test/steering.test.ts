@@ -10,7 +10,7 @@ import { until } from './until.js'
 
 // What users learn of tasks, and do to them: in the process that runs them, and on Redis from another one.
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 interface Site {
   /** The app that runs tasks, and one from which they are looked at and steered. */

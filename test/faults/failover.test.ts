@@ -9,7 +9,7 @@ import { startPair, startSentinels, type Pair } from './sentinels.js'
 
 // Another Redis takes over.
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('a master that becomes a replica is left for the new one, five times under load, and no task is lost or doubled', async t => {
   const { pair, ledger, swap } = await startBehindProxy(t)

@@ -9,7 +9,7 @@ const ROUNDS = 6
 const HOUR_MS = 3_600_000
 
 // Processes take their time to start.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const rounds = Array.from({ length: ROUNDS }, (_, round) => round)
 

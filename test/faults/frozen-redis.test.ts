@@ -4,7 +4,7 @@ import { loggedApp } from '../logged-app.js'
 import { HEARTBEAT_MS, LEASE_MS, NOTHING, SLACK_MS, startAll, type Processes } from '../processes.js'
 import { until } from '../until.js'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 // They wait most of the time.
 t.jobs = 5
 

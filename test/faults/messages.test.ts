@@ -9,7 +9,7 @@ import { adminOf, NOTHING } from './ledger.js'
 
 // What is in Redis that was not put there by an app, or is no longer as it was put there.
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const COUNT = 1000
 const QUEUE = 'mail'

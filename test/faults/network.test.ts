@@ -12,7 +12,7 @@ import { adminOf, balance, NOTHING, openLedger, type LedgerOptions } from './led
 
 // What happens between a process and Redis. A proxy harms what passes.
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const SUBSCRIPTION = 'subscribe\r\n'
 /** So long that nothing is found by a heartbeat, and nothing runs again because a lease has expired. */
@@ -229,7 +229,7 @@ t.test('a task is found within a heartbeat when the connection for notifications
       await ledger.post()
       await until(() => ledger.lost.length === 0)
     }
-    t.ok(performance.now() - again < 5 * LEASE_MS / 5, 'notifications are back')
+    t.ok(performance.now() - again < 8 * LEASE_MS / 5, 'notifications are back')
   }
   await balance(t, ledger, admin)
 })

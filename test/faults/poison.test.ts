@@ -2,7 +2,7 @@ import t from 'tap'
 import { idsOf, NOTHING, repeat, startAll } from '../processes.js'
 
 // Processes take their time to start.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('five tasks that kill their processes among two hundred that do not: the five are dead letters, and the others are done', async t => {
   const { add, start, counts, admin, all, drained } = await startAll(t)

@@ -4,7 +4,7 @@ import { HEARTBEAT_MS, idsOf, NOTHING, repeat, settlements, SLACK_MS, startAll }
 import { until } from '../until.js'
 
 // Processes take their time to start.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('two consumers share a queue fairly, and each task runs once; a process that only adds runs none', async t => {
   const { start, counts, drained } = await startAll(t)

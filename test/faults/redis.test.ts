@@ -12,7 +12,7 @@ import { adminOf, balance, NOTHING, openLedger, type Ledger } from './ledger.js'
 
 // What happens to Redis itself: it dies, forgets, is full, is tampered with, or has a lot to keep.
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('a Redis that is killed five times under load and keeps a log loses no task, doubles none and takes none from its consumer', async t => {
   const redis = await startRedis(t, { args: ['--appendonly', 'yes', '--appendfsync', 'always'] })

@@ -9,7 +9,7 @@ import { RecordingStore } from '../recording-store.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 const secret = 'a secret of at least 32 bytes, of which all releases know'
 

@@ -9,7 +9,7 @@ import { NOTHING } from '../processes.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'
 
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('a process with a thousand queues has two connections, and sends nothing but one command a heartbeat when it is idle', async t => {
   const HEARTBEAT_MS = 500

@@ -7,7 +7,7 @@ import { HEARTBEAT_MS, idsOf, LEASE_MS, NOTHING, repeat, settlements, SLACK_MS, 
 import { until } from '../until.js'
 
 // Processes take their time to start.
-t.setTimeout(120_000)
+t.setTimeout(300_000)
 
 t.test('the tasks of a consumer that is killed run again elsewhere, one at a time and before others', async t => {
   const { add, start, counts } = await startAll(t)
