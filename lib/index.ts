@@ -2,6 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { attemptWith } from './attempt.js'
+import { Commits } from './commits.js'
 import { Composer } from './composer.js'
 import { Consumer, type InContext } from './consumer.js'
 import { dispatchOf, guardHeaders, hideTaskRoutes, taskOnly, type RequestTask } from './dispatch.js'
@@ -50,9 +51,10 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const warnings = new RouteWarnings(app, consumed)
   const composer = new Composer(app, queues, codec, settings, warnings)
+  const commits = new Commits(settings.commitTimeoutMs)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
-  const outsideOfRequests = () => new TaskTransaction(composer.alone, settings.commitTimeoutMs, app.log, MOST_AT_ONCE, note)
+  const outsideOfRequests = () => new TaskTransaction(composer.alone, commits, app.log, MOST_AT_ONCE, note)
   const closed = outsideOfRequests()
   closed.close()
 
@@ -65,12 +67,12 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const consumers = new Map<string, Consumer>()
   app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, codec), ...runnerOf(app, queues, consumers) })
   bindToReply(app, {
-    begin: request => new TaskTransaction(composer.within(request), settings.commitTimeoutMs, request.log, settings.maxTasksPerRequest, note),
+    begin: request => new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
     isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
     prepareFor,
     closed
   })
-  consume(app, settings, queues, codec, consumers, warnings, inContext)
+  consume(app, settings, queues, codec, consumers, warnings, inContext, commits)
 }
 
 /** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
@@ -86,7 +88,7 @@ function prepareFor (request: FastifyRequest): Prepare | undefined {
 /** Opens the stores before the app is ready, consumes when it is, and ends both as it closes. */
 function consume (
   app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, byQueue: Map<string, Consumer>,
-  warnings: RouteWarnings, inContext: InContext
+  warnings: RouteWarnings, inContext: InContext, commits: Commits
 ): void {
   const { stores } = queues
   const isolation = new Isolation()
@@ -133,6 +135,8 @@ function consume (
 
   // After the last request, which may add tasks.
   app.addHook('onClose', async () => {
+    const left = await commits.close()
+    if (left > 0) app.log.error({ commits: left }, 'the app closes before commits have ended: their tasks may not be stored')
     for (const heartbeat of heartbeats.values()) heartbeat.stop()
     await warnOfLosses(app, queues)
     await Promise.all(stores.map(async store => {

@@ -5,6 +5,7 @@ import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Batches } from './batches.js'
 import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
+import { isClosed, Link, type Client } from './redis-link.js'
 import { scripts } from './redis-scripts.js'
 import {
   type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
@@ -32,6 +33,8 @@ interface Conclusion {
   readonly queues: readonly string[]
   /** Without their tasks, which Redis has. */
   readonly pieces: ReadonlyArray<Pick<Piece, 'id' | 'weight' | 'sends'>>
+  /** Whether Redis has answered that it cannot. */
+  isRefused?: boolean
 }
 
 /**
@@ -52,7 +55,8 @@ interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<
  * matters is sent again until it is answered, and every script knows what it has done.
  */
 export class RedisStore implements Store {
-  readonly #client: Redis | Cluster
+  readonly #link: Link
+  readonly #client: Client
   readonly #isOurs: boolean
   readonly #prefix: string
   readonly #timeoutMs: number
@@ -77,15 +81,10 @@ export class RedisStore implements Store {
   readonly #conclusions = new Set<Conclusion>()
   /** Those that Redis has refused, by their queues: one of them tries for all. */
   readonly #refused = new Map<string, Set<Conclusion>>()
-  readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
-  #subscriber: Redis | Cluster | undefined
+  #subscriber: Client | undefined
   /** Its connection, for which all queues wait together. */
   #subscribing: Promise<void> | undefined
-  /** Why and since when the connection is down: what fails meanwhile says only that it is. */
-  #lastError: Error | undefined
-  #downSince: number | undefined
-  /** Who waits for it to be up again. */
-  #waiters: Array<() => void> = []
+  #isOver = false
   /** The last WAIT that was sent, and the one that will be when that is answered. */
   #lastWait: Promise<unknown> = Promise.resolve()
   #nextWait: Promise<number> | undefined
@@ -98,14 +97,13 @@ export class RedisStore implements Store {
     this.#isOurs = !isClient(location)
     this.#client = isClient(location) ? location : connect(location, timeoutMs)
     this.#address = addressOf(this.#client)
-    this.#listen(this.#client, 'error', error => { this.#lastError = error as Error })
-    this.#listen(this.#client, 'close', () => { this.#downSince ??= performance.now() })
-    this.#listen(this.#client, 'ready', () => {
-      this.#lastError = undefined
-      this.#downSince = undefined
-      for (const resolve of this.#waiters.splice(0)) resolve()
-      for (const conclusion of this.#conclusions) this.#conclude(conclusion)
-      this.#load().catch(() => {})
+    this.#link = new Link(this.#client, this.#isOurs, {
+      duplicate: client => duplicate(client, timeoutMs),
+      onReady: client => {
+        for (const conclusion of this.#conclusions) this.#conclude(conclusion)
+        this.#load(client).catch(() => {})
+      },
+      isAwaited: () => this.#conclusions.size > 0
     })
   }
 
@@ -114,7 +112,7 @@ export class RedisStore implements Store {
     const { db = 0 } = this.#client.options as RedisOptions
     // A client that could not select its database when it connected says nothing, and uses another.
     if (this.#isOurs && db !== 0) await (this.#client as Redis).select(db).catch(error => { throw this.#unreachable(error) })
-    await this.#load()
+    await this.#load(this.#client)
     await this.#run('vote', [`${this.#prefix}:vote`], [])
     await this.#refuseEviction()
   }
@@ -133,8 +131,14 @@ export class RedisStore implements Store {
    * open then is rolled back behind itself.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    if (this.#isOver) throw this.#cannot('it has been closed')
+    if (this.#link.isClosed) throw this.#cannot(CLIENT_IS_CLOSED)
+    return await this.#prepareAll(tasks)
+  }
+
+  async #prepareAll (tasks: readonly NewTask[]): Promise<Prepared> {
     const parts = this.#together(tasks.map(({ queue }) => queue).sort())
-    if (this.#isInArrears(parts.flat())) throw this.#unreachable(new Error(`it has not answered ${MAX_CONCLUSIONS} commits`))
+    if (this.#isInArrears(parts.flat())) throw this.#cannot(`it has not answered ${MAX_CONCLUSIONS} commits`)
     const pieces = piecesOf(tasks, parts)
     // Whose id nobody has chosen has no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
@@ -157,6 +161,7 @@ export class RedisStore implements Store {
     return {
       keptOut,
       commit: async () => {
+        if (this.#isOver) throw this.#cannot('it has been closed')
         // It is under way then, and whatever is asked next is asked behind it.
         for (const under of conclude(isNew ? 'commitNew' : 'commit')) await under?.made
       },
@@ -177,7 +182,7 @@ export class RedisStore implements Store {
           if (piece.sends === 1) piece.sends = 0
           return undefined
       }
-      if (performance.now() > deadline) throw this.#unreachable(new Error(`it has not heard what becomes of another task with the id ${answer[1]}`))
+      if (performance.now() > deadline) throw this.#cannot(`it has not heard what becomes of another task with the id ${answer[1]}`)
       await sleep(5)
     }
   }
@@ -190,14 +195,20 @@ export class RedisStore implements Store {
   async turn (queue: string, turn: Turn): Promise<TurnResult> {
     let state = this.#turns.get(queue)
     if (state === undefined) this.#turns.set(queue, state = { number: 0 })
-    state.unanswered ??= await this.#callOf(queue, turn, ++state.number)
+    // What has begun comes to its end, and nothing else begins.
+    const { isClosed } = this.#link
+    if (isClosed && turn.settlements.length === 0 && state.unanswered === undefined) throw this.#cannot(CLIENT_IS_CLOSED)
+    state.unanswered ??= await this.#callOf(queue, isClosed ? { ...turn, limit: 0 } : turn, ++state.number)
     const { keys, args } = state.unanswered
     try {
       const reply = await this.#run('turn', keys, args)
       const [outlook, settled, flat, dropped] = reply as [[number, number], number[], string[], number]
       state.unanswered = undefined
       return {
-        outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: leasesOf(flat), ...dropped > 0 && { dropped }
+        outlook: isClosed ? NO_OUTLOOK : outlookOf(outlook),
+        settled: settled.map(Boolean),
+        leases: leasesOf(flat),
+        ...dropped > 0 && { dropped }
       }
     } catch (error) {
       // An error is an answer as well, unless it is one of the connection.
@@ -211,7 +222,7 @@ export class RedisStore implements Store {
     const [queues = []] = this.#together([queue, ...chains.flat().map(task => task.queue)])
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
-    if (elsewhere.length > 0) await (await this.prepare(elsewhere)).commit()
+    if (elsewhere.length > 0) await (await this.#prepareAll(elsewhere)).commit()
     const args = settlements.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs }, index) => {
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
       return [id, fence, textOf(verdict, dedupeMs), record, chain.length, ...argsOf(chain, queues)]
@@ -226,25 +237,31 @@ export class RedisStore implements Store {
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
+    const { isClosed } = this.#link
+    if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#cannot(CLIENT_IS_CLOSED)
     const parts = this.#together(holdings.map(({ queue }) => queue))
     const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])])
       const reply = await this.#run('extend', this.#keysOf('extend', queues), [IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[]]>
-      return reply.map(([wakeInMs, suspects, lost, cancelled]): Pulse => ({ lost, cancelled, outlook: outlookOf([wakeInMs, suspects]) }))
+      return reply.map(([wakeInMs, suspects, lost, cancelled]): Pulse => ({ lost, cancelled, outlook: isClosed ? NO_OUTLOOK : outlookOf([wakeInMs, suspects]) }))
     }))
     if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(({ outlook }) => outlook.wakeInMs === 0))) this.#probe()
     // Queues on a node of a cluster that is down have no pulse; the others do.
     const failed = pulses.find(pulse => pulse.status === 'rejected')
     if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
-    return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], cancelled: [], outlook: outlookOf([-1, 0]) }])
+    return pulses.flatMap(pulse => pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], cancelled: [], outlook: NO_OUTLOOK }])
   }
 
   async watch (queue: string, listener: (news: News) => void): Promise<void> {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
     this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], listener])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
-    await (this.#subscribing ??= this.#connect(subscriber))
+    this.#subscribing ??= this.#connect(subscriber).catch(error => {
+      this.#subscribing = undefined
+      throw error
+    })
+    await this.#subscribing
     await subscriber.subscribe(channel)
   }
 
@@ -300,13 +317,30 @@ export class RedisStore implements Store {
   }
 
   async close (): Promise<void> {
+    this.#isOver = true
     this.#subscriber?.disconnect()
-    const farewells = [...this.#turns.keys()].map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
-    const conclusions = [...this.#conclusions].map(conclusion => this.#conclude(conclusion).result)
-    await Promise.race([Promise.allSettled([...farewells, ...conclusions]), sleep(this.#timeoutMs, undefined, { ref: false })])
-    if (this.#isOurs) this.#client.disconnect()
-    else for (const [event, listener] of this.#listeners) this.#client.off(event, listener)
-    if (this.#conclusions.size > 0) throw this.#unreachable(new Error(`it has not heard what becomes of ${this.#conclusions.size} commits`))
+    // A turn that a client has kept would claim anew for nobody, if nothing told it that it is over.
+    const queues = this.#link.keepsCommands ? [] : [...this.#turns.keys()]
+    const farewells = queues.map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
+    await Promise.all([inTime(Promise.allSettled(farewells), this.#timeoutMs), this.#concludeAll()])
+    this.#link.close()
+    if (this.#conclusions.size > 0) throw this.#cannot(`it has not heard what becomes of ${this.#conclusions.size} commits`)
+  }
+
+  /** Tells Redis what becomes of every commit until it has heard it or says that it cannot, for a bounded time. */
+  async #concludeAll (): Promise<void> {
+    const start = performance.now()
+    for (;;) {
+      const conclusions = [...this.#conclusions]
+      // What is not rolled back is a dead letter after an hour, and has been promised to nobody.
+      const longestMs = conclusions.some(({ script }) => script !== 'rollback') ? CONCLUDE_MS : this.#timeoutMs
+      const leftMs = start + longestMs - performance.now()
+      if (conclusions.length === 0 || leftMs <= 0) return
+      await inTime(Promise.all(conclusions.map(conclusion => this.#conclude(conclusion).result)), Math.min(leftMs, this.#timeoutMs))
+      if (conclusions.every(conclusion => conclusion.isRefused === true || !this.#conclusions.has(conclusion))) return
+      this.#link.bypass()
+      await this.#link.reconnected(Math.min(leftMs, 100))
+    }
   }
 
   /** The keys of one queue share a hash tag, and with it a slot of a cluster. */
@@ -329,8 +363,8 @@ export class RedisStore implements Store {
   }
 
   /** Has Redis learn the scripts beforehand, so that none has to be sent a second time, and out of order. */
-  async #load (): Promise<void> {
-    const nodes = this.#client.isCluster ? (this.#client as Cluster).nodes('master') : [this.#client as Redis]
+  async #load (client: Client): Promise<void> {
+    const nodes = client.isCluster ? (client as Cluster).nodes('master') : [client as Redis]
     try {
       await Promise.all(nodes.flatMap(node => Object.values(scripts).map(({ body }) => node.script('LOAD', body))))
     } catch (error) {
@@ -338,13 +372,19 @@ export class RedisStore implements Store {
     }
   }
 
-  async #run (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>): Promise<unknown> {
+  /** Calls `sent` if Redis may get the command, whatever its answer. */
+  async #run (
+    script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent?: () => void
+  ): Promise<unknown> {
     try {
-      return await this.#client.evalsha(digests[script], keys.length, ...keys, ...args)
-        .catch(async (error: Error) => {
+      return await this.#link.run(client => {
+        // A client of the user's may keep it and send it later.
+        if (client.status === 'ready' || !this.#isOurs) sent?.()
+        return client.evalsha(digests[script], keys.length, ...keys, ...args).catch(async (error: Error) => {
           if (!error.message.startsWith('NOSCRIPT')) throw error
-          return await this.#client.eval(scripts[script].body, keys.length, ...keys, ...args)
+          return await client.eval(scripts[script].body, keys.length, ...keys, ...args)
         })
+      })
     } catch (error) {
       throw this.#unreachable(error)
     }
@@ -354,17 +394,13 @@ export class RedisStore implements Store {
   async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent: () => void): Promise<unknown> {
     const start = performance.now()
     while (true) {
-      // A client of the user's may keep it and send it later.
-      if (this.#client.status === 'ready' || !this.#isOurs) sent()
       try {
-        return await this.#run(script, keys, args)
+        return await this.#run(script, keys, args, sent)
       } catch (error) {
-        const leftMs = Math.min(start, this.#downSince ?? start) + this.#timeoutMs - performance.now()
+        const leftMs = Math.min(start, this.#link.downSince ?? start) + this.#timeoutMs - performance.now()
         if (isAnswer(error) || leftMs <= 0) throw error
-        const reconnected = new Promise<void>(resolve => { this.#waiters.push(resolve) })
         // Where it seems to be up it has turned us away, or its end has not been noticed yet.
-        const pauseMs = this.#client.status === 'ready' ? Math.min(leftMs, 100) : leftMs
-        await Promise.race([reconnected, sleep(pauseMs, undefined, { ref: false })])
+        await this.#link.reconnected(this.#link.isUp ? Math.min(leftMs, 100) : leftMs)
       }
     }
   }
@@ -377,7 +413,7 @@ export class RedisStore implements Store {
     if (this.#replicas === 0) return
     const deadline = performance.now() + this.#timeoutMs
     while (await this.#countReplicas() < this.#replicas) {
-      if (performance.now() > deadline) throw this.#unreachable(new Error(`fewer than ${this.#replicas} replicas have the tasks`))
+      if (performance.now() > deadline) throw this.#cannot(`fewer than ${this.#replicas} replicas have the tasks`)
     }
   }
 
@@ -385,7 +421,7 @@ export class RedisStore implements Store {
     this.#nextWait ??= this.#lastWait.then(async () => {
       this.#nextWait = undefined
       try {
-        return await (this.#client as Redis).wait(this.#replicas, 20)
+        return await this.#link.run(client => (client as Redis).wait(this.#replicas, 20))
       } catch (error) {
         throw this.#unreachable(error)
       }
@@ -416,8 +452,9 @@ export class RedisStore implements Store {
       if (script !== 'rollback') await this.#replicate()
       for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
     } catch (error) {
+      for (const conclusion of conclusions) conclusion.isRefused = isAnswer(error)
       // Of the connection: its return is when it is sent again.
-      if (!isAnswer(error) && this.#client.status !== 'ready') return []
+      if (!isAnswer(error) && !this.#link.isUp) return []
       const refused = this.#refused.get(queues.join()) ?? new Set()
       if (refused.size === 0) setTimeout(() => { this.#concludeRefused(queues.join()) }, 1000).unref()
       this.#refused.set(queues.join(), refused)
@@ -437,11 +474,11 @@ export class RedisStore implements Store {
     }
   }
 
-  #makeSubscriber (): Redis | Cluster {
+  #makeSubscriber (): Client {
     // What ioredis subscribes to by itself on a new connection rejects, unhandled, when that one is lost as well.
-    const subscriber = this.#client.isCluster ? (this.#client as Cluster).duplicate() : (this.#client as Redis).duplicate({ autoResubscribe: false })
+    const subscriber = this.#isOurs ? (this.#client as Redis).duplicate({ autoResubscribe: false }) : duplicate(this.#client, this.#timeoutMs)
     // Its errors are those of the client; without a listener they would be printed.
-    subscriber.on('error', error => { this.#lastError ??= error as Error })
+    subscriber.on('error', () => {})
     subscriber.on('message', (channel: string, text: string) => { for (const tell of this.#watchers.get(channel) ?? []) tell(newsOf(text)) })
     subscriber.on('ready', async () => {
       await subscriber.subscribe(...this.#watchers.keys()).catch(() => {})
@@ -460,28 +497,35 @@ export class RedisStore implements Store {
   }
 
   /** Connects, or waits for a client that connects by itself, but not for ever. */
-  async #connect (client: Redis | Cluster): Promise<void> {
+  async #connect (client: Client): Promise<void> {
     if (client.status === 'ready') return
+    if (isClosed(client)) throw this.#cannot(CLIENT_IS_CLOSED)
+    if (client.status === 'wait') return await client.connect().catch(error => { throw this.#unreachable(error) })
+    const over = new AbortController()
+    const { signal } = over
+    const late = setTimeout(() => { over.abort() }, CONNECT_TIMEOUT_MS)
     try {
-      if (client.status === 'wait') await client.connect()
-      else await once(client, 'ready', { signal: AbortSignal.timeout(CONNECT_TIMEOUT_MS) })
+      await Promise.race([once(client, 'ready', { signal }), once(client, 'end', { signal }).then(() => { throw new Error(CLIENT_IS_CLOSED) })])
     } catch (error) {
+      if (signal.aborted) throw this.#cannot(`it has not answered within ${CONNECT_TIMEOUT_MS} ms`)
       throw this.#unreachable(error)
+    } finally {
+      clearTimeout(late)
+      over.abort()
     }
   }
 
-  /** Until it is closed: the client may be the user's. */
-  #listen (client: Redis | Cluster, event: string, listener: (value: unknown) => void): void {
-    this.#listeners.push([event, listener])
-    client.on(event, listener)
+  #cannot (why: string): Error {
+    return new FST_TASKQUEUE_UNREACHABLE(this.#address, why)
   }
 
   /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */
   #unreachable (error: unknown): Error {
     const isReply = (error as Error).name === 'ReplyError'
-    const { message, code } = (isReply ? error : this.#lastError ?? error) as NodeJS.ErrnoException
+    if (!isReply && !this.#isOver && this.#link.isClosed) return this.#cannot(CLIENT_IS_CLOSED)
+    const { message, code } = (isReply ? error : this.#link.lastError ?? error) as NodeJS.ErrnoException
     // The error of a host with several addresses, none of which answers, has a code and no message.
-    const unreachable = new FST_TASKQUEUE_UNREACHABLE(this.#address, message || String(code))
+    const unreachable = this.#cannot(message || String(code))
     if (isReply && !TURNS_AWAY.test(unreachable.message)) answers.add(unreachable)
     return unreachable
   }
@@ -493,6 +537,14 @@ const isAnswer = (error: unknown): boolean => answers.has(error as object)
 
 /** Replies of a Redis that is not the master, any more, or not yet: they answer nothing. */
 const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
+
+const CLIENT_IS_CLOSED = 'its client was closed by its owner, or has given up connecting'
+
+/** For how long a store that closes tells Redis what becomes of commits. */
+const CONCLUDE_MS = 10_000
+
+/** What there is to claim for somebody who must not. */
+const NO_OUTLOOK: Outlook = { wakeInMs: Infinity, suspects: false }
 
 /** How many commits to a queue may be without an answer before there are no more. */
 const MAX_CONCLUSIONS = 1000
@@ -610,22 +662,46 @@ function isClient (location: RedisLocation): location is Redis | Cluster {
   return typeof location === 'object' && 'evalsha' in location && 'duplicate' in location
 }
 
-/** A client that fails a command at once while it is not connected, and connects again for as long as it is not closed. */
+/** Of a client that fails a command at once while it is not connected, and connects again for as long as it is not closed. */
+const settingsOf = (timeoutMs: number) => ({
+  lazyConnect: true,
+  enableOfflineQueue: false,
+  maxRetriesPerRequest: 0,
+  connectTimeout: CONNECT_TIMEOUT_MS,
+  commandTimeout: timeoutMs,
+  // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
+  socketTimeout: 2 * timeoutMs,
+  // Whoever has become a replica stays one: the next connection finds the new master.
+  reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
+  // While it is away no lease can be prolonged, of which others may be in contact again.
+  retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250),
+  sentinelRetryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250),
+  // The same for a Redis that loads its data: ioredis would wait for as long as that may take, or a second at least.
+  maxLoadingRetryTime: 200
+} satisfies RedisOptions)
+
 function connect (location: string | RedisOptions, timeoutMs: number): Redis {
-  const options = {
-    lazyConnect: true,
-    enableOfflineQueue: false,
-    maxRetriesPerRequest: 0,
-    connectTimeout: CONNECT_TIMEOUT_MS,
-    commandTimeout: timeoutMs,
-    // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
-    socketTimeout: 2 * timeoutMs,
-    // Whoever has become a replica stays one: the next connection finds the new master.
-    reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
-    // While it is away no lease can be prolonged, of which others may be in contact again.
-    retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250)
+  const settings = settingsOf(timeoutMs)
+  return typeof location === 'string' ? new Redis(location, settings) : new Redis({ ...settings, ...location as object })
+}
+
+/** Makes a client that connects to where a given one does, on the plugin's terms. */
+function duplicate (client: Client, timeoutMs: number): Client {
+  const settings = { ...settingsOf(timeoutMs), autoResubscribe: false }
+  if (!client.isCluster) {
+    // The database that was selected last is known only to the connection.
+    const { select } = (client as unknown as { condition?: { select?: number } }).condition ?? {}
+    return (client as Redis).duplicate({ ...settings, ...select !== undefined && { db: select } })
   }
-  return typeof location === 'string' ? new Redis(location, options) : new Redis({ ...options, ...location as object })
+  const { lazyConnect, enableOfflineQueue, retryStrategy, ...redisOptions } = settings
+  return (client as Cluster).duplicate([], { lazyConnect, enableOfflineQueue, clusterRetryStrategy: retryStrategy, redisOptions })
+}
+
+/** Resolves with a promise that does not reject, or after some time. */
+async function inTime (promise: Promise<unknown>, ms: number): Promise<void> {
+  const over = new AbortController()
+  await Promise.race([promise, sleep(ms, undefined, { signal: over.signal }).catch(() => {})])
+  over.abort()
 }
 
 /** Says where a client connects to, and not as whom. */

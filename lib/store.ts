@@ -83,7 +83,10 @@ export interface Store {
   /** Keeps what a running task says of its progress, until it says something else or has ended; false when the lease is lost. */
   note (queue: string, lease: Held, progress: string): Promise<boolean>
 
-  /** Lets go of connections and memory; rejects, having done so, when something is left undone. Nothing else is called afterwards. */
+  /**
+   * Lets go of connections and memory; rejects, having done so, when something is left undone. Called once all that was
+   * prepared has been committed or rolled back. Nothing else is called afterwards.
+   */
   close (): Promise<void>
 }
 

@@ -1,4 +1,5 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Commits } from './commits.js'
 import {
   FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT,
   FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
@@ -81,7 +82,7 @@ const MAX_COMMIT_LENGTH = 64 * 1024 * 1024
 /** The one implementation, which `bindToReply` steers through the end of a request. */
 export class TaskTransaction implements Transaction {
   readonly #compose: Compose
-  readonly #timeoutMs: number
+  readonly #commits: Commits
   readonly #log: FastifyBaseLogger
   readonly #maxTasks: number
   readonly #note: ((tasks: readonly AddedTask[]) => void) | undefined
@@ -91,9 +92,9 @@ export class TaskTransaction implements Transaction {
   #committed = 0
   #open = true
 
-  constructor (compose: Compose, timeoutMs: number, log: FastifyBaseLogger, maxTasks: number, note?: (tasks: readonly AddedTask[]) => void) {
+  constructor (compose: Compose, commits: Commits, log: FastifyBaseLogger, maxTasks: number, note?: (tasks: readonly AddedTask[]) => void) {
     this.#compose = compose
-    this.#timeoutMs = timeoutMs
+    this.#commits = commits
     this.#log = log
     this.#maxTasks = maxTasks
     this.#note = note
@@ -161,28 +162,35 @@ export class TaskTransaction implements Transaction {
     this.#added = []
     this.#participants = []
     this.#committed += added.length
+    const { timeoutMs } = this.#commits
     const preparing: Array<Promise<Prepared>> = []
+    const committing: Array<Promise<void>> = []
     let committed = 0
     let isDecided = false
+    if (!this.#commits.begin()) throw await this.#refuse(participants)
     try {
       const messages = added.map(({ message }) => message)
-      const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(this.#timeoutMs, Promise.all(messages))
+      const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(timeoutMs, Promise.all(messages))
       const length = texts.reduce((sum, text) => sum + text.length, 0)
       if (length > MAX_COMMIT_LENGTH && added.length > 1) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
       for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
-      const prepared = await inTime(this.#timeoutMs, Promise.all(preparing), commitFailure)
+      const prepared = await inTime(timeoutMs, Promise.all(preparing), commitFailure)
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
         await participant.commit()
         committed++
       }
       isDecided = true
-      await inTime(this.#timeoutMs, Promise.all(prepared.map(tasks => tasks.commit())), commitFailure)
+      for (const tasks of prepared) committing.push(tasks.commit())
+      await inTime(timeoutMs, Promise.all(committing), commitFailure)
       const wereAdded = whichWereAdded(added.map(({ task }) => task), prepared.flatMap(tasks => tasks.keptOut))
       this.#note?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      this.#commits.end()
       return added.map(({ task }, index) => ({ id: task.id, wasAdded: wereAdded[index]! }))
     } catch (error) {
-      if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }, () => {})
+      if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }).catch(() => {})
+      // Not before every store that has taken tasks in has been told what becomes of them.
+      Promise.allSettled([...preparing, ...committing]).then(() => { this.#commits.end() })
       // Stores that have answered have been told by then; others are told when they do.
       await null
       await this.#rollBack(participants.slice(committed))
@@ -202,6 +210,11 @@ export class TaskTransaction implements Transaction {
 
   /** Accepts tasks again: an error handler answers in place of what has failed. */
   reopen (): void { this.#open = true }
+
+  async #refuse (participants: readonly Participant[]): Promise<Error> {
+    await this.#rollBack(participants)
+    return commitFailure(new Error('the app has closed'))
+  }
 
   async #rollBack (participants: readonly Participant[]): Promise<void> {
     for (const participant of participants) {

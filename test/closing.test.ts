@@ -1,7 +1,9 @@
 import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { get, type IncomingMessage } from 'node:http'
-import Fastify from 'fastify'
+import { setTimeout as sleep } from 'node:timers/promises'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { Redis } from 'ioredis'
 import t from 'tap'
 import taskqueue, { type Store } from '../lib/index.js'
 import { LocalStore } from '../lib/local-store.js'
@@ -18,14 +20,26 @@ class OpenLocalStore extends LocalStore {
   override async close (): Promise<void> {}
 }
 class OpenRedisStore extends RedisStore {
-  constructor () {
-    super({ path: redis.path }, randomUUID(), 2000)
+  constructor (prefix: string = randomUUID()) {
+    super({ path: redis.path }, prefix, 2000)
     t.teardown(() => super.close())
   }
 
   override async close (): Promise<void> {}
 }
 const stores: Record<string, () => Store> = { local: () => new OpenLocalStore(), redis: () => new OpenRedisStore() }
+
+/** A store for the app, and one in which the same tasks can be seen once that is closed. */
+const storesTwice: Record<string, () => [Store, Store]> = {
+  local () {
+    const store = new OpenLocalStore()
+    return [store, store]
+  },
+  redis () {
+    const prefix = randomUUID()
+    return [new RedisStore({ path: redis.path }, prefix, 2000), new OpenRedisStore(prefix)]
+  }
+}
 
 t.test('a task that a closing app turns away unseen is given back once, and costs nothing', async t => {
   const store = new OpenLocalStore()
@@ -210,6 +224,210 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const { id } = JSON.parse(String(await response.toArray()))
     await closed
     t.match((await store.turn('default', { settlements: [], limit: 9, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 1 }])
+  })
+}
+
+for (const [type, makeStores] of Object.entries(storesTwice)) {
+  t.test(`${type} queue: a commit that is under way while the app closes is waited for, and what it tells is stored`, async t => {
+    for (const id of [undefined, 'mine']) {
+      for (const microtasks of [0, 1, 2, 3, 5, 10]) {
+        const [store, seen] = makeStores()
+        await seen.open()
+        const { app, add } = await appOn(t, store)
+        await app.ready()
+        const adding = add('/', { id, delayMs: 60_000 })
+        for (let i = 0; i < microtasks; i++) await null
+        await app.close()
+        await adding
+        t.match(await seen.counts('default'), { delayed: 1 }, `after ${microtasks} microtasks`)
+      }
+    }
+  })
+
+  t.test(`${type} queue: a database transaction that commits while the app closes has its task stored`, async t => {
+    const [store, seen] = makeStores()
+    await seen.open()
+    const { app, closing } = await appOn(t, store)
+    await app.ready()
+    const committing = gate()
+    const committed = gate()
+    const done = app.taskqueue.transaction(tx => {
+      tx.add('/', { delayMs: 60_000 })
+      tx.join({
+        async commit () {
+          committing.open()
+          await committed.opened
+        },
+        rollback () {}
+      })
+    })
+    await committing.opened
+    let isClosed = false
+    const closed = app.close().then(() => { isClosed = true })
+    await closing
+    await new Promise(setImmediate)
+    t.equal(isClosed, false)
+    committed.open()
+    await done
+    await closed
+    t.match(await seen.counts('default'), { delayed: 1 })
+  })
+
+  t.test(`${type} queue: once the app has closed nothing is added, and its participants are rolled back`, async t => {
+    const [store, seen] = makeStores()
+    await seen.open()
+    const { app, add } = await appOn(t, store)
+    const requests: Array<ReturnType<typeof gate>> = []
+    app.get('/add', async request => {
+      const { opened, open } = gate()
+      requests.push({ opened, open })
+      await opened
+      request.taskqueue.add('/')
+      return 'ok'
+    })
+    await app.ready()
+    const injected = app.inject('/add')
+    await until(() => requests.length === 1)
+    const transacting = gate()
+    const events: string[] = []
+    const transaction = app.taskqueue.transaction(async tx => {
+      tx.add('/')
+      tx.join({ prepare () { events.push('prepared') }, commit () { events.push('committed') }, rollback () { events.push('rolled back') } })
+      await transacting.opened
+    })
+    await app.close()
+    const refusal = { code: 'FST_TASKQUEUE_COMMIT_FAILED', statusCode: 503, cause: { message: 'the app has closed' } }
+    await t.rejects(add('/'), refusal)
+    await t.rejects(app.taskqueue.addAll([{ url: '/' }]), refusal)
+    transacting.open()
+    await t.rejects(transaction, refusal)
+    t.strictSame(events, ['rolled back'])
+    requests[0]!.open()
+    t.match(await injected, { statusCode: 503 })
+    t.match(await seen.counts('default'), { waiting: 0, delayed: 0 })
+  })
+
+  t.test(`${type} queue: what other plugins add as the app closes is stored, up to the end of the plugin itself`, async t => {
+    const [store, seen] = makeStores()
+    await seen.open()
+    const app = Fastify()
+    const said: Record<string, string> = {}
+    const add = async (hook: string) => {
+      said[hook] = await app.taskqueue.add('/', { delayMs: 60_000 }).then(() => 'stored', error => error.cause.message)
+    }
+    // Hooks of plugins that were registered earlier are called later.
+    app.addHook('onClose', () => add('onClose, registered before'))
+    app.addHook('preClose', () => add('preClose, registered before'))
+    await app.register(taskqueue, { queues: { default: { type: () => store } } })
+    app.addHook('preClose', () => add('preClose, registered after'))
+    app.addHook('onClose', () => add('onClose, registered after'))
+    await app.ready()
+    await app.close()
+    t.strictSame(said, {
+      'preClose, registered before': 'stored',
+      'preClose, registered after': 'stored',
+      'onClose, registered after': 'stored',
+      'onClose, registered before': 'the app has closed'
+    })
+    t.match(await seen.counts('default'), { delayed: 3 })
+  })
+
+  t.test(`${type} queue: a reply that is hijacked while the app closes commits by hand`, async t => {
+    const [store, seen] = makeStores()
+    await seen.open()
+    const { app, closing } = await appOn(t, store)
+    const arrived = gate()
+    const { opened, open } = gate()
+    app.get('/', async (request, reply) => {
+      reply.hijack()
+      arrived.open()
+      await opened
+      request.taskqueue.add('/', { delayMs: 60_000 })
+      await request.taskqueue.commit()
+      reply.raw.end('ok')
+    })
+    const address = await app.listen({ port: 0, host: '127.0.0.1' })
+    const answer = once(get(address, { agent: false }), 'response')
+    await arrived.opened
+    const closed = app.close()
+    await closing
+    open()
+    const [response] = await answer as [IncomingMessage]
+    response.resume()
+    await closed
+    t.match(await seen.counts('default'), { delayed: 1 })
+  })
+}
+
+t.test('a closing app waits until a store that is late has been told what becomes of a commit', async t => {
+  const events: string[] = []
+  const preparing = gate()
+  class LateStore extends LocalStore {
+    override async prepare (...args: Parameters<LocalStore['prepare']>) {
+      const prepared = await super.prepare(...args)
+      await preparing.opened
+      return { ...prepared, rollback () { events.push('rolled back') } }
+    }
+
+    override async close (): Promise<void> { events.push('closed') }
+  }
+  const { app } = await loggedApp(t, { queues: { default: { type: () => new LateStore() } }, commitTimeoutMs: 50 })
+  await app.ready()
+  await t.rejects(app.taskqueue.add('/'), { code: 'FST_TASKQUEUE_COMMIT_FAILED' })
+  const closed = app.close()
+  await new Promise(setImmediate)
+  t.strictSame(events, [])
+  preparing.open()
+  await closed
+  t.strictSame(events, ['rolled back', 'closed'])
+})
+
+t.test('what an app adds before it is ready is stored, or rejected, although it closes meanwhile', async t => {
+  const adds = async (app: FastifyInstance) => {
+    const adding = app.taskqueue.add('/', { id: 'mine', delayMs: 60_000 }).then(() => true, () => false)
+    await app.close()
+    return await adding
+  }
+  const prefix = randomUUID()
+  const { app } = await loggedApp(t, { redis: { path: redis.path }, prefix })
+  const wasAdded = await adds(app)
+  const client = new Redis(redis.path)
+  t.teardown(() => { client.disconnect() })
+  t.equal(await client.zcard(`${prefix}:{default}:delayed`), wasAdded ? 1 : 0)
+  t.strictSame((await client.keys(`${prefix}:*`)).filter(key => /:(?:prepared|reserved)$/.test(key)), [])
+
+  const { app: local } = await loggedApp(t, {})
+  t.equal(await adds(local), true)
+  const { app: failing } = await loggedApp(t, { redis: { path: `${redis.path}-not` }, commitTimeoutMs: 200 })
+  t.equal(await adds(failing), false)
+})
+
+for (const script of ['commitNew', 'rollback'] as const) {
+  t.test(`a closing app tells a Redis that is away for a while what becomes of its commits: ${script}`, async t => {
+    const redis = await startRedis(t, { args: ['--appendonly', 'yes', '--appendfsync', 'always'] })
+    const { app } = await loggedApp(t, { redis: { path: redis.path }, consumer: false, commitTimeoutMs: 3000 })
+    await app.ready()
+    const transaction = app.taskqueue.transaction(tx => {
+      tx.add('/', { delayMs: 60_000 })
+      tx.join({
+        // Between the phases, when there is no way back for the tasks.
+        async commit () {
+          await redis.stop()
+          if (script === 'rollback') throw new Error('no')
+        },
+        rollback () {}
+      })
+    })
+    await transaction.catch(() => {})
+    const closed = app.close()
+    // Its connection is lost by then, and its first attempts to be heard.
+    await sleep(300)
+    await redis.start()
+    await closed
+    const client = new Redis(redis.path)
+    t.teardown(() => { client.disconnect() })
+    t.equal(await client.zcard('taskqueue:{default}:delayed'), script === 'commitNew' ? 1 : 0)
+    t.strictSame((await client.hvals('taskqueue:{default}:prepared')).filter(value => !/^\d+ $/.test(value)), [])
   })
 }
 
