@@ -103,13 +103,14 @@ export class Queues {
 }
 
 /** Queues that are given the same Redis, or for which a custom type returns the same store, share it. */
-function storeMaker ({ prefix, commitTimeoutMs, replicas }: Settings): (queue: QueueSettings) => Store {
+function storeMaker ({ queues, prefix, commitTimeoutMs, replicas }: Settings): (queue: QueueSettings) => Store {
+  const leaseMs = Math.min(...queues.map(({ consumer }) => consumer === false ? Infinity : consumer.leaseMs))
   const local = new LocalStore()
   const redis = new Map<RedisLocation | undefined, Store>()
   return ({ name, type, redis: location, options }) => {
     if (typeof type === 'function') return checkStore(name, type(name, options))
     if (type === 'local') return local
-    const store = redis.get(location) ?? new RedisStore(location!, prefix, commitTimeoutMs, replicas)
+    const store = redis.get(location) ?? new RedisStore(location!, prefix, commitTimeoutMs, replicas, leaseMs)
     redis.set(location, store)
     return store
   }

@@ -58,6 +58,8 @@ export class RedisStore implements Store {
   readonly #link: Link
   readonly #client: Client
   readonly #isOurs: boolean
+  /** Of the clients that are made here. */
+  readonly #settings: ReturnType<typeof settingsOf>
   readonly #prefix: string
   readonly #timeoutMs: number
   /** How many replicas must have a task before it counts as kept. */
@@ -89,16 +91,18 @@ export class RedisStore implements Store {
   #lastWait: Promise<unknown> = Promise.resolve()
   #nextWait: Promise<number> | undefined
 
-  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0) {
+  /** @param leaseMs the shortest lease of those who claim tasks here */
+  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, leaseMs = Infinity) {
     this.#prefix = prefix
     this.#timeoutMs = timeoutMs
     this.#replicas = replicas
     if (replicas > 0 && isClient(location) && location.isCluster) throw new FST_TASKQUEUE_INVALID_OPTION('replicas', '0 with a Cluster', String(replicas))
     this.#isOurs = !isClient(location)
-    this.#client = isClient(location) ? location : connect(location, timeoutMs)
+    this.#settings = settingsOf(timeoutMs, leaseMs)
+    this.#client = isClient(location) ? location : connect(location, this.#settings)
     this.#address = addressOf(this.#client)
     this.#link = new Link(this.#client, this.#isOurs, {
-      duplicate: client => duplicate(client, timeoutMs),
+      duplicate: client => duplicate(client, this.#settings),
       onReady: client => {
         for (const conclusion of this.#conclusions) this.#conclude(conclusion)
         this.#load(client).catch(() => {})
@@ -476,7 +480,7 @@ export class RedisStore implements Store {
 
   #makeSubscriber (): Client {
     // What ioredis subscribes to by itself on a new connection rejects, unhandled, when that one is lost as well.
-    const subscriber = this.#isOurs ? (this.#client as Redis).duplicate({ autoResubscribe: false }) : duplicate(this.#client, this.#timeoutMs)
+    const subscriber = this.#isOurs ? (this.#client as Redis).duplicate({ autoResubscribe: false }) : duplicate(this.#client, this.#settings)
     // Its errors are those of the client; without a listener they would be printed.
     subscriber.on('error', () => {})
     subscriber.on('message', (channel: string, text: string) => { for (const tell of this.#watchers.get(channel) ?? []) tell(newsOf(text)) })
@@ -663,31 +667,35 @@ function isClient (location: RedisLocation): location is Redis | Cluster {
 }
 
 /** Of a client that fails a command at once while it is not connected, and connects again for as long as it is not closed. */
-const settingsOf = (timeoutMs: number) => ({
-  lazyConnect: true,
-  enableOfflineQueue: false,
-  maxRetriesPerRequest: 0,
-  connectTimeout: CONNECT_TIMEOUT_MS,
-  commandTimeout: timeoutMs,
-  // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
-  socketTimeout: 2 * timeoutMs,
-  // Whoever has become a replica stays one: the next connection finds the new master.
-  reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
-  // While it is away no lease can be prolonged, of which others may be in contact again.
-  retryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250),
-  sentinelRetryStrategy: (times: number) => Math.min(25 * 2 ** (times - 1), 250),
-  // The same for a Redis that loads its data: ioredis would wait for as long as that may take, or a second at least.
-  maxLoadingRetryTime: 200
-} satisfies RedisOptions)
+function settingsOf (timeoutMs: number, leaseMs: number) {
+  // While it is away no lease can be prolonged, of which others may be in contact again: these may move the lease clock
+  // on by two heartbeats, and then by the time that this takes.
+  const longestPauseMs = Math.min(200, leaseMs / 4)
+  const pauseMs = (times: number) => Math.min(25 * 2 ** (times - 1), longestPauseMs)
+  return {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    commandTimeout: timeoutMs,
+    // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
+    socketTimeout: 2 * timeoutMs,
+    // Whoever has become a replica stays one: the next connection finds the new master.
+    reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
+    retryStrategy: pauseMs,
+    sentinelRetryStrategy: pauseMs,
+    // Between two looks at a Redis that loads its data: ioredis would wait for as long as that may take, or a second at least.
+    maxLoadingRetryTime: longestPauseMs
+  } satisfies RedisOptions
+}
 
-function connect (location: string | RedisOptions, timeoutMs: number): Redis {
-  const settings = settingsOf(timeoutMs)
+function connect (location: string | RedisOptions, settings: RedisOptions): Redis {
   return typeof location === 'string' ? new Redis(location, settings) : new Redis({ ...settings, ...location as object })
 }
 
 /** Makes a client that connects to where a given one does, on the plugin's terms. */
-function duplicate (client: Client, timeoutMs: number): Client {
-  const settings = { ...settingsOf(timeoutMs), autoResubscribe: false }
+function duplicate (client: Client, terms: ReturnType<typeof settingsOf>): Client {
+  const settings = { ...terms, autoResubscribe: false }
   if (!client.isCluster) {
     // The database that was selected last is known only to the connection.
     const { select } = (client as unknown as { condition?: { select?: number } }).condition ?? {}
