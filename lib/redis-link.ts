@@ -127,8 +127,8 @@ export class Link {
     this.#isOver = true
     clearTimeout(this.#idle)
     this.#dismiss()
-    for (const [event, listener] of this.#listeners) this.client.off(event, listener)
     if (this.#isOurs) this.client.disconnect()
+    else for (const [event, listener] of this.#listeners) this.client.off(event, listener)
   }
 
   #current (): Client {

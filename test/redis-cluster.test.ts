@@ -66,6 +66,50 @@ t.test('in a cluster', async t => {
     await store.close()
   })
 
+  for (const how of ['quit', 'disconnect'] as const) {
+    await t.test(`${how}: what was told as a success is stored though its owner closes the client, and what runs is settled`, async t => {
+      const redis = clusterOf(t)
+      const { app, log } = await loggedApp(t, {
+        redis, prefix: how, queues: Object.fromEntries(QUEUES.map(name => [name, {}])), consumer: { leaseMs: 1000 }
+      })
+      const runs: string[] = []
+      const { opened, open } = gate()
+      app.get('/', async request => {
+        runs.push(`${request.task!.queue} ${request.task!.attempt}`)
+        await opened
+        // Those of other nodes are added before their turn.
+        for (const queue of QUEUES) request.taskqueue.add('/next', { queue, delayMs: 60_000 })
+        return 'ok'
+      })
+      await app.ready()
+      for (const queue of QUEUES) await app.taskqueue.add('/', { queue })
+      await until(() => runs.length === 3)
+      let told = 0
+      const over = new AbortController()
+      const adders = Array.from({ length: 12 }, async (_, index) => {
+        while (!over.signal.aborted) {
+          await app.taskqueue.add('/later', { queue: QUEUES[index % 3], delayMs: 60_000 }).then(() => { told++ }, () => {})
+          await new Promise(setImmediate)
+        }
+      })
+      await until(() => told > 100)
+      await redis[how]()
+      await t.rejects(app.taskqueue.add('/', { queue: 'a' }), { code: 'FST_TASKQUEUE_COMMIT_FAILED', cause: { message: /its client was closed by its owner/ } })
+      // Longer than a lease.
+      await sleep(1500)
+      open()
+      await app.close()
+      over.abort()
+      await Promise.all(adders)
+      const seen = clusterOf(t)
+      const counts = async (what: string) => await Promise.all(QUEUES.map(async queue => await seen.zcard(`${how}:{${queue}}:${what}`)))
+      t.equal((await counts('delayed')).reduce((sum, count) => sum + count, 0), told + 9)
+      t.strictSame(await counts('running'), [0, 0, 0])
+      t.strictSame(runs.sort(), QUEUES.map(queue => `${queue} 1`))
+      t.strictSame(log.filter(({ msg }) => /lease|again|cleanly/.test(msg) && !/answers/.test(msg)), [])
+    })
+  }
+
   await t.test('while a node is down the queues of the others go on, and no lease of theirs is lost; then all go on', async t => {
     const { app, log } = await loggedApp(t, {
       // By default a command for a node that is down fails after a second or more, and a heartbeat waits for it.

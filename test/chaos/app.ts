@@ -4,8 +4,10 @@ import { appendFileSync } from 'node:fs'
 import type { AddressInfo } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify from 'fastify'
-import { clockMs, writeTo } from './ledger.js'
-import { COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type PlannedRequest, type PlannedTask } from './plan.js'
+import { Redis } from 'ioredis'
+import type { Transaction } from '../../lib/index.js'
+import { clockMs, writeTo, type AddedTask } from './ledger.js'
+import { COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
 
 export interface Setting {
   consumes: boolean
@@ -14,14 +16,20 @@ export interface Setting {
   ledger: string
   log: string
   redisPort: number
+  /** Whether it passes in a client of its own. */
+  isOwner: boolean
 }
 
-export type Order = { block: number } | { skew: number } | { close: true }
+/** How and when a client is closed by its owner. */
+export interface Leave { how: 'quit' | 'disconnect', when: Exclude<typeof LEAVES[number], 'alone'> }
+
+/** An app that closes may add tasks up to the end, and after it; its client may be closed alone for a while. */
+export type Order = { block: number } | { skew: number } | { close: true, adds: boolean, leave?: Leave | undefined } | { alone: Leave['how'], ms: number }
 
 /** A stall that is shorter is not worth a line. */
 const STALL_MS = 150
 
-const { consumes, lib, ledger, log, redisPort } = JSON.parse(process.argv[2]!) as Setting
+const { consumes, lib, ledger, log, redisPort, isOwner } = JSON.parse(process.argv[2]!) as Setting
 const { default: taskqueue } = await import(lib) as typeof import('../../lib/index.js')
 const { pid } = process
 const write = writeTo(ledger)
@@ -29,13 +37,24 @@ const queueAfter = (queue: string) => QUEUES[(QUEUES.indexOf(queue as 'mail') + 
 
 process.on('disconnect', () => { process.exit() })
 const app = Fastify({ logger: { level: 'warn', stream: { write (line) { appendFileSync(log, line) } } } })
+const client = isOwner ? new Redis({ host: '127.0.0.1', port: redisPort }) : undefined
+client?.on('error', () => {})
+let leave: Leave | undefined
+let isClosing = false
+const leaveAt = async (when: Leave['when']) => {
+  if (leave?.when === when) await client?.[leave.how]()
+}
+app.addHook('preClose', () => leaveAt('preClose'))
 await app.register(taskqueue, {
-  redis: { host: '127.0.0.1', port: redisPort },
+  redis: client ?? { host: '127.0.0.1', port: redisPort },
   queues: Object.fromEntries(QUEUES.map(queue => [queue, {}])),
   commitTimeoutMs: COMMIT_TIMEOUT_MS,
   copyHeaders: false,
   consumer: consumes && { concurrency: 4, leaseMs: LEASE_MS, closeGraceMs: 300, backoff: retry => 100 * 2 ** retry }
 })
+
+// Of those that are called one after the other the last one is called first.
+app.addHook('onClose', () => leaveAt('onClose'))
 
 const cancelling = new WeakMap<object, string[]>()
 const cancel = (id: string): void => {
@@ -43,18 +62,71 @@ const cancel = (id: string): void => {
   app.taskqueue.cancel(id).then(was => { write({ event: 'cancelled', id, pid, was }) }, () => {})
 }
 
+function addTo (tx: Transaction, number: number, { tasks, joins, outside, ending }: PlannedRequest): AddedTask[] {
+  const added = tasks.map(({ queue, delayMs, expiresMs, ...payload }) => {
+    const replaced = payload.kind === 'replaced' && { id: randomUUID(), onDuplicate: 'replace' as const }
+    if (replaced !== false) tx.add('/task', { payload, queue, delayMs: 3_600_000, id: replaced.id })
+    return { id: tx.add('/task', { payload, queue, delayMs, expiresMs, ...replaced }), kind: payload.kind, delayMs, expiresMs }
+  })
+  const commit = async () => {
+    await sleep(Math.random() * 20)
+    write({ event: 'row', request: number, pid })
+  }
+  if (joins === true) tx.join({ commit, rollback () {} })
+  write({ event: 'added', request: number, pid, tasks: added, ...joins === true && { joins } })
+  if (outside === true && ending === 'throws') throw new Error('the transaction throws')
+  return added
+}
+
+/** Adds tasks of its own accord, ever more slowly, for as long as it is told. */
+async function addAtEnd (signal: AbortSignal): Promise<void> {
+  const adding: Array<Promise<void>> = []
+  for (let i = 0; !signal.aborted; i++) {
+    const request = pid * 10_000 + i
+    const task: PlannedTask = { kind: 'plain', queue: QUEUES[i % 2]!, ms: 5 }
+    write({ event: 'asked', request })
+    const told = app.taskqueue.transaction(tx => {
+      addTo(tx, request, { at: 0, web: 0, ending: 'succeeds', tasks: [task], outside: true, ...i % 3 === 0 && { joins: true } })
+    })
+    adding.push(told.then(() => 200, () => 503).then(status => { write({ event: 'answered', request, status }) }))
+    await sleep(2 + i / 5)
+  }
+  await Promise.all(adding)
+}
+
+async function close (adds: boolean): Promise<void> {
+  const over = new AbortController()
+  if (!adds) over.abort()
+  const adding = addAtEnd(over.signal)
+  await sleep(20)
+  await leaveAt('before').catch(() => {})
+  const closed = app.close()
+  setImmediate(() => { leaveAt('after').catch(() => {}) })
+  await closed
+  await sleep(20)
+  over.abort()
+  await adding
+}
+
+/** Closes the client alone, and connects it again after a while. */
+async function leaveAlone (how: Leave['how'], ms: number): Promise<void> {
+  await Promise.resolve(client?.[how]()).catch(() => {})
+  for (;;) {
+    await sleep(ms)
+    if (client?.status !== 'end' || leave !== undefined) return
+    await client.connect().catch(() => {})
+  }
+}
+
 app.post<{ Body: PlannedRequest, Params: { request: string } }>('/add/:request', {
   onSend: async request => { if (request.body.ending === 'hook throws') throw new Error('a hook throws') },
   onResponse: async (request, reply) => { if (reply.statusCode < 400) for (const id of cancelling.get(request) ?? []) cancel(id) }
 }, async (request, reply) => {
-  const { tasks, ending } = request.body
-  const added = tasks.map(({ queue, delayMs, expiresMs, ...payload }) => {
-    const replaced = payload.kind === 'replaced' && { id: randomUUID(), onDuplicate: 'replace' as const }
-    if (replaced !== false) request.taskqueue.add('/task', { payload, queue, delayMs: 3_600_000, id: replaced.id })
-    return { id: request.taskqueue.add('/task', { payload, queue, delayMs, expiresMs, ...replaced }), kind: payload.kind, delayMs, expiresMs }
-  })
+  const { ending, outside } = request.body
+  const number = Number(request.params.request)
+  if (outside === true) return await app.taskqueue.transaction(tx => { addTo(tx, number, request.body) })
+  const added = addTo(request.taskqueue, number, request.body)
   cancelling.set(request, added.filter(({ kind }) => kind === 'cancelled').map(({ id }) => id))
-  write({ event: 'added', request: Number(request.params.request), pid, tasks: added })
   if (ending === 'throws') throw new Error('the handler throws')
   if (ending === 'refuses') reply.code(409)
   return { ids: added.map(({ id }) => id) }
@@ -90,8 +162,13 @@ const now = Date.now
 process.on('message', async (order: Order) => {
   if ('skew' in order) Date.now = () => now() + order.skew
   if ('block' in order) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, order.block)
+  if ('alone' in order) await leaveAlone(order.alone, order.ms)
   if ('close' in order) {
-    await app.close()
+    // It has been told already.
+    if (isClosing) return
+    isClosing = true
+    leave = order.leave
+    await close(order.adds)
     process.exit(0)
   }
 })

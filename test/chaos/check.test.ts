@@ -61,6 +61,24 @@ t.test('a task is attempted again when it has failed, or when its process died, 
   }
 })
 
+t.test('a commit of a process that has closed is not in doubt: it is lost', async t => {
+  const left = { ...EMPTY, prepared: ['..a..'], commits: 1 }
+  finds(t, 'lost', [...request(1, 200, 'a'), died(WEB, 'closed')], left)
+})
+
+t.test('a request that joins a database transaction succeeds, and its tasks run, if that is committed, and only then', async t => {
+  const row: Event = { event: 'row', request: 1, pid: WEB }
+  isClean(t, [...joining(200, row), ...attempt('a', 1)])
+  isClean(t, [...joining(undefined, row), ...attempt('a', 1)])
+  isClean(t, joining(503))
+  isClean(t, joining(undefined))
+  finds(t, 'lost', joining(200, row))
+  finds(t, 'lost', joining(undefined, row))
+  finds(t, 'torn', [...joining(503, row), ...attempt('a', 1)])
+  finds(t, 'torn', [...joining(200), ...attempt('a', 1)])
+  finds(t, 'ghost', [...joining(undefined), ...attempt('a', 1)])
+})
+
 t.test('an attempt is made once', async t => {
   finds(t, 'attempt', [...request(1, 200, 'a'), begins('a', 1), died(CONSUMER), ...attempt('a', 1, OTHER)])
 })
@@ -162,6 +180,11 @@ function request (number: number, status: number | undefined, ...tasks: Array<st
   ]
 }
 
+function joining (status: number | undefined, ...row: Event[]): Event[] {
+  const [asked, added, answered] = request(1, status, 'a') as [Event, Extract<Event, { event: 'added' }>, Event]
+  return [asked, { ...added, joins: true }, ...row, answered]
+}
+
 function attempt (id: string, attempt: number, pid = CONSUMER): Event[] {
   return [begins(id, attempt, pid), ends(id, attempt, 200, pid)]
 }
@@ -178,7 +201,7 @@ function chains (id: string, attempt: number, pid = CONSUMER): Event {
   return { event: 'chains', id, attempt, pid, tasks: [`${id}+${attempt}`] }
 }
 
-function died (pid: number, cause: 'fault' | 'poison' | 'crash' = 'fault'): Event {
+function died (pid: number, cause: 'fault' | 'poison' | 'crash' | 'closed' = 'fault'): Event {
   return { event: 'died', name: `process ${pid}`, pid, cause }
 }
 

@@ -96,9 +96,14 @@ class Checker {
   }
 
   checkRequests (): void {
-    for (const { number: request, status, ids } of this.#story.requests.values()) {
+    for (const { number: request, status, ids, joins = false, row = false } of this.#story.requests.values()) {
       const begun = ids.filter(id => this.#attemptsOf(id).length > 0)
-      if (status === undefined) {
+      const isSuccess = status === undefined ? row : status < 400
+      if (joins && row !== isSuccess) this.#find('torn', { request }, `was answered ${status}, and what it joined ${row ? 'is' : 'is not'} committed`)
+      if (joins && !row) for (const id of begun) this.#find('ghost', { request, id }, 'what its request joined is not committed, and it ran')
+      if (row) {
+        for (const id of ids) this.#checkNotLost(id, 'what its request joined is committed')
+      } else if (status === undefined) {
         if (begun.length > 0 && begun.length < ids.length) this.#find('torn', { request }, `has no answer, and ${begun.length} of its ${ids.length} tasks ran`)
       } else if (status >= 400) {
         for (const id of begun) this.#find('ghost', { request, id }, `was answered ${status}, and its task ran`)
@@ -198,9 +203,10 @@ class Checker {
     const task = this.#story.tasks.get(id)!
     if (this.#attemptsOf(id).some(({ end }) => end !== undefined && end.status < 400)) return
     if (this.#dead.has(id) || task.cancels === true || task.expiresMs !== undefined) return
-    // The double fault: its process lost Redis after the answer, and died before it was back.
+    // The double fault: its process lost Redis after the answer, and died before it was back. One that closes waits for it.
     const pid = task.request === undefined ? undefined : this.#story.requests.get(task.request)!.pid
-    if (pid !== undefined && this.#story.lives.get(pid)?.diedAt !== undefined && this.#isPrepared(id)) this.inDoubt++
+    const { diedAt, cause } = this.#story.lives.get(pid!) ?? {}
+    if (diedAt !== undefined && cause !== 'closed' && this.#isPrepared(id)) this.inDoubt++
     else this.#find('lost', { id }, `never came to an end, and ${why}`)
   }
 

@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis'
 import type { RedisServer } from '../redis-server.js'
 import type { Member } from './fleet.js'
 import type { Write } from './ledger.js'
-import { QUEUES, type FaultKind, type PlannedFault } from './plan.js'
+import { LEAVES, QUEUES, type FaultKind, type PlannedFault } from './plan.js'
 
 export interface Scene {
   readonly fleet: readonly Member[]
@@ -42,6 +42,13 @@ const ANSWERED = ['prepareNew', 'prepare', 'commitNew', 'commit', 'rollback', 't
 const onMember: Record<OnMember, (member: Member, planned: PlannedFault, scene: Scene) => unknown> = {
   kill (member, { ms }) { member.kill(ms) },
   close (member, { ms }) { member.close(ms) },
+  async leave (member, { ms, choice }) {
+    const when = LEAVES[Math.floor(choice * 2 * LEAVES.length) % LEAVES.length]!
+    const how = choice < 0.5 ? 'quit' : 'disconnect'
+    if (when !== 'alone') return member.close(ms, { how, when })
+    member.order({ alone: how, ms })
+    await sleep(ms)
+  },
   async stop (member, { ms }) {
     member.signal('SIGSTOP')
     await sleep(ms)

@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import type { RedisServer } from '../redis-server.js'
 import { startProxy, type TcpProxy } from '../tcp-proxy.js'
-import type { Order, Setting } from './app.js'
+import type { Leave, Order, Setting } from './app.js'
 import type { Write } from './ledger.js'
 import { CONSUMERS, WEBS } from './plan.js'
 
@@ -71,13 +71,13 @@ export class Member {
     if (this.#child?.connected === true) this.#child.send(order, () => {})
   }
 
-  /** Closes its app, as whoever deploys a new one does. */
-  close (restartMs = 300): void {
+  /** Closes its app, as whoever deploys a new one does, and its client if that is somebody else's. */
+  close (restartMs = 300, leave?: Leave, adds = true): void {
     if (this.pid === undefined) return
     this.#restartMs = restartMs
     this.#fate = 'closed'
     this.#write({ event: 'closing', pid: this.pid })
-    this.order({ close: true })
+    this.order({ close: true, adds, leave })
   }
 
   /** Has it close, and start no more; kills it when it takes too long. */
@@ -86,7 +86,8 @@ export class Member {
     const child = this.#child
     if (child === undefined) return
     const exit = once(child, 'exit')
-    this.close()
+    // What it would add now nobody would run.
+    this.close(0, undefined, false)
     await Promise.race([exit, sleep(20_000, undefined, { ref: false })])
     this.abandon()
     await exit
@@ -104,7 +105,7 @@ export async function startFleet (t: Teardown, redis: RedisServer, dir: string, 
     const consumes = index >= WEBS
     const name = consumes ? `consumer ${index - WEBS}` : `web ${index}`
     const proxy = await startProxy(t, { path: redis.path })
-    const setting = { consumes, lib, ledger: join(dir, 'ledger'), log: join(dir, 'log'), redisPort: proxy.port }
+    const setting = { consumes, lib, ledger: join(dir, 'ledger'), log: join(dir, 'log'), redisPort: proxy.port, isOwner: index % 2 === 1 }
     const member = new Member(name, proxy, setting, write)
     t.teardown(() => { member.abandon() })
     return member

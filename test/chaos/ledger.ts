@@ -3,7 +3,7 @@ import type { FaultKind, TaskKind } from './plan.js'
 
 /** What happens in a run, as each process sees it. Requests are known by their number, processes by their pid. */
 export type Event =
-  /** Of the driver. */
+  /** Of the driver, and of a process that adds tasks of its own accord. */
   | { event: 'asked', request: number }
   | { event: 'answered', request: number, status: number }
   | { event: 'unanswered', request: number }
@@ -15,7 +15,9 @@ export type Event =
   | { event: 'healed', fault: FaultKind, pid?: number }
   | { event: 'corrupted', id: string }
   /** Of a web process, before the commit. */
-  | { event: 'added', request: number, pid: number, tasks: AddedTask[] }
+  | { event: 'added', request: number, pid: number, tasks: AddedTask[], joins?: true }
+  /** What was joined has been committed. */
+  | { event: 'row', request: number, pid: number }
   /** Of a consumer. */
   | { event: 'begins', id: string, attempt: number, pid: number }
   | { event: 'chains', id: string, attempt: number, pid: number, tasks: string[] }

@@ -67,6 +67,15 @@ const MUTANTS: readonly Mutant[] = [
     secs: 14,
     options: { faults: ['stop'], leases: [2, 2.3], rate: 2, kinds: ['chain'], poison: 0, long: 1 },
     breaks: 'fence'
+  },
+  {
+    title: 'an app that closes under its commits tells successes that are not stored',
+    file: 'commits.js',
+    edits: [['if (this.#isClosed)', 'if (false)'], ['if (this.#underWay > 0)', 'if (false)']],
+    seed: 1,
+    secs: 5,
+    options: { faults: ['close', 'leave'], poison: 0 },
+    breaks: 'torn'
   }
 ]
 

@@ -13,6 +13,9 @@ export interface PlannedRequest {
   readonly web: number
   readonly tasks: readonly PlannedTask[]
   readonly ending: Ending
+  /** Whether a database transaction is joined, and whether the tasks are added with `app.taskqueue`. */
+  readonly joins?: true
+  readonly outside?: true
 }
 
 /**
@@ -44,6 +47,9 @@ export interface PlannedFault {
   readonly choice: number
 }
 
+/** When the owner of a client closes it: while the app closes, or although it does not. */
+export const LEAVES = ['before', 'preClose', 'onClose', 'after', 'alone'] as const
+
 export const WEBS = 2
 export const CONSUMERS = 4
 export const QUEUES = ['default', 'mail'] as const
@@ -54,6 +60,7 @@ export const COMMIT_TIMEOUT_MS = 1000
 const FAULTS = {
   kill: { weight: 5, leases: [0.1, 0.7], target: 'process' },
   close: { weight: 2, leases: [0.1, 0.5], target: 'process' },
+  leave: { weight: 0, leases: [0.1, 0.7], target: 'process' },
   stop: { weight: 3, leases: [0.3, 3], target: 'process' },
   block: { weight: 2, leases: [0.3, 2.5], target: 'process' },
   skew: { weight: 2, leases: [1, 4], target: 'process' },
@@ -130,6 +137,12 @@ function planLoad (seed: number, secs: number, { rate = 30, kinds, poison = 2, l
     const expiresMs = Math.round(between(steering, 100, LEASE_MS))
     requests.push({ at, web: Math.floor(steering() * WEBS), ending: 'succeeds', tasks: [{ ...task, ...kind.kind === 'expiring' && { expiresMs } }] })
   }
+  const joining = randomOf(`joining ${seed}`)
+  for (let at = 50; at < steeredMs; at += 100) {
+    const tasks = Array.from({ length: 1 + Math.floor(joining() * 2) }, () => planTask(joining, 'plain', 0, joining() < 0.3))
+    const ending = joining() < 0.15 ? 'throws' : 'succeeds'
+    requests.push({ at, web: Math.floor(joining() * WEBS), ending, tasks, joins: true, ...joining() < 0.5 && { outside: true } })
+  }
   // They need some time to die as often as they do.
   for (let i = 0; i < poison; i++) {
     const request = requests[Math.floor(random() * requests.length / 2)]!
@@ -150,16 +163,34 @@ function planTask (random: () => number, kind: TaskKind, long: number, delayed: 
 /** A process, or Redis, suffers one fault at a time; several of them may each suffer one. */
 function planFaults (seed: number, secs: number, { faults = FAULT_KINDS, leases }: PlanOptions): PlannedFault[] {
   const random = randomOf(`faults ${seed}`)
+  const chosen = faults.filter(fault => FAULTS[fault].weight > 0)
   const busyUntil = new Map<number, number>()
   const planned: PlannedFault[] = []
-  for (let at = 500; faults.length > 0 && at < secs * 1000; at += between(random, 200, 700)) {
-    const { fault, target: whom, leases: [least, most] } = choose(random, faults.map(fault => ({ fault, ...FAULTS[fault], ...leases && { leases } })))
+  for (let at = 500; chosen.length > 0 && at < secs * 1000; at += between(random, 200, 700)) {
+    const { fault, target: whom, leases: [least, most] } = choose(random, chosen.map(fault => ({ fault, ...FAULTS[fault], ...leases && { leases } })))
     const target = whom === 'redis' ? -1 : Math.floor(random() * (WEBS + CONSUMERS))
     const ms = Math.round(between(random, least, most) * LEASE_MS)
     const choice = random()
     if (at < (busyUntil.get(target) ?? 0) || at + ms > secs * 1000) continue
     busyUntil.set(target, at + ms + 300)
     planned.push({ at: Math.round(at), fault, target, ms, choice })
+  }
+  return faults.includes('leave') ? [...planned, ...planLeaves(seed, secs, planned)] : planned
+}
+
+/** Closes apps, and clients that belong to somebody else, some of them as Redis goes away. Apart from the other faults, whose plan stays what it was. */
+function planLeaves (seed: number, secs: number, others: readonly PlannedFault[]): PlannedFault[] {
+  const random = randomOf(`leaves ${seed}`)
+  const planned: PlannedFault[] = []
+  const add = (at: number, fault: FaultKind, target: number, choice: number) => {
+    const [least, most] = FAULTS[fault].leases
+    const ms = Math.round(between(random, least, most) * LEASE_MS)
+    const isBusy = [...others, ...planned].some(other => other.target === target && at < other.at + other.ms + 300 && other.at < at + ms + 300)
+    if (!isBusy && at + ms <= secs * 1000) planned.push({ at: Math.round(at), fault, target, ms, choice })
+  }
+  for (let at = 1000; at < secs * 1000; at += between(random, 600, 1200)) {
+    add(at, random() < 0.25 ? 'close' : 'leave', Math.floor(random() * (WEBS + CONSUMERS)), random())
+    if (random() < 0.3) add(at + between(random, -50, 150), random() < 0.5 ? 'restart' : 'freeze', -1, random())
   }
   return planned
 }

@@ -29,6 +29,9 @@ export interface Request {
   ms?: number
   pid?: number
   ids: readonly string[]
+  /** Whether it joined a database transaction, and whether that was committed. */
+  joins?: boolean
+  row?: boolean
 }
 
 export interface Life {
@@ -64,10 +67,12 @@ export function readStory (ledger: readonly Entry[]): Story {
     const asked = story.requests.get(request)!
     Object.assign(asked, { status, answeredAt: at, ms: at - asked.at })
   }
-  for (const { request, pid, tasks } of of('added')) {
-    Object.assign(story.requests.get(request)!, { pid, ids: tasks.map(({ id }) => id) })
+  for (const { request, pid, tasks, joins } of of('added')) {
+    Object.assign(story.requests.get(request)!, { pid, ids: tasks.map(({ id }) => id), joins })
     for (const task of tasks) story.tasks.set(task.id, { ...task, request, attempts: [] })
   }
+
+  for (const { request } of of('row')) story.requests.get(request)!.row = true
 
   const attempts = new Map<string, Attempt>()
   const keyOf = ({ id, attempt, pid }: { id: string, attempt: number, pid: number }) => `${id} ${attempt} ${pid}`
