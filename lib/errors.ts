@@ -40,13 +40,21 @@ export const FST_TASKQUEUE_TOO_LARGE = createError<[number, number]>(
 export const FST_TASKQUEUE_TIMEOUT = createError<[string, number]>(
   'FST_TASKQUEUE_TIMEOUT', 'Task %s has not ended within %s ms', 504
 )
-/** The time at which to run is no time, or too far away. */
-export const FST_TASKQUEUE_INVALID_DELAY = createError<[string, string]>(
-  'FST_TASKQUEUE_INVALID_DELAY', 'The delay of a task must be %s, got %s', 500, RangeError
+/** More calls wait for the ends of tasks than one process takes. */
+export const FST_TASKQUEUE_TOO_MANY_WAITS = createError<[number]>(
+  'FST_TASKQUEUE_TOO_MANY_WAITS', 'At most %s calls can wait for the ends of tasks at the same time', 503
 )
-/** The id cannot travel in a header. */
+/** The app closes, and nothing is waited for any longer. */
+export const FST_TASKQUEUE_CLOSING = createError<[]>(
+  'FST_TASKQUEUE_CLOSING', 'The app closes and waits for no task', 503
+)
+/** The time at which to run is no time, or too far away. It is often the client's choice, and so the client's error. */
+export const FST_TASKQUEUE_INVALID_DELAY = createError<[string, string]>(
+  'FST_TASKQUEUE_INVALID_DELAY', 'The delay of a task must be %s, got %s', 400, RangeError
+)
+/** The id cannot travel in a header. It is often the client's choice, and so the client's error. */
 export const FST_TASKQUEUE_INVALID_ID = createError<[string]>(
-  'FST_TASKQUEUE_INVALID_ID', 'The id of a task must be 1 to 255 printable ASCII characters without spaces, got %s', 500, TypeError
+  'FST_TASKQUEUE_INVALID_ID', 'The id of a task must be 1 to 255 printable ASCII characters without spaces, got %s', 400, TypeError
 )
 /** A task of this id is there already, and the caller would rather fail than add no other. */
 export const FST_TASKQUEUE_DUPLICATE = createError<[string]>(
@@ -80,7 +88,7 @@ export const FST_TASKQUEUE_COMMIT_FAILED = createError<[]>(
 export const FST_TASKQUEUE_UNSUPPORTED_FASTIFY = createError<[string]>(
   'FST_TASKQUEUE_UNSUPPORTED_FASTIFY', 'Fastify %s sends replies in a way that this version of fastify-taskqueue does not know', 500
 )
-/** The store of a queue cannot be used now. */
+/** The store of a queue cannot be used now. What reaches clients names no address: that is in the message of the `cause`. */
 export const FST_TASKQUEUE_UNREACHABLE = createError<[string, string]>(
   'FST_TASKQUEUE_UNREACHABLE', '%s cannot be used as a task queue: %s', 503
 )

@@ -11,6 +11,7 @@ import { exchangers } from './exchange.js'
 import { startHeartbeat, type Heartbeat } from './heartbeat.js'
 import { Isolation } from './isolation.js'
 import { LocalStore } from './local-store.js'
+import { Lookout } from './lookout.js'
 import { makeCodec, type Codec } from './message.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './options.js'
 import { Queues } from './queue.js'
@@ -48,6 +49,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const settings = readOptions(options)
   const codec = makeCodec(settings)
   const queues = new Queues(settings, codec)
+  const lookout = new Lookout(queues.all, codec)
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const warnings = new RouteWarnings(app, consumed)
   const composer = new Composer(app, queues, codec, settings, warnings)
@@ -65,13 +67,15 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorate('verifyTask', verifyWith(settings))
   const consumers = new Map<string, Consumer>()
-  app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, codec), ...runnerOf(app, queues, consumers) })
+  app.decorate<Taskqueue>('taskqueue', { ...adderOf(outsideOfRequests, added), ...lookerOf(queues, lookout), ...runnerOf(app, queues, consumers) })
   bindToReply(app, {
     begin: request => new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
     isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
     prepareFor,
     closed
   })
+  // Before the consumers, so that a task that waits for another one ends with them.
+  app.addHook('preClose', async () => { lookout.close() })
   consume(app, settings, queues, codec, consumers, warnings, inContext, commits)
 }
 

@@ -1,12 +1,12 @@
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE } from './errors.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { LocalStore } from './local-store.js'
 import type { Codec } from './message.js'
 import type { QueueSettings, Settings } from './options.js'
 import { RedisStore, type RedisLocation } from './redis-store.js'
 import { show } from './show.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Counts, Keep, State, Store } from './store.js'
-import { checkWhole } from './task.js'
+import type { Counts, Keep, Order, State, Store } from './store.js'
+import { checkIds, checkOptions, checkWhole } from './task.js'
 
 /** Which part of a list to return. */
 export interface Page {
@@ -39,45 +39,64 @@ export class Queue {
 
   /** Counts the tasks by state. */
   async counts (): Promise<Counts> {
-    const { waiting, delayed, running, dead } = await this.store.counts(this.name)
+    const { waiting, delayed, running, dead } = await answered(this.store.counts(this.name))
     return { waiting, delayed, running, dead }
   }
 
   /** Lists tasks of one state as they are at the moment: those that have ended the newest first, others in the order in which they will run or have begun. */
-  async list (state: State, { offset = 0, limit = 100 }: Page = {}): Promise<TaskStatus[]> {
+  async list (state: State, page: Page = {}): Promise<TaskStatus[]> {
+    checkOptions('page', page, ['offset', 'limit'], 'list')
+    const { offset = 0, limit = 100 } = page
     if (!STATES.has(state)) throw new FST_TASKQUEUE_INVALID_OPTION('state', `one of ${[...STATES].join(', ')}`, show(state))
     checkWhole('offset', offset, 0)
     checkWhole('limit', limit, 1, 1000)
-    const found = await this.store.list(this.name, state, offset, limit)
+    const found = await answered(this.store.list(this.name, state, offset, limit))
     return found.map(task => statusOf(this.#codec, task))
   }
 
   /** Has no consumer claim from this queue, in any process, until it is resumed. What runs goes on, and tasks can be added. */
   async pause (): Promise<void> {
-    await this.store.steer(this.name, { kind: 'pause' })
+    await this.steer({ kind: 'pause' })
   }
 
   async resume (): Promise<void> {
-    await this.store.steer(this.name, { kind: 'resume' })
+    await this.steer({ kind: 'resume' })
   }
 
   async isPaused (): Promise<boolean> {
-    return (await this.store.counts(this.name)).paused
+    return (await answered(this.store.counts(this.name))).paused
   }
 
   /** Puts dead letters back in line, with all their retries, and returns how many. @param ids of those meant; all without */
   async redrive (ids?: readonly string[]): Promise<number> {
-    return await this.store.steer(this.name, { kind: 'redrive', ...ids !== undefined && { ids } })
+    return await this.steer({ kind: 'redrive', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
   /** Forgets dead letters, and returns how many. @param ids of those meant; all without */
   async remove (ids?: readonly string[]): Promise<number> {
-    return await this.store.steer(this.name, { kind: 'remove', ...ids !== undefined && { ids } })
+    return await this.steer({ kind: 'remove', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
   /** Drops the tasks that wait or are delayed, and returns how many. Running tasks go on, and dead letters stay. */
   async purge (): Promise<number> {
-    return await this.store.steer(this.name, { kind: 'purge' })
+    return await this.steer({ kind: 'purge' })
+  }
+
+  /** @internal */
+  async steer (order: Order): Promise<number> {
+    return await answered(this.store.steer(this.name, order))
+  }
+}
+
+/**
+ * Waits for what a store answers. An error of its own may name the address of the store, which is nobody's
+ * business who asked for a task: it becomes the cause of one that may be shown.
+ */
+export async function answered<T> (answer: Promise<T>): Promise<T> {
+  try {
+    return await answer
+  } catch (cause) {
+    throw Object.assign(new FST_TASKQUEUE_UNREACHABLE('The store of the queue', 'it does not answer, or it refuses'), { cause })
   }
 }
 

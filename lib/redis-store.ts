@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Batches } from './batches.js'
-import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
+import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import { isClosed, Link, type Client } from './redis-link.js'
 import { scripts } from './redis-scripts.js'
@@ -261,12 +261,15 @@ export class RedisStore implements Store {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
     this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], listener])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
-    this.#subscribing ??= this.#connect(subscriber).catch(error => {
+    try {
+      await (this.#subscribing ??= this.#connect(subscriber))
+      await subscriber.subscribe(channel).catch(error => { throw this.#unreachable(error) })
+    } catch (error) {
+      // The caller may try again.
       this.#subscribing = undefined
+      this.#watchers.set(channel, this.#watchers.get(channel)!.filter(watcher => watcher !== listener))
       throw error
-    })
-    await this.#subscribing
-    await subscriber.subscribe(channel)
+    }
   }
 
   async counts (queue: string): Promise<Counts & { paused: boolean }> {
@@ -276,7 +279,7 @@ export class RedisStore implements Store {
 
   async find (queues: readonly string[], id: string, awaitMs: number | '' = ''): Promise<Found | undefined> {
     for (const part of this.#together(queues)) {
-      const reply = await this.#run('find', this.#keysOf('find', part), [id, awaitMs]) as [number, Described] | null
+      const reply = await this.#run('find', this.#keysOf('find', part), [textOnly(id), awaitMs]) as [number, Described] | null
       if (reply !== null) return foundOf(part[reply[0]]!, reply[1])
     }
     return undefined
@@ -289,7 +292,7 @@ export class RedisStore implements Store {
 
   async steer (queue: string, order: Order): Promise<number> {
     const steer = async (values: ReadonlyArray<string | number>, ids: readonly string[] = []) =>
-      await this.#run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids]) as number
+      await this.#run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids.map(textOnly)]) as number
     if (order.kind === 'pause' || order.kind === 'resume') return await steer([])
     if (order.kind === 'purge') {
       return await this.#inParts(queue, ({ waiting, delayed }) => waiting + delayed, () => steer([]))
@@ -657,8 +660,14 @@ function foundOf (queue: string, [id, state, message, dueAt, endedAt, attempt, r
   }
 }
 
+/** The client spreads an array over the arguments of a script, where each of its elements would be another one. */
+function textOnly (id: string): string {
+  if (typeof id !== 'string') throw new FST_TASKQUEUE_INVALID_ID(typeof id)
+  return id
+}
+
 function newsOf (text: string): News {
-  const [kind, id = ''] = text.split(' ')
+  const [kind, id = ''] = text.split(' ', 2)
   return kind === 'ended' ? { kind, id } : { kind: kind === 'change' ? kind : 'work' }
 }
 

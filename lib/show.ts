@@ -1,28 +1,47 @@
-/** Shows a value in an error: short, on one line, and recognisable by its type. */
+/** How much of a text an error shows. */
+const SHOWN_LENGTH = 100
+
+/**
+ * Shows a value in an error: short, on one line, and recognisable by its type. Nothing that an object holds
+ * is shown, since it may be a header, a payload or a password. No value makes this throw or take long.
+ */
 export function show (value: unknown): string {
-  if (typeof value === 'function') return `function ${value.name}`
-  if (typeof value === 'object' && value !== null && !Array.isArray(value)) {
-    const name = Object.getPrototypeOf(value)?.constructor?.name
-    if (name !== undefined && name !== 'Object') return `a ${name}`
+  switch (typeof value) {
+    case 'string': return cut(JSON.stringify(conceal(value).slice(0, SHOWN_LENGTH)))
+    case 'bigint': return value > -LONG_BIGINT && value < LONG_BIGINT ? String(value) : 'a long bigint'
+    case 'function': return 'a function'
+    case 'symbol': return 'a symbol'
+    case 'object': return value === null ? 'null' : Array.isArray(value) ? 'an array' : nameOf(value, 'a ') ?? 'an object'
+    default: return String(value)
   }
-  let text: string
-  try {
-    text = JSON.stringify(value, conceal) ?? String(value)
-  } catch {
-    return `an ${typeof value} that has no JSON`
-  }
-  return text.length > 100 ? `${text.slice(0, 100)}…` : text
 }
 
-/** An option in the wrong place may be the one that holds a password. */
-function conceal (key: string, value: unknown): unknown {
-  if (/password|secret/i.test(key)) return '…'
-  return typeof value === 'string' ? value.replace(/(?:\/\/.*|[^\s/]*)@/, '…@') : value
-}
+/** To write a longer one in decimals takes time. */
+const LONG_BIGINT = 10n ** 30n
 
 /** Says what kind of thing a value is, and nothing of what is in it. */
 export function kindOf (value: unknown): string {
   if (typeof value !== 'object' || value === null) return value === null ? 'null' : `a value of type ${typeof value}`
-  const name = Object.getPrototypeOf(value)?.constructor?.name
-  return name === undefined || name === 'Object' ? 'an object' : `a value of type ${name}`
+  return nameOf(value, 'a value of type ') ?? 'an object'
+}
+
+/** Cuts a text to what an error shows. */
+export function cut (text: string): string {
+  return text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}…` : text
+}
+
+/** A text in the wrong place may be the address that holds a password. */
+function conceal (text: string): string {
+  const end = text.lastIndexOf('@')
+  return end === -1 ? text : `…${text.slice(end)}`
+}
+
+/** Names the class of an object, unless it is a plain one. An object may answer questions about itself with an error. */
+function nameOf (value: object, article: string): string | undefined {
+  try {
+    const name: unknown = Object.getPrototypeOf(value)?.constructor?.name
+    return typeof name === 'string' && name !== 'Object' && name !== '' ? article + cut(name) : undefined
+  } catch {
+    return undefined
+  }
 }

@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto'
 import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { isIP } from 'node:net'
+import { isDate, isUint8Array } from 'node:util/types'
 import {
   FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
 } from './errors.js'
-import { kindOf, show } from './show.js'
+import { cut, kindOf, show } from './show.js'
 import type { NewTask, OnDuplicate } from './store.js'
 
 /** A request to be made later. */
@@ -97,9 +98,9 @@ export interface Payload { readonly content: string | Buffer, readonly contentTy
 
 const METHODS: ReadonlySet<unknown> = new Set<TaskMethod>(['GET', 'POST', 'PUT', 'PATCH', 'DELETE'])
 const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
-const OPTIONS: ReadonlySet<string> = new Set<keyof AddOptions>([
+const OPTIONS: readonly string[] = [
   'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs', 'maxRetries', 'timeoutMs'
-])
+] satisfies Array<keyof AddOptions>
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 /** A longer one would fire at once. */
 export const LONGEST_TIMER_MS = 0x7fffffff
@@ -110,10 +111,7 @@ export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 export function makeTask (
   url: string, options: AddOptions, inheritance?: Inheritance
 ): Omit<Task, 'depth' | 'ip' | 'protocol'> {
-  if (typeof options !== 'object' || options === null) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(options))
-  for (const name of Object.keys(options)) {
-    if (!OPTIONS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(name, `one of ${[...OPTIONS].join(', ')}`, 'an option that add does not have')
-  }
+  checkOptions('options', options, OPTIONS, 'add')
   const method = options.method ?? (options.payload == null ? 'GET' : 'POST')
   checkMethod(method)
   const payload = payloadOf(method, options.payload, inheritance)
@@ -147,6 +145,9 @@ export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt'
   return { ...dueOf(options), ...expiresMs !== undefined && { expiresMs }, ...onDuplicate !== undefined && { onDuplicate } }
 }
 
+/** An ISO 8601 string is a third of this long. */
+const MAX_TIME_LENGTH = 100
+
 /** When a task becomes due, in the words of a store. */
 export function dueOf ({ delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>): { delayMs?: number, runAt?: number } {
   if (runAt === undefined) {
@@ -155,7 +156,8 @@ export function dueOf ({ delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>
     throw new FST_TASKQUEUE_INVALID_DELAY('0 to 2592000000 milliseconds, which is 30 days', show(delayMs))
   }
   if (delayMs !== undefined) throw new FST_TASKQUEUE_INVALID_DELAY('delayMs or runAt, not both', 'both')
-  const isTime = typeof runAt === 'number' || runAt instanceof Date || (typeof runAt === 'string' && /^\d{4}-\d\d-\d\d/.test(runAt))
+  const isTime = typeof runAt === 'number' || isDate(runAt) ||
+    (typeof runAt === 'string' && runAt.length <= MAX_TIME_LENGTH && /^\d{4}-\d\d-\d\d/.test(runAt))
   const time = isTime ? new Date(runAt).getTime() : NaN
   if (time - Date.now() <= MAX_DELAY_MS) return { runAt: time }
   throw new FST_TASKQUEUE_INVALID_DELAY('a time at most 30 days ahead, as a Date or an ISO 8601 string', show(runAt))
@@ -165,6 +167,9 @@ export function checkMethod (method: unknown): asserts method is TaskMethod {
   if (!METHODS.has(method)) throw new FST_TASKQUEUE_INVALID_METHOD(show(method))
 }
 
+/** As much as a server of Node takes in as the head of a request, its url included. */
+const MAX_URL_LENGTH = 16 * 1024
+
 /**
  * Returns a url in the form in which it is routed, its query appended; throws unless it
  * is a path of this app. A path that a proxy, a router or a check by prefix could take
@@ -173,8 +178,10 @@ export function checkMethod (method: unknown): asserts method is TaskMethod {
 export function canonicalUrl (url: unknown, query?: AddOptions['query']): string {
   // Without its query, which may hold what is nobody's business.
   const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(typeof url === 'string' ? url.split('?', 1)[0] : url))
-  if (query === undefined && typeof url === 'string' && PLAIN_PATH.test(url)) return url
+  const refuseLong = () => refuse(`at most ${MAX_URL_LENGTH} characters long with its query`)
   if (typeof url !== 'string' || !/^\/(?!\/)/.test(url)) throw refuse("a path of this app, starting with one '/'")
+  if (url.length > MAX_URL_LENGTH) throw refuseLong()
+  if (query === undefined && PLAIN_PATH.test(url)) return url
   // eslint-disable-next-line no-control-regex
   if (/[\\#\u0000-\u001f\u007f]/.test(url)) throw refuse('free of backslashes, fragments and control characters')
   const path = url.split('?', 1)[0]!
@@ -186,22 +193,40 @@ export function canonicalUrl (url: unknown, query?: AddOptions['query']): string
   } catch {
     throw refuse('free of malformed percent-encoding')
   }
-  // A URL's parser would cut spaces off the end.
-  const { pathname, searchParams, search } = new URL(url.replace(/ +$/, spaces => '%20'.repeat(spaces.length)), 'http://localhost')
-  if (query === undefined) return pathname + search
-  const extra = new URLSearchParams()
-  if (!isPlain(query)) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', show(query))
+  const { pathname, searchParams, search } = new URL(keepSpaces(url), 'http://localhost')
+  const extra = queryOf(query, refuseLong)
+  const separator = extra === '' ? '' : searchParams.size === 0 ? '?' : '&'
+  const canonical = `${pathname}${separator === '?' ? '' : search}${separator}${extra}`
+  if (canonical.length > MAX_URL_LENGTH) throw refuseLong()
+  return canonical
+}
+
+/** Encodes the spaces at the end, which a URL's parser would cut off. */
+function keepSpaces (url: string): string {
+  let end = url.length
+  while (url[end - 1] === ' ') end--
+  return url.slice(0, end) + '%20'.repeat(url.length - end)
+}
+
+/** Encodes what is to be appended to a url, unless it is too long even before that. */
+function queryOf (query: AddOptions['query'], refuseLong: () => Error): string {
+  if (query === undefined) return ''
+  if (!isPlain(query)) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', kindOf(query))
+  const encoded = new URLSearchParams()
+  let length = 0
   for (const [name, values] of Object.entries(query)) {
     for (const value of Array.isArray(values) ? values : [values]) {
       if (value === undefined) continue
       if (!['string', 'number', 'boolean'].includes(typeof value)) {
-        throw new FST_TASKQUEUE_INVALID_OPTION(`query.${name}`, 'a string, number or boolean, or an array of these', show(value))
+        throw new FST_TASKQUEUE_INVALID_OPTION(`query.${cut(name)}`, 'a string, number or boolean, or an array of these', kindOf(value))
       }
-      extra.append(name, String(value))
+      const text = String(value)
+      length += name.length + text.length + 2
+      if (length > MAX_URL_LENGTH) throw refuseLong()
+      encoded.append(name, text)
     }
   }
-  if (extra.size === 0) return pathname + search
-  return `${pathname}${searchParams.size === 0 ? '?' : `${search}&`}${extra}`
+  return String(encoded)
 }
 
 /** A path that is in canonical form already, as most are. */
@@ -226,7 +251,8 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   try {
     validateHeaderName(name)
   } catch {
-    throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'has no valid name')
+    // Shown as far as it is a name: behind that may be a value, of whoever has taken one for the other.
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(/^[\w!#$%&'*+.^`|~-]{0,100}/.exec(name)![0]), 'has no valid name')
   }
   if (isReserved(name)) throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'cannot be set')
   if (typeof value !== 'string') throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)
@@ -244,7 +270,7 @@ function headersOf (
     return { headers: payload?.contentType === undefined ? {} : { 'content-type': payload.contentType } }
   }
   if (given !== undefined && !isPlain(given)) {
-    throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', show(given))
+    throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', kindOf(given))
   }
   const own = new Map<string, string | null>()
   if (inheritance?.host !== undefined) own.set('host', inheritance.host)
@@ -268,7 +294,7 @@ function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritanc
   if (given === null) return undefined
   if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', kindOf(given))
   if (typeof given === 'string') return { content: given, contentType: 'text/plain; charset=utf-8' }
-  if (given instanceof Uint8Array) return { content: Buffer.from(given), contentType: 'application/octet-stream' }
+  if (isUint8Array(given)) return { content: Buffer.from(given), contentType: 'application/octet-stream' }
   if (given instanceof URLSearchParams) {
     return { content: String(given), contentType: 'application/x-www-form-urlencoded' }
   }
@@ -277,7 +303,19 @@ function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritanc
 
 /** An object whose entries are all there is to it: a Headers, a Map or a URLSearchParams has none. */
 export function isPlain (value: unknown): boolean {
-  return Object.prototype.toString.call(value) === '[object Object]'
+  try {
+    return Object.prototype.toString.call(value) === '[object Object]'
+  } catch {
+    return false
+  }
+}
+
+/** Throws unless what a function is given are options that it has. */
+export function checkOptions (name: string, options: unknown, known: readonly string[], of: string): asserts options is object {
+  if (!isPlain(options)) throw new FST_TASKQUEUE_INVALID_OPTION(name, 'an object', kindOf(options))
+  for (const key of Object.keys(options as object)) {
+    if (!known.includes(key)) throw new FST_TASKQUEUE_INVALID_OPTION(cut(key), `one of ${known.join(', ')}`, `an option that ${of} does not have`)
+  }
 }
 
 /** Objects that JSON.stringify silently turns into `{}`. */
@@ -287,11 +325,10 @@ export function jsonOf (value: unknown): Payload {
   const refuse = (cause?: unknown) => Object.assign(
     new FST_TASKQUEUE_INVALID_PAYLOAD('an object that has JSON, a string, a Buffer, a URLSearchParams or null', kindOf(value)),
     cause !== undefined && { cause })
-  if (typeof value !== 'object' || NO_JSON.some(type => value instanceof type)) throw refuse()
-  if (typeof (value as { pipe?: unknown }).pipe === 'function') throw refuse()
   let json: string | undefined
   try {
-    json = JSON.stringify(value)
+    const isOther = typeof value !== 'object' || NO_JSON.some(type => value instanceof type) || typeof (value as { pipe?: unknown }).pipe === 'function'
+    json = isOther ? undefined : JSON.stringify(value)
   } catch (cause) {
     throw refuse(cause)
   }
@@ -301,8 +338,22 @@ export function jsonOf (value: unknown): Payload {
 
 function idOf (id: unknown): string {
   if (id === undefined) return uuidv7()
-  if (typeof id === 'string' && /^[\x21-\x7e]{1,255}$/.test(id)) return id
-  throw new FST_TASKQUEUE_INVALID_ID(show(id))
+  checkId(id)
+  return id
+}
+
+/** Throws unless this can be the id of a task: whatever is given as one, anywhere, comes through here first. */
+export function checkId (id: unknown): asserts id is string {
+  if (typeof id !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(id)) throw new FST_TASKQUEUE_INVALID_ID(show(id))
+}
+
+/** The same for several, as they are at the moment. */
+export function checkIds (ids: unknown): string[] {
+  if (!Array.isArray(ids)) throw new FST_TASKQUEUE_INVALID_OPTION('ids', 'an array of ids', show(ids))
+  return Array.from(ids, id => {
+    checkId(id)
+    return id
+  })
 }
 
 export function checkWhole (name: string, value: number | undefined, min: number, max = Number.MAX_SAFE_INTEGER): void {

@@ -1,13 +1,13 @@
 import type { FastifyInstance } from 'fastify'
 import type { Consumer } from './consumer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
-import { Lookout } from './lookout.js'
-import type { Codec } from './message.js'
+import type { Lookout } from './lookout.js'
 import type { Queue, Queues } from './queue.js'
-import { statusOf, type TaskStatus } from './status.js'
+import { show } from './show.js'
+import type { TaskStatus } from './status.js'
 import type { Order } from './store.js'
 import type { TaskRoute } from './task-route.js'
-import { checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
+import { checkId, checkOptions, checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
 import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */
@@ -33,9 +33,10 @@ export interface Taskqueue {
   get (id: string): Promise<TaskStatus | undefined>
   /**
    * Waits until a task has ended (is done, given up, cancelled or expired), and resolves to what
-   * `get` would. Rejects with `FST_TASKQUEUE_TIMEOUT` when that takes longer than `timeoutMs`, 60000 by default.
+   * `get` would. Rejects with `FST_TASKQUEUE_TIMEOUT` when that takes longer than `timeoutMs`, 60000 by default,
+   * with `FST_TASKQUEUE_CLOSING` when the app begins to close, and with the reason of `signal` when that aborts.
    */
-  wait (id: string, options?: { timeoutMs?: number }): Promise<TaskStatus | undefined>
+  wait (id: string, options?: { timeoutMs?: number, signal?: AbortSignal }): Promise<TaskStatus | undefined>
   /** Ends a task that waits, is delayed or runs, wherever it does: the signal of one that runs aborts. Resolves to whether there was one. */
   cancel (id: string): Promise<boolean>
   /** Has a task that waits or is delayed run at another time. Resolves to whether there was one. */
@@ -56,6 +57,7 @@ export const MOST_AT_ONCE = 10_000
 /** What `app.taskqueue` is made of. */
 export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'> {
   const within = async <T>(run: (transaction: Transaction) => T | PromiseLike<T>) => {
+    if (typeof run !== 'function') throw new FST_TASKQUEUE_INVALID_OPTION('transaction', 'given a function', show(run))
     const transaction = begin()
     try {
       const result = await run(transaction)
@@ -82,27 +84,39 @@ export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick
   }
 }
 
-export function lookerOf (queues: Queues, codec: Codec): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
-  const lookout = new Lookout(queues.all)
+export function lookerOf (queues: Queues, lookout: Lookout): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
   const steer = async (id: string, order: SingleOrder) => {
     const found = await lookout.find(id)
-    return found !== undefined && await queues.get(found.queue).store.steer(found.queue, { ...order, ids: [id] }) > 0
-  }
-  const look = async (found: ReturnType<Lookout['find']>) => {
-    const task = await found
-    return task && statusOf(codec, task)
+    return found !== undefined && await queues.get(found.queue).steer({ ...order, ids: [id] }) > 0
   }
   return {
     queue: name => queues.get(name),
     queues: queues.all,
-    get: id => look(lookout.find(id)),
-    async wait (id, { timeoutMs = 60_000 } = {}) {
-      checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
-      return await look(lookout.wait(id, timeoutMs))
+    async get (id) {
+      checkId(id)
+      return await lookout.get(id)
     },
-    cancel: id => steer(id, { kind: 'cancel', keep: queues.keep }),
-    reschedule: async (id, due) => await steer(id, { kind: 'schedule', ...dueOf(due) }),
-    runNow: id => steer(id, { kind: 'schedule' })
+    async wait (id, options = {}) {
+      checkId(id)
+      checkOptions('options', options, ['timeoutMs', 'signal'], 'wait')
+      const { timeoutMs = 60_000, signal } = options
+      checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
+      if (signal !== undefined && !(signal instanceof AbortSignal)) throw new FST_TASKQUEUE_INVALID_OPTION('signal', 'an AbortSignal', show(signal))
+      return await lookout.wait(id, timeoutMs, signal)
+    },
+    async cancel (id) {
+      checkId(id)
+      return await steer(id, { kind: 'cancel', keep: queues.keep })
+    },
+    async reschedule (id, due) {
+      checkId(id)
+      checkOptions('due', due, ['delayMs', 'runAt'], 'reschedule')
+      return await steer(id, { kind: 'schedule', ...dueOf(due) })
+    },
+    async runNow (id) {
+      checkId(id)
+      return await steer(id, { kind: 'schedule' })
+    }
   }
 }
 
