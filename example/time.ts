@@ -36,10 +36,11 @@ export async function build (options: TaskqueueOptions = {}, send: (text: string
 
 interface Reminder { text: string, at: string, uselessAfterMs?: number }
 
+// The pattern of the format takes long for long texts: `maxLength` is what is checked first.
 const reminder = {
   type: 'object',
   required: ['text', 'at'],
-  properties: { text: { type: 'string' }, at: { type: 'string', format: 'date-time' }, uselessAfterMs: { type: 'integer', minimum: 1 } }
+  properties: { text: { type: 'string' }, at: { type: 'string', maxLength: 40, format: 'date-time' }, uselessAfterMs: { type: 'integer', minimum: 1 } }
 }
 const postponement = { type: 'object', required: ['byMs'], properties: { byMs: { type: 'integer', minimum: 0 } } }
 

@@ -4,8 +4,9 @@ import { dispatch, type Dispatch, type RequestTask } from './dispatch.js'
 import type { Exchanger } from './exchange.js'
 import { Withdrawn, type Halt } from './halt.js'
 import type { Codec } from './message.js'
+import { answered } from './queue.js'
 import type { RouteWarnings } from './routes.js'
-import { recordOf } from './status.js'
+import { progressOf, recordOf } from './status.js'
 import type { Keep, Settlement, Store, Verdict } from './store.js'
 import type { Task } from './task.js'
 import { judge, prejudge, type Outcome, type RetryPolicy } from './verdict.js'
@@ -45,7 +46,7 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     } catch (err) {
       return bury({ kind: 'dead', reason: (err as Error).message }, err)
     }
-    const note = async (value: unknown) => { await store.note(queue, lease, codec.encodeRecord(queue, task.id, { value })) }
+    const note = async (value: unknown) => { await answered(store.note(queue, lease, codec.encodeRecord(queue, task.id, progressOf(value)))) }
     const context: Dispatch = {
       task: new CurrentTask(task, queue, lease.attempt, halt, note),
       halt,

@@ -56,7 +56,8 @@ export class Composer {
     const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
     // It is awaited at the commit, which may never come.
     if (message instanceof Promise) message.catch(() => {})
-    return { store, task: { queue, id: task.id, ...place }, message, describe: () => describe(task, queue, place) }
+    const length = typeof message === 'string' ? message.length : task.payload?.length ?? 0
+    return { store, task: { queue, id: task.id, ...place }, message, length, describe: () => describe(task, queue, place) }
   }
 
   /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */

@@ -5,6 +5,7 @@ import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { show } from './show.js'
 import { hangUp, type Exchange, type Exchanger } from './exchange.js'
 import type { Halt } from './halt.js'
+import { hideLongParams } from './long-params.js'
 import { hideFromRouter, reveal, takes, type Hidden } from './routing.js'
 import type { NewTask, Store } from './store.js'
 import { LOCAL_HOST, type Task } from './task.js'
@@ -140,24 +141,31 @@ function outcomeOf (app: FastifyInstance, { response, written }: Exchange, task:
 
 const unrouted = (task: Task): Outcome => ({ kind: 'unrouted', reason: `no route of this app takes ${nameOf(task)}` })
 
+type Strategy = Parameters<FastifyInstance['addConstraintStrategy']>[0]
+
 /** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */
-export const taskOnly: Parameters<FastifyInstance['addConstraintStrategy']>[0] = {
-  name: 'taskOnly',
-  mustMatchWhenDerived: false,
-  storage () {
-    type Handler = Parameters<ReturnType<typeof taskOnly.storage>['set']>[1]
-    let handler: Handler | null = null
-    return {
-      get: value => value === true ? handler : null,
-      set: (_value, given) => { handler = given }
+export function taskOnly (app: FastifyInstance): Strategy {
+  const hideFromOthers = hideLongParams(app)
+  return {
+    name: 'taskOnly',
+    mustMatchWhenDerived: false,
+    storage () {
+      type Handler = Parameters<ReturnType<Strategy['storage']>['set']>[1]
+      let handler: Handler | null = null
+      return {
+        get: value => value === true ? handler : null,
+        set: (_value, given) => { handler = given }
+      }
+    },
+    deriveConstraint (raw) {
+      guard(raw as unknown as Raw)
+      if (dispatchOf(raw) !== undefined) return true
+      hideFromOthers(raw as IncomingMessage)
+      return undefined
+    },
+    validate (value) {
+      if (value !== true) throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
     }
-  },
-  deriveConstraint (raw) {
-    guard(raw as unknown as Raw)
-    return dispatchOf(raw) === undefined ? undefined : true
-  },
-  validate (value) {
-    if (value !== true) throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
   }
 }
 

@@ -61,7 +61,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   closed.close()
 
   guardHeaders(app)
-  app.addConstraintStrategy(taskOnly)
+  app.addConstraintStrategy(taskOnly(app))
   hideTaskRoutes(app)
   addTaskRoutes(app, queues)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })

@@ -3,6 +3,7 @@ import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
 import { kindOf, show } from './show.js'
+import { isUnchanged, snapshotOf, type Snapshot } from './snapshot.js'
 import { isAddress, isReserved, jsonOf, LOCAL_IP, type Inheritance, type Payload } from './task.js'
 
 /**
@@ -20,8 +21,36 @@ export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders):
   return {
     ...originOf(request),
     headers: which === false ? {} : pick(request.headers, which === true ? undefined : which),
-    payload: () => copyBody(request)
+    payload: copierOf(request)
   }
+}
+
+/**
+ * Makes the function that copies the body for a task. The handler may change the body between two tasks; as
+ * long as it does not, they share one copy, which is made twice and no more often.
+ */
+function copierOf (request: FastifyRequest): Inheritance['payload'] {
+  let last: Payload | undefined
+  let snapshot: Snapshot
+  return () => {
+    const { body, headers } = request
+    if (isUnchanged({ body, headers }, snapshot)) return last
+    const next = copyBody(request)
+    if (isSame(last, next)) {
+      // Not before the second one, which most requests do not have.
+      snapshot = snapshotOf({ body, headers })
+    } else {
+      snapshot = undefined
+      last = next
+    }
+    return last
+  }
+}
+
+function isSame (one: Payload | undefined, other: Payload | undefined): boolean {
+  if (one === undefined || other === undefined || one.contentType !== other.contentType) return false
+  if (typeof one.content === 'string' || typeof other.content === 'string') return one.content === other.content
+  return one.content.equals(other.content)
 }
 
 /**
@@ -68,12 +97,12 @@ const OF_ROUTES: ReadonlySet<string> = new Set([
 function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<string, string> {
   const ofConnection = new Set(headers.connection?.toLowerCase().split(/[\s,]+/))
   const wanted = names && new Set(names.map(name => name.toLowerCase()))
-  const picked: Record<string, string> = {}
+  const picked: Array<[name: string, value: string]> = []
   for (const [name, value] of Object.entries(headers)) {
     if (value === undefined || name === 'host' || !isInheritable(name) || ofConnection.has(name)) continue
-    if (wanted === undefined || wanted.has(name)) picked[name] = Array.isArray(value) ? value.join(', ') : value
+    if (wanted === undefined || wanted.has(name)) picked.push([name, Array.isArray(value) ? value.join(', ') : value])
   }
-  return picked
+  return Object.fromEntries(picked)
 }
 
 /**
@@ -123,7 +152,7 @@ function formOf (body: unknown): URLSearchParams | undefined {
 /** Reads the id that `user.id` returned; a number becomes a string. */
 export function checkUserId (id: unknown): string | undefined {
   if (id === undefined || id === null) return undefined
-  const text = Number.isFinite(id) || typeof id === 'bigint' ? String(id) : id
+  const text = Number.isFinite(id) || (typeof id === 'bigint' && BigInt.asIntN(256, id) === id) ? String(id) : id
   if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
   throw new FST_TASKQUEUE_INVALID_USER_ID(show(id))
 }

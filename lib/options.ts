@@ -5,7 +5,7 @@ import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { exchangers } from './exchange.js'
 import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './redis-store.js'
-import { show } from './show.js'
+import { cut, show } from './show.js'
 import type { Keep, Store } from './store.js'
 import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from './task.js'
 import { exponential, type Backoff } from './verdict.js'
@@ -217,7 +217,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
 function readQueue (name: string, options: QueueOptions | undefined, defaults: {
   redis: RedisLocation | undefined, consumer: ConsumerOptions | false, name: string
 }): QueueSettings {
-  const path = `queues.${name}`
+  const path = `queues.${cut(name)}`
   expect(path, name, 'named with 1 to 64 of A-Z a-z 0-9 . _ -', QUEUE_NAME.test(name))
   expect(path, options, 'an object', isRecord(options))
   const { redis = defaults.redis, type = redis === undefined ? 'local' : 'redis', consumer = {}, ...unknown } = options!
@@ -302,7 +302,7 @@ function isCopyHeaders (value: unknown): boolean {
 function refuse (unknown: object, path: string, known: string[] = []): void {
   for (const name of Object.keys(unknown)) {
     if (known.includes(name)) continue
-    throw new FST_TASKQUEUE_INVALID_OPTION(path === '' ? name : `${path}.${name}`, 'left out', 'an option that does not exist')
+    throw new FST_TASKQUEUE_INVALID_OPTION(path === '' ? cut(name) : `${path}.${cut(name)}`, 'left out', 'an option that does not exist')
   }
 }
 

@@ -259,17 +259,16 @@ export class RedisStore implements Store {
 
   async watch (queue: string, listener: (news: News) => void): Promise<void> {
     const channel = `${this.#client.options.keyPrefix ?? ''}${this.#nameOf(queue)}`
-    this.#watchers.set(channel, [...this.#watchers.get(channel) ?? [], listener])
+    const watchers = this.#watchers.get(channel) ?? []
+    // It is here already if this is tried again.
+    if (!watchers.includes(listener)) this.#watchers.set(channel, [...watchers, listener])
     const subscriber = this.#subscriber ??= this.#makeSubscriber()
-    try {
-      await (this.#subscribing ??= this.#connect(subscriber))
-      await subscriber.subscribe(channel).catch(error => { throw this.#unreachable(error) })
-    } catch (error) {
-      // The caller may try again.
+    this.#subscribing ??= this.#connect(subscriber).catch(error => {
       this.#subscribing = undefined
-      this.#watchers.set(channel, this.#watchers.get(channel)!.filter(watcher => watcher !== listener))
       throw error
-    }
+    })
+    await this.#subscribing
+    await subscriber.subscribe(channel).catch(error => { throw this.#unreachable(error) })
   }
 
   async counts (queue: string): Promise<Counts & { paused: boolean }> {

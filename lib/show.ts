@@ -8,7 +8,7 @@ const SHOWN_LENGTH = 100
 export function show (value: unknown): string {
   switch (typeof value) {
     case 'string': return cut(JSON.stringify(conceal(value).slice(0, SHOWN_LENGTH)))
-    case 'bigint': return value > -LONG_BIGINT && value < LONG_BIGINT ? String(value) : 'a long bigint'
+    case 'bigint': return value > -LONG_BIGINT && value < LONG_BIGINT ? `${value}n` : 'a long bigint'
     case 'function': return 'a function'
     case 'symbol': return 'a symbol'
     case 'object': return value === null ? 'null' : Array.isArray(value) ? 'an array' : nameOf(value, 'a ') ?? 'an object'

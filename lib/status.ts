@@ -1,6 +1,8 @@
 import { isUtf8 } from 'node:buffer'
-import type { Answer } from './answer.js'
+import { KEPT_BYTES, type Answer } from './answer.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Codec } from './message.js'
+import { kindOf } from './show.js'
 import type { Found, State } from './store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
@@ -62,6 +64,19 @@ export function recordOf ({ method, url, userId }: Task, outcome: Outcome, at: n
 
 function kept ({ headers, body, whole }: Answer): Partial<Entry> {
   return { headers, ...isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }, ...!whole && { cut: true } }
+}
+
+/** Makes the record of what a task says of its progress. */
+export function progressOf (value: unknown): object {
+  let json: string | undefined
+  try {
+    json = JSON.stringify(value)
+  } catch {}
+  if (json === undefined && value !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('progress', 'a value that has JSON', kindOf(value))
+  if (json !== undefined && json.length > KEPT_BYTES) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('progress', `at most ${KEPT_BYTES} characters of JSON`, String(json.length))
+  }
+  return { value }
 }
 
 /** Reads what a store has found. */

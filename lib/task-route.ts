@@ -6,8 +6,8 @@ import type {
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Queues } from './queue.js'
 import { findRoute, type Addressed } from './routing.js'
-import { show } from './show.js'
-import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, type AddOptions, type Task, type TaskMethod } from './task.js'
+import { cut, kindOf, show } from './show.js'
+import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_URL_LENGTH, type AddOptions, type Task, type TaskMethod } from './task.js'
 
 /** What a handle of a route adds with where `add` does not say otherwise. */
 export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
@@ -75,6 +75,8 @@ type Params = Readonly<Record<string, string>>
 
 /** A path's parameters (`:name`, `:name(pattern)`, `:name?`, `*`), and the colons that are none (`::`). */
 const PARAMETERS = /::|\*|(\/?):(?!:)([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
+/** A validator may have something to say of each of a thousand elements. */
+const MAX_REASON_LENGTH = 1000
 const DEFAULTS: ReadonlySet<string> = new Set<keyof TaskDefaults>(['queue', 'maxRetries', 'timeoutMs'])
 
 /** A route that takes no requests but tasks, and the handle by which they are added. */
@@ -100,8 +102,9 @@ export class TaskRoute<Input = unknown> {
    * will see. A task of a route has a body of its own, or none.
    */
   address (given: Given): [url: string, options: AddOptions, params: Params] {
-    if (!isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', show(given))
+    if (!isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', kindOf(given))
     const { params, ...options } = given
+    if (params !== null && params !== undefined && !isPlain(params)) throw this.#refuse('params must be an object')
     if (options.method !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
     const { queue, maxRetries, timeoutMs } = this.#route.config?.task ?? {}
     const [url, seen] = this.#fill(params ?? {})
@@ -132,15 +135,21 @@ export class TaskRoute<Input = unknown> {
     this.#validate('querystring', schema.querystring, found.searchParams)
     const [mediaType = ''] = headers['content-type']?.toLowerCase().split(/[\s;]/) ?? []
     const { content } = (schema.body ?? {}) as { content?: Record<string, { schema: unknown }> }
-    const bodySchema = content === undefined ? schema.body : content[mediaType]?.schema
+    const isOfType = content !== undefined && Object.hasOwn(content, mediaType)
+    const bodySchema = content === undefined ? schema.body : isOfType ? content[mediaType]!.schema : undefined
+    // No other types are remembered, of which there are as many as anybody likes.
+    const contentType = isOfType ? mediaType : undefined
+    const isJson = mediaType === 'application/json' || (mediaType.startsWith('application/') && mediaType.endsWith('+json'))
     if (payload === undefined) this.#validate('body', bodySchema, null)
-    else if (/^application\/(?:json|.*\+json)$/.test(mediaType)) this.#validate('body', bodySchema, this.#parse(payload), mediaType)
-    else if (mediaType === 'text/plain') this.#validate('body', bodySchema, String(payload), mediaType)
+    else if (isJson) this.#validate('body', bodySchema, this.#parse(payload), contentType)
+    else if (mediaType === 'text/plain') this.#validate('body', bodySchema, String(payload), contentType)
   }
 
   /** Each parameter becomes one piece of the path, and the one of `*` all the rest of it. */
   #fill (params: object): [url: string, seen: Params] {
     const left = new Map<string, unknown>(Object.entries(params))
+    const tooLong = [...left.values()].some(value => typeof value === 'string' && value.length > MAX_URL_LENGTH)
+    if (tooLong) throw this.#refuse(`its url would have more than ${MAX_URL_LENGTH} characters`)
     const seen: Record<string, string> = {}
     const url = this.url.replace(PARAMETERS, (found, slash: string = '', whole: string = '*', optional?: string) => {
       if (found === '::') return ':'
@@ -149,24 +158,26 @@ export class TaskRoute<Input = unknown> {
       const value = left.get(name)
       left.delete(name)
       if (value === undefined && optional !== undefined) return ''
-      const text = String(value)
+      const isText = ['string', 'number', 'boolean'].includes(typeof value)
+      const text = isText ? String(value) : ''
       const rest = more.replaceAll('::', ':')
-      if (!['string', 'number', 'boolean'].includes(typeof value) || /\p{Surrogate}/u.test(text)) {
+      if (!isText || /\p{Surrogate}/u.test(text)) {
         throw this.#refuse(`params/${name} must be a string, number or boolean`)
       }
       Object.defineProperty(seen, whole, { value: text + rest, enumerable: true })
       const piece = name === '*' ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text)
       return slash + piece + rest
     })
-    for (const [name, value] of left) if (value !== undefined) throw this.#refuse(`params/${name} is not in its url`)
+    for (const [name, value] of left) if (value !== undefined) throw this.#refuse(`params/${cut(name)} is not in its url`)
     return [url === '' ? '/' : url, seen]
   }
 
   #parse (json: string | Buffer): unknown {
     try {
       return JSON.parse(String(json))
-    } catch (error) {
-      throw this.#refuse(`body: ${(error as Error).message}`)
+    } catch {
+      // The parser's own message would quote the body.
+      throw this.#refuse('body is not JSON')
     }
   }
 
@@ -196,7 +207,7 @@ export class TaskRoute<Input = unknown> {
   }
 
   #refuse (reason: string) {
-    return new FST_TASKQUEUE_INVALID_INPUT(this.method, this.url, reason)
+    return new FST_TASKQUEUE_INVALID_INPUT(this.method, this.url, reason.slice(0, MAX_REASON_LENGTH))
   }
 }
 

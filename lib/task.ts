@@ -168,7 +168,7 @@ export function checkMethod (method: unknown): asserts method is TaskMethod {
 }
 
 /** As much as a server of Node takes in as the head of a request, its url included. */
-const MAX_URL_LENGTH = 16 * 1024
+export const MAX_URL_LENGTH = 16 * 1024
 
 /**
  * Returns a url in the form in which it is routed, its query appended; throws unless it
@@ -252,7 +252,7 @@ export function checkHeader (name: string, value: unknown): asserts value is str
     validateHeaderName(name)
   } catch {
     // Shown as far as it is a name: behind that may be a value, of whoever has taken one for the other.
-    throw new FST_TASKQUEUE_INVALID_HEADER(show(/^[\w!#$%&'*+.^`|~-]{0,100}/.exec(name)![0]), 'has no valid name')
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(/^:?[\w!#$%&'*+.^`|~-]{0,100}/.exec(name)![0]), 'has no valid name')
   }
   if (isReserved(name)) throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'cannot be set')
   if (typeof value !== 'string') throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)

@@ -7,7 +7,7 @@ import {
 import { show } from './show.js'
 import type { NewTask, Prepared, Store } from './store.js'
 import type { TaskRoute } from './task-route.js'
-import type { AddOptions, Task } from './task.js'
+import { isPlain, type AddOptions, type Task } from './task.js'
 
 /** A database transaction that stands or falls with the tasks. */
 export interface Participant {
@@ -60,6 +60,8 @@ export interface Added {
   readonly store: Store
   readonly task: Omit<NewTask, 'message'>
   readonly message: string | Promise<string>
+  /** Of the message, as far as it is known. */
+  readonly length: number
   /** For whoever looks what was added. */
   readonly describe: () => AddedTask
 }
@@ -87,6 +89,8 @@ export class TaskTransaction implements Transaction {
   readonly #maxTasks: number
   readonly #note: ((tasks: readonly AddedTask[]) => void) | undefined
   #added: Added[] = []
+  /** Of their messages together. */
+  #length = 0
   #participants: Participant[] = []
   /** How many tasks were committed before the end. */
   #committed = 0
@@ -107,14 +111,23 @@ export class TaskTransaction implements Transaction {
     if (!this.#open) throw new FST_TASKQUEUE_CLOSED()
     if (this.#committed + this.#added.length >= this.#maxTasks) throw new FST_TASKQUEUE_TOO_MANY(this.#maxTasks)
     const added = this.#compose(target, options)
+    const length = this.#length + added.length
+    // Now, and not at the commit: until then all of them would be in memory.
+    if (length > MAX_COMMIT_LENGTH && this.#added.length > 0) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
+    this.#length = length
     this.#added.push(added)
     return added.task.id
   }
 
   addAll (tasks: readonly TaskToAdd[]): string[] {
+    if (!Array.isArray(tasks)) throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array', show(tasks))
     const savepoint = this.savepoint()
     try {
-      return tasks.map(({ url, ...options }) => this.add(url, options))
+      return Array.from(tasks, task => {
+        if (!isPlain(task)) throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array of objects with a url', show(task))
+        const { url, ...options } = task
+        return this.add(url, options)
+      })
     } catch (error) {
       savepoint.rollback()
       throw error
@@ -125,11 +138,13 @@ export class TaskTransaction implements Transaction {
     const added = this.#added
     const { length } = added
     const last = added.at(-1)
+    const messagesLength = this.#length
     return {
       rollback: () => {
         // Tasks are only ever added at the end, so nothing was rolled back over while `last` is in its place.
         if (this.#added !== added || added[length - 1] !== last) throw new FST_TASKQUEUE_INVALID_SAVEPOINT()
         added.length = length
+        this.#length = messagesLength
       }
     }
   }
@@ -160,6 +175,7 @@ export class TaskTransaction implements Transaction {
     const added = this.#added
     const participants = this.#participants
     this.#added = []
+    this.#length = 0
     this.#participants = []
     this.#committed += added.length
     const { timeoutMs } = this.#commits
@@ -201,6 +217,7 @@ export class TaskTransaction implements Transaction {
   async rollback (): Promise<void> {
     const participants = this.#participants
     this.#added = []
+    this.#length = 0
     this.#participants = []
     await this.#rollBack(participants)
   }

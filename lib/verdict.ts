@@ -98,7 +98,7 @@ function backOff (backoff: Backoff, retry: number): number {
 export function parseRetryAfter (value: string | undefined, now = Date.now()): number | undefined {
   if (value === undefined) return undefined
   // Date.parse alone takes '-1' and '1.5' for days of 2001, and the form without a zone for local time.
-  const date = HTTP_DATE.test(value) ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
+  const date = value.length < 100 && HTTP_DATE.test(value) ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
   const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : date - now
   return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_DELAY_MS)
 }

@@ -243,7 +243,7 @@ t.test('what cannot be asked because Redis is down is an error, and not an empty
   t.equal(await queue.length(), 1)
   await redis.stop()
   for (const ask of ['length', 'counts', 'purge'] as const) {
-    await t.rejects(async () => { await queue[ask]() }, { code: 'FST_TASKQUEUE_UNREACHABLE', message: redis.path })
+    await t.rejects(async () => { await queue[ask]() }, { code: 'FST_TASKQUEUE_UNREACHABLE', cause: { message: redis.path } })
   }
   t.throws(() => app.taskqueue.queue('another'), { code: 'FST_TASKQUEUE_UNKNOWN_QUEUE', message: /another.*default/ })
 })

@@ -62,6 +62,106 @@ for (const [router, server] of Object.entries(ROUTERS)) {
   })
 }
 
+const LONG = ['a'.repeat(201), '1'.repeat(201), '%61'.repeat(201), 'ü'.repeat(101), `${'a'.repeat(201)}.json`, `${'1'.repeat(201)}-${'2'.repeat(201)}`, 'a'.repeat(5000)]
+const TAILS = ['', 'a', '1', '1-2', 'a.json', '%zz', '%2f', '%', 'a/b', '/', '?a=b', ...LONG, ...LONG.slice(0, 2).flatMap(long => [
+  `${long}/b`, `b/${long}`, `${long}/${long}`, `${long}?a=b`, `a?b=${long}`, `${long};a=b`, `${long}%zz`, `%zz/${long}`, `%2f${long}`
+])]
+
+for (const [server, options] of Object.entries({
+  'a server': {},
+  'one that takes longer parameters': { maxParamLength: 150 },
+  'one that takes short ones only': { routerOptions: { maxParamLength: 20 } },
+  'one that compiles its router': { routerOptions: { compile: true } },
+  'one as lenient as it can be': ROUTERS['as lenient as it can be']!
+})) {
+  t.test(`${server} answers as for a path that does not exist where a parameter of it is too long, and 414 where one of an ordinary route is`, async t => {
+    const app = Fastify({ exposeHeadRoutes: true, ...options })
+    t.teardown(() => app.close())
+    await app.register(taskqueue)
+    const hits: string[] = []
+    const only = { constraints: { taskOnly: true } } as const
+    const patterns = { id: ':id', rx: ':n(^\\d+$)', suffix: ':name.json', two: ':a-:b', deep: ':a/:b', optional: ':id?', wild: '*' }
+    for (const [name, pattern] of Object.entries(patterns)) {
+      const handler = async () => { hits.push(name); return name }
+      app.all(`/${name}/${pattern}`, only, handler)
+      app.get(`/beside/${name}/${pattern}`, only, handler)
+      app.get(`/open-${name}/${pattern}`, async () => 'open')
+    }
+    app.get('/beside/*', async () => 'open')
+    app.get('/version/:id', { constraints: { taskOnly: true, version: '1.0.0' } }, async () => { hits.push('version') })
+    app.get('/host/:id', { constraints: { taskOnly: true, host: 'localhost' } }, async () => { hits.push('host') })
+    app.get('/open-host/:id', { constraints: { host: 'localhost' } }, async () => 'open')
+    await app.listen({ port: 0, host: '127.0.0.1' })
+    const { port } = app.server.address() as AddressInfo
+
+    const plain = Fastify({ exposeHeadRoutes: true, ...options })
+    t.teardown(() => plain.close())
+    for (const [name, pattern] of Object.entries(patterns)) plain.get(`/open-${name}/${pattern}`, async () => 'open')
+    plain.get('/open-host/:id', { constraints: { host: 'localhost' } }, async () => 'open')
+    plain.get('/beside/*', async () => 'open')
+    await plain.listen({ port: 0, host: '127.0.0.1' })
+    const { port: plainPort } = plain.server.address() as AddressInfo
+
+    const differing: string[] = []
+    const statuses = new Set<number>()
+    type Answer = Awaited<ReturnType<typeof ask>>
+    const compare = (what: string, { answer, status }: Answer, other: Answer, { not }: { not?: number } = {}) => {
+      statuses.add(status)
+      if (answer !== other.answer && status !== not) differing.push(`${what}: ${status}, and not ${other.status}`)
+    }
+    for (const tail of TAILS) {
+      const shown = tail.length > 40 ? `${tail.slice(0, 10)}… (${tail.length})` : tail
+      for (const name of [...Object.keys(patterns), 'version', 'host']) {
+        for (const method of name === 'id' ? ['GET', 'HEAD', 'POST'] : ['GET']) {
+          const unknown = name.replace(/^./, 'n')
+          const [hidden, none] = await Promise.all([name, unknown].map(name => ask(port, method, `/${name}/${tail}`)))
+          compare(`${method} /${name}/${shown}`, hidden!, none!)
+        }
+      }
+      for (const name of [...Object.keys(patterns).flatMap(name => [`open-${name}`, `beside/${name}`]), 'open-host']) {
+        const [here, there] = await Promise.all([port, plainPort].map(port => ask(port, 'GET', `/${name}/${tail}`)))
+        // The router says of what no route would take either that it is too long. That may be not found as well.
+        compare(`GET /${name}/${shown}`, here!, there!, { ...there!.status === 414 && { not: 404 } })
+      }
+    }
+    t.strictSame(differing, [])
+    t.strictSame(hits, [])
+    for (const path of ['id/1', 'rx/1', 'suffix/1.json', 'two/1-2', 'deep/1/2', 'optional/1', 'host/1']) {
+      const long = `/open-${path.replace('1', '1'.repeat(201))}`
+      t.match(await ask(port, 'GET', long), { status: 414, answer: (await ask(plainPort, 'GET', long)).answer }, path)
+    }
+    t.ok([200, 400, 404, 414].every(status => statuses.has(status)), [...statuses].join())
+
+    const long = '1'.repeat(15)
+    const id = await app.taskqueue.add(`/id/${long}`)
+    t.match(await app.taskqueue.wait(id), { state: 'done' }, 'and a task reaches it')
+  })
+}
+
+t.test('nor does a parameter that is too long tell of it where it is injected or comes over HTTP/2, and the request is what it was', async t => {
+  const app = Fastify({ http2: true }) as unknown as FastifyInstance
+  t.teardown(() => app.close())
+  await app.register(taskqueue)
+  app.get('/hidden/:id', { constraints: { taskOnly: true } }, async () => 'hidden')
+  app.get('/open/:id', async () => 'open')
+  const seen: string[] = []
+  app.setNotFoundHandler(async ({ method, raw, url }, reply) => {
+    seen.push(`${method} ${raw.method} ${url.slice(0, 10)}`)
+    return await reply.code(404).send('nowhere')
+  })
+  await app.listen({ port: 0, host: '127.0.0.1' })
+  const session = connectHttp2(`http://127.0.0.1:${(app.server.address() as AddressInfo).port}`)
+  t.teardown(() => { session.close() })
+  for (const [path, expected] of [[`/hidden/${'a'.repeat(101)}`, 404], [`/nowhere/${'a'.repeat(101)}`, 404], [`/open/${'a'.repeat(101)}`, 414]] as const) {
+    const stream = session.request({ ':path': path })
+    const [head] = await once(stream, 'response')
+    t.equal(head[':status'], expected)
+    t.equal((await text(stream)) === 'nowhere', expected === 404)
+    t.equal((await app.inject(path)).statusCode, expected)
+  }
+  t.strictSame(seen, ['GET GET /hidden/aa', 'GET GET /hidden/aa', 'GET GET /nowhere/a', 'GET GET /nowhere/a'])
+})
+
 t.test('it does not for a serverless adapter, which injects what comes from outside', async t => {
   const { app, hits } = await start(t)
   const handle = awsLambda(app as never, { decorateRequest: false })

@@ -193,7 +193,7 @@ t.test('a body is checked by its content type, where the schema has several, and
   await refuses(task, { payload: [] }, 'FST_TASKQUEUE_INVALID_INPUT', 'body must be object')
   await refuses(task, { payload: {}, ...asJson }, 'FST_TASKQUEUE_INVALID_INPUT', 'body must be array')
   await refuses(task, { payload: 'ab' }, 'FST_TASKQUEUE_INVALID_INPUT', 'body must NOT have fewer than 3 characters')
-  await refuses(form, { payload: '{', headers: { 'content-type': 'application/json' } }, 'FST_TASKQUEUE_INVALID_INPUT', 'body: ')
+  await refuses(form, { payload: '{', headers: { 'content-type': 'application/json' } }, 'FST_TASKQUEUE_INVALID_INPUT', ': body is not JSON')
 })
 
 t.test('a route in a plugin has its prefix and its schemas to refer to', async t => {
@@ -300,7 +300,7 @@ t.test('wrong options of a route are refused when it is made', async t => {
   const make = (options: object) => () => { app.task({ url: '/task', handler: async () => {}, ...options }) }
   for (const [options, code, message] of [
     [{ method: 'HEAD' }, 'FST_TASKQUEUE_INVALID_METHOD', 'got "HEAD"'],
-    [{ method: ['POST'] }, 'FST_TASKQUEUE_INVALID_METHOD', 'got ["POST"]'],
+    [{ method: ['POST'] }, 'FST_TASKQUEUE_INVALID_METHOD', 'got an array'],
     [{ constraints: { taskOnly: true } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'constraints' must be left out"],
     [{ config: { task: { queue: 'none' } } }, 'FST_TASKQUEUE_UNKNOWN_QUEUE', 'Queue "none"'],
     [{ config: { task: { maxRetries: -1 } } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'config.task.maxRetries' must be a whole number"],
