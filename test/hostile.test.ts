@@ -261,11 +261,9 @@ async function start (t: Test, type: string) {
     copy: true,
     async request (given) {
       work = given
-      let failure: unknown
       const response = await app.inject({ method: 'POST', url: '/request', payload: { a: 1 } })
       if (response.statusCode === 200) return undefined
-      failure = failed
-      throw failure
+      throw failed
     },
     get app () { return app },
     get route () { return route as unknown as TaskRoute }

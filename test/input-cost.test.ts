@@ -25,9 +25,9 @@ const FLOOR_MS = 1
 const BEGINNINGS = ['', '/', '/x?q=', '//', 'http://', '2099-01-01T00:00:00.', 'Mon, ', 's1.', 'm1.12345678.', '{"url":"', '[']
 const MIDDLES = ['a', '/', ' ', '@', '%', '%2f', '%zz', '.', '../', '0', '-', ',', ';', ':', '"', '\\', '\t', '\0', 'é', '😀', '\ud800', 'a/', 'a ', '/@', 'a@', '((', '[', '{"a":']
 const ENDS = ['', 'x', ' ', '@', '\n', 'Z', '"']
-const TEXTS = BEGINNINGS.flatMap(beginning => MIDDLES.flatMap(middle => ENDS.map(end => (
+const TEXTS = BEGINNINGS.flatMap(beginning => MIDDLES.flatMap(middle => ENDS.map(end =>
   (length: number) => beginning + middle.repeat(length / middle.length) + end
-))))
+)))
 
 const settings = readOptions({ secrets: 'x'.repeat(32) })
 const codecs = [makeCodec(settings), makeCodec({ ...settings, encrypt: false }), makeCodec({ ...settings, secrets: [] })]
