@@ -123,6 +123,7 @@ t.test('a task that ends after its client was closed is settled, with what it ad
       request.taskqueue.add('/next', { delayMs: 60_000 })
       return 'ok'
     })
+    app.get('/next', async () => 'ok')
     await app.ready()
     for (let i = 0; i < 5; i++) await app.taskqueue.add('/')
     await until(() => begun.length === 5)
