@@ -4,13 +4,13 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  CANCELLED_MS, RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
 
 /**
- * `position` gives the order in which tasks are claimed, and have ended. `due` is 0 while a
+ * `position` gives the order in which tasks are claimed, in which leases expire together, and in which tasks have ended. `due` is 0 while a
  * task waits, the time until which it is delayed or leased, and null when it has ended, so
  * that the least tells when there is something to claim. A task expires at `expires`, until
  * an attempt at it counts, and is kept until `kept` when it has ended; null: for good. `next`
@@ -41,6 +41,7 @@ const schema = `
 
 const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
 const last = '(SELECT max(position) + 1 FROM task)'
+const first = '(SELECT min(position) - 1 FROM task)'
 const one = 'queue = :queue AND id = :id'
 const held = `${one} AND fence = :fence AND state = 'running'`
 const record = (value: string) =>
@@ -57,13 +58,12 @@ const order = {
 const pardoned = 'retries = 0, deaths = 0, suspect = 0, deferredMs = 0, unroutedMs = 0'
 
 const deferred = `
-  state = 'delayed', due = ${now} + :delayMs, deferredMs = deferredMs + :delayMs, suspect = 0, reason = :reason`
+  state = 'delayed', due = ${now} + :delayMs, position = ${last}, deferredMs = deferredMs + :delayMs, suspect = 0, reason = :reason`
 
 const carryOut = {
   done: `${ended('done')}, kept = ${now} + :keptMs, message = '', reason = NULL`,
-  // It still has the position of a task that was first in line.
   release: "state = 'waiting', due = 0",
-  retry: `state = 'delayed', due = ${now} + :delayMs, retries = retries + 1, suspect = 0, reason = :reason`,
+  retry: `state = 'delayed', due = ${now} + :delayMs, position = ${last}, retries = retries + 1, suspect = 0, reason = :reason`,
   defer: deferred,
   unrouted: `${deferred}, unroutedMs = unroutedMs + :delayMs`,
   dead: `${ended('dead')}, reason = :reason`,
@@ -108,7 +108,7 @@ export class SqliteStore implements Store {
       keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
       commit: async () => {
         try {
-          this.#atomically(() => { this.#add(taken) })
+          this.#atomically(() => { this.#add(taken, ({ queue, id, onDuplicate }) => onDuplicate === 'replace' || !this.#isTaken(queue, id)) })
         } finally {
           free()
         }
@@ -142,7 +142,10 @@ export class SqliteStore implements Store {
 
   async turn (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
-      const settled = settlements.map(settlement => this.#settle(queue, settlement, keep))
+      const released: string[] = []
+      const settled = settlements.map(settlement => this.#settle(queue, settlement, keep, released))
+      this.#giveBack(queue, released)
+      this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []), task => !this.#keepsOut(task))
       const leases = limit > 0 ? this.#claim(queue, alone ? 1 : limit, alone, leaseMs, keep) : []
       this.#trim(queue, keep)
       const dropped = keepDead === undefined ? 0 : this.#dropDead(queue, keepDead)
@@ -169,7 +172,9 @@ export class SqliteStore implements Store {
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
     return this.#atomically(() => holdings.map(({ queue, leases, leaseMs }) => {
       const lost = leases.filter(({ id, fence }) =>
-        this.#run(`UPDATE task SET due = max(due, ${now} + :leaseMs) WHERE ${held}`, { queue, id, fence, leaseMs }) === 0)
+        this.#run(`
+          UPDATE task SET due = max(due, ${now} + :leaseMs), position = iif(due < ${now} + :leaseMs, ${last}, position) WHERE ${held}`,
+        { queue, id, fence, leaseMs }) === 0)
       return {
         lost: lost.map(({ id }) => id),
         cancelled: lost.filter(lease => this.#hasMark(queue, 'cancelled', leaseOf(lease))).map(({ id }) => id),
@@ -218,7 +223,7 @@ export class SqliteStore implements Store {
       case 'cancel': return this.#cancel(queue, steering.ids, steering.keep)
       case 'schedule': return this.#each(queue, steering.ids, `
         UPDATE task SET
-          position = iif(state = 'waiting', position, ${last}), state = iif(:due > ${now}, 'delayed', 'waiting'), due = iif(:due > ${now}, :due, 0)
+          position = iif(state = 'waiting' AND :due <= ${now}, position, ${last}), state = iif(:due > ${now}, 'delayed', 'waiting'), due = iif(:due > ${now}, :due, 0)
         WHERE ${one} AND state IN ('waiting', 'delayed') AND suspect = 0`, { due: dueOf(steering, Date.now()) })
       case 'redrive': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `
         UPDATE task SET state = 'waiting', due = 0, ended = NULL, ${pardoned}, position = ${last} WHERE ${one} AND state = 'dead'`)
@@ -239,9 +244,9 @@ export class SqliteStore implements Store {
 
   #cancel (queue: string, ids: readonly string[], keep: Keep): number {
     const cancelled = ids.filter(id => {
-      const [lease] = this.#all<Held & { leftMs: number }>(`SELECT id, fence, due - ${now} AS leftMs FROM task WHERE ${one} AND state = 'running'`, { queue, id })
+      const [lease] = this.#all<Held>(`SELECT id, fence FROM task WHERE ${one} AND state = 'running'`, { queue, id })
       if (lease !== undefined) {
-        this.#mark(queue, 'cancelled', leaseOf(lease), lease.leftMs)
+        this.#mark(queue, 'cancelled', leaseOf(lease), CANCELLED_MS)
         this.#tell(queue, { kind: 'change' })
       }
       return this.#end(queue, id, 'cancelled', keep)
@@ -260,15 +265,21 @@ export class SqliteStore implements Store {
 
   #keepsOut ({ queue, id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
-    const known = this.#all(`
-      SELECT 1 FROM task WHERE ${one} AND (state IN ('running', 'dead') OR state IN ('waiting', 'delayed') AND (expires IS NULL OR expires > ${now}))`, { queue, id })
-    return known.length > 0 || (onDuplicate !== undefined && this.#hasMark(queue, 'deduped', id))
+    return this.#isTaken(queue, id) || (onDuplicate !== undefined && this.#hasMark(queue, 'deduped', id))
   }
 
-  #add (tasks: readonly NewTask[]): void {
+  /** Whether it waits, is delayed, runs or is dead, except for one that the next turn finds expired. */
+  #isTaken (queue: string, id: string): boolean {
+    return this.#all(`
+      SELECT 1 FROM task WHERE ${one} AND (state IN ('running', 'dead') OR state IN ('waiting', 'delayed') AND (expires IS NULL OR expires > ${now}))`,
+    { queue, id }).length > 0
+  }
+
+  /** Adds tasks, one after the other; each takes the place of another one of its id, or follows that one if it runs. */
+  #add (tasks: readonly NewTask[], isMeant: (task: NewTask) => boolean): void {
     for (const task of tasks) {
+      if (!isMeant(task)) continue
       const { queue, id, message, expiresMs } = task
-      if (this.#keepsOut(task)) continue
       const time = Date.now()
       const due = dueOf(task, time)
       const expires = expiresMs === undefined ? null : Math.ceil(time + expiresMs)
@@ -281,7 +292,8 @@ export class SqliteStore implements Store {
     }
   }
 
-  #settle (queue: string, { lease: { id, fence }, verdict, chain = [], record: text, dedupeMs = 0 }: Settlement, keep: Keep): boolean {
+  /** Says whether the lease was held; what is to be given back is added to `released`. */
+  #settle (queue: string, { lease: { id, fence }, verdict, record: text, dedupeMs = 0 }: Settlement, keep: Keep, released: string[]): boolean {
     const [row] = this.#all<{ next: string | null }>(`SELECT next FROM task WHERE ${held}`, { queue, id, fence })
     if (row === undefined) return false
     const { kind, unseen, unrouted, ...rest } = { unseen: false, unrouted: false, ...verdict }
@@ -293,10 +305,15 @@ export class SqliteStore implements Store {
       this.#run(`UPDATE task SET ${carryOut[unrouted ? 'unrouted' : kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
       if (kind === 'done' && dedupeMs > 0) this.#mark(queue, 'deduped', id, dedupeMs)
       if (kind === 'done' || kind === 'dead') this.#tellEnd(queue, id)
+      if (kind === 'release') released.push(id)
     }
-    this.#add(chain)
     this.#tell(queue, { kind: 'work' })
     return true
+  }
+
+  /** To the front, the first of them foremost. */
+  #giveBack (queue: string, ids: readonly string[]): void {
+    this.#each(queue, ids.toReversed(), `UPDATE task SET position = ${first} WHERE ${one}`)
   }
 
   /** Ends a task that has not been settled. */
@@ -308,12 +325,15 @@ export class SqliteStore implements Store {
 
   /** Does what time demands: leases expire, tasks expire or become due. */
   #sweep (queue: string, keep: Keep): void {
-    this.#run(`
+    const abandoned = this.#all<{ id: string }>(`
+      SELECT id FROM task WHERE queue = :queue AND state = 'running' AND due <= ${now} ORDER BY due, position`, { queue }).map(({ id }) => id)
+    this.#each(queue, abandoned, `
       UPDATE task SET
         state = 'waiting', due = 0, expires = NULL, deaths = deaths + suspect, suspect = 1, ${record('NULL')},
         message = coalesce(next->>'message', message), retries = iif(next IS NULL, retries, 0),
         deferredMs = iif(next IS NULL, deferredMs, 0), unroutedMs = iif(next IS NULL, unroutedMs, 0), next = NULL
-      WHERE queue = :queue AND state = 'running' AND due <= ${now}`, { queue })
+      WHERE ${one}`)
+    this.#giveBack(queue, abandoned)
     const expired = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed') AND expires <= ${now} ORDER BY expires, position`, { queue })
     for (const { id } of expired) this.#end(queue, id, 'expired', keep)

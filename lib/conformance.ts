@@ -387,6 +387,18 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(claimed, [...first, last])
   },
 
+  async 'has tasks that are due at one time run in the order in which they were delayed' (store, queue) {
+    const runAt = Date.now() + 4 * SHORT_MS
+    for (const id of ['c', 'b', '10', '9']) await add(store, [task(queue, id, { runAt }), task(queue, `after ${id}`, { runAt })])
+    await add(store, ['z', 'y'].map(id => task(queue, id)))
+    await store.steer(queue, { kind: 'schedule', ids: ['z', 'b', 'y'], runAt })
+    const all = ['c', 'after c', 'after b', '10', 'after 10', '9', 'after 9', 'z', 'b', 'y']
+    assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 100)), all)
+    await until('they are due', async () => (await store.counts(queue)).waiting === all.length)
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 100)), all)
+    assert.deepEqual(ids(await claim(store, queue)), all)
+  },
+
   async 'says when the next delayed task is due' (store, queue, other) {
     const since = performance.now()
     await add(store, [task(queue, 'a', { delayMs: LONG_MS }), task(queue, 'b', { delayMs: LONG_MS / 2 }), task(other, 'c', { delayMs: LONG_MS / 3 })])
@@ -421,6 +433,15 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.equal(again.id, 'b')
     assert.equal(again.message, 'message of b')
     assert.deepEqual(counters(again), { attempt: 2, retries: 0, deaths: 0 })
+  },
+
+  async 'puts what is given back last in front of what was given back before' (store, queue) {
+    await add(store, ['a', 'b', 'c', 'd'].map(id => task(queue, id)))
+    const [a, b, c] = await claim(store, queue, 3)
+    await settle(store, queue, a!, release)
+    await turn(store, queue, [{ lease: b!, verdict: release }, { lease: c!, verdict: { kind: 'release', unseen: true } }])
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 10)), ['b', 'c', 'a', 'd'])
+    assert.deepEqual(ids(await claim(store, queue)), ['b', 'c', 'a', 'd'])
   },
 
   async 'retries a task after a delay, counting a retry, and behind those that wait' (store, queue) {
@@ -621,6 +642,15 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(ids(await claim(store, other)), ['after done', 'same', 'after release', 'after retry', 'after dead'])
   },
 
+  async 'adds chains when all settlements of the turn are carried out, and one without a delay before it claims' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    const [a, b] = await claim(store, queue)
+    const chain = [task(queue, 'b', { message: 'again', onDuplicate: 'keep' }), ...['z', 'y'].map(id => task(queue, id, { delayMs: 0 })), task(queue, 'x')]
+    const { settled, leases } = await turn(store, queue, [{ lease: a!, verdict: done, chain }, { lease: b!, verdict: done }], 10)
+    assert.deepEqual(settled, [true, true])
+    assert.deepEqual(leases.map(({ id, message }) => [id, message]), [['b', 'again'], ...['z', 'y', 'x'].map(id => [id, `message of ${id}`])])
+  },
+
   async 'makes suspects of tasks whose leases expire, in their order, and claims them one at a time and apart' (store, queue) {
     await add(store, ['a', 'b', 'c', 'd'].map(id => task(queue, id)))
     await claim(store, queue, 3, SHORT_MS)
@@ -691,6 +721,16 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await settle(store, queue, await claimOne(store, queue), retry(SHORT_MS))
     await untilClaimable(store, queue)
     assert.deepEqual(counters(await claimOne(store, queue)), { attempt: 6, retries: 2, deaths: 1 })
+  },
+
+  async 'makes no lease shorter by prolonging it' (store, queue) {
+    await add(store, ['a', 'b'].map(id => task(queue, id)))
+    const [a] = await claim(store, queue, 1)
+    await claim(store, queue, 1, SHORT_MS)
+    await store.extend([{ queue, leases: [a!], leaseMs: 1 }])
+    await untilClaimable(store, queue)
+    assert.equal((await claimSuspect(store, queue)).id, 'b')
+    assert.deepEqual(await lost(store, queue, [a!]), [])
   },
 
   async 'lets leases last that are prolonged' (store, queue, other) {
@@ -843,6 +883,35 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assertCounts(store, queue, { running: 1 })
   },
 
+  async 'shows and hands out nothing of what follows a task while that runs' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    const lease = await claimOne(store, queue)
+    const before = await show(store, queue, 'a')
+    await add(store, [task(queue, 'a', { message: 'again', delayMs: LONG_MS, expiresMs: LONG_MS, onDuplicate: 'replace' })])
+    assert.deepEqual(await show(store, queue, 'a'), before)
+    assert.deepEqual((await store.list(queue, 'running', 0, 10)).map(trimmed), [before])
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
+    assert.equal((await show(store, queue, 'a'))?.message, 'message of a')
+    assert.equal(await settle(store, queue, lease, done), false)
+  },
+
+  async 'lets what follows a task expire by itself, and counts no attempt that was unseen' (store, queue) {
+    await add(store, ['a', 'b', 'c'].map(id => task(queue, id, { expiresMs: SHORT_MS })))
+    const leases = await claim(store, queue)
+    const replacement = { message: 'again', onDuplicate: 'replace' } as const
+    await add(store, [task(queue, 'a', { ...replacement, expiresMs: SHORT_MS }), task(queue, 'b', replacement), task(queue, 'c', { ...replacement, expiresMs: LONG_MS })])
+    // Nothing expires as long as something else runs under its id.
+    assert.deepEqual(await add(store, leases.map(({ id }) => task(queue, id, { onDuplicate: 'keep' }))), ['a', 'b', 'c'])
+    await setTimeout(2 * SHORT_MS)
+    assert.deepEqual(await add(store, leases.map(({ id }) => task(queue, id, { onDuplicate: 'keep' }))), ['a', 'b', 'c'])
+    await turn(store, queue, leases.map(lease => ({ lease, verdict: { kind: 'release', unseen: lease.id !== 'c' } })))
+    const next = await claim(store, queue)
+    assert.deepEqual(next.map(({ id, message, attempt }) => ({ id, message, attempt })), [
+      { id: 'b', message: 'again', attempt: 1 }, { id: 'c', message: 'again', attempt: 2 }
+    ])
+    assert.deepEqual(ids(await store.list(queue, 'expired', 0, 10)), ['a'])
+  },
+
   async 'delays what follows a task that runs until it is due by itself' (store, queue) {
     await add(store, ['a', 'b'].map(id => task(queue, id)))
     const leases = await claim(store, queue)
@@ -892,6 +961,15 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assertCounts(store, queue, { waiting: 5 })
   },
 
+  async 'keeps an id out for the longest time that was given' (store, queue) {
+    for (const dedupeMs of [LONG_MS, 1]) {
+      await add(store, [task(queue, 'a', { onDuplicate: 'replace' })])
+      await settle(store, queue, await claimOne(store, queue), done, [], { dedupeMs })
+    }
+    await setTimeout(5)
+    assert.deepEqual(await add(store, [task(queue, 'a', { onDuplicate: 'keep' })]), ['a'])
+  },
+
   async 'adds a task that is not to be compared with others while its id is kept out' (store, queue) {
     await add(store, [task(queue, 'a')])
     await settle(store, queue, await claimOne(store, queue), done, [], { dedupeMs: LONG_MS })
@@ -910,6 +988,46 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     await assert.rejects(store.prepare([task(queue, 'd', { onDuplicate: 'keep' }), task(queue, 'd', { onDuplicate: 'reject' })]), isDuplicate('d'))
     await assert.rejects(store.prepare([task(queue, 'd', { onDuplicate: 'replace' }), task(queue, 'd', { onDuplicate: 'reject' })]), isDuplicate('d'))
     assert.deepEqual(await claim(store, queue), [])
+  },
+
+  async 'leaves nothing of the first of two tasks of one id in a commit where the second replaces it' (store, queue) {
+    const replacing = (id: string, rest: Partial<NewTask> = {}) => task(queue, id, { message: 'again', onDuplicate: 'replace', ...rest })
+    await add(store, [
+      task(queue, 'place', { onDuplicate: 'keep' }), task(queue, 'between'), replacing('place'),
+      task(queue, 'never', { onDuplicate: 'keep', expiresMs: SHORT_MS }), replacing('never'),
+      task(queue, 'soon', { onDuplicate: 'replace' }), replacing('soon', { expiresMs: SHORT_MS }),
+      task(queue, 'now', { onDuplicate: 'keep', delayMs: LONG_MS }), replacing('now'),
+      task(queue, 'later', { onDuplicate: 'keep' }), replacing('later', { delayMs: LONG_MS })
+    ])
+    await assertCounts(store, queue, { waiting: 5, delayed: 1 })
+    await untilExpired(store, queue, ['soon'])
+    assert.deepEqual((await claim(store, queue)).map(({ id, message }) => [id, message]), [
+      ['between', 'message of between'], ['place', 'again'], ['never', 'again'], ['now', 'again']
+    ])
+  },
+
+  async 'adds what was not kept out although its id has been done since, and leaves alone what is under way by then' (store, queue) {
+    const prepared = await store.prepare([task(queue, 'done', { message: 'second', onDuplicate: 'keep' }), task(queue, 'runs', { message: 'second', onDuplicate: 'reject' })])
+    // These are not compared with others.
+    await add(store, [task(queue, 'done'), task(queue, 'runs')])
+    const [finished, running] = await claim(store, queue)
+    await settle(store, queue, finished!, done, [], { dedupeMs: LONG_MS })
+    await prepared.commit()
+    await assertCounts(store, queue, { waiting: 1, running: 1 })
+    assert.deepEqual((await claim(store, queue)).map(({ id, message }) => [id, message]), [['done', 'second']])
+    assert.deepEqual(await lost(store, queue, [running!]), [])
+  },
+
+  async 'counts delays and expiry from the commit' (store, queue) {
+    const prepared = await store.prepare([
+      task(queue, 'expiring', { expiresMs: 2 * SHORT_MS }), task(queue, 'delayed', { delayMs: LONG_MS }), task(queue, 'at', { runAt: Date.now() + LONG_MS })
+    ])
+    await setTimeout(3 * SHORT_MS)
+    const before = Date.now()
+    await prepared.commit()
+    assert.deepEqual(ids(await claim(store, queue)), ['expiring'])
+    assertTime((await show(store, queue, 'delayed'))!.dueAt! - LONG_MS, before)
+    assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 10)), ['at', 'delayed'])
   },
 
   async 'takes thousands of tasks in one commit or none of them, and decides about those of one id that are far apart' (store, queue, other) {
@@ -1160,6 +1278,25 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual(await kept(queue), [[], ['y'], [], ['dead']])
   },
 
+  async 'keeps what one turn ends in the order of its settlements, and then of what expires' (store, queue) {
+    const keep = { count: 3, ms: LONG_MS }
+    await add(store, ['c', 'b', 'a'].map(id => task(queue, id)))
+    const leases = await claim(store, queue)
+    await add(store, [task(queue, 'z', { expiresMs: SHORT_MS, delayMs: LONG_MS }), task(queue, 'y', { expiresMs: SHORT_MS, delayMs: LONG_MS })])
+    await setTimeout(2 * SHORT_MS)
+    await turn(store, queue, leases.map(lease => ({ lease, verdict: done })), 1, { keep })
+    assert.deepEqual(ids(await store.list(queue, 'expired', 0, 10)), ['y', 'z'])
+    assert.deepEqual(ids(await store.list(queue, 'done', 0, 10)), ['a'])
+  },
+
+  async 'keeps the reason of a task that is cancelled after it was tried' (store, queue) {
+    await add(store, [task(queue, 'a')])
+    await settle(store, queue, await claimOne(store, queue), retry(LONG_MS), [], { record: 'first' })
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
+    const { state, reason, records, attempt } = (await show(store, queue, 'a'))!
+    assert.deepEqual({ state, reason, records, attempt }, { state: 'cancelled', reason: REASON, records: ['first'], attempt: 1 })
+  },
+
   async 'keeps what a running task notes until it notes something else or has ended' (store, queue) {
     await add(store, ['a', 'b'].map(id => task(queue, id)))
     const progress = async (id = 'a') => (await show(store, queue, id))?.progress
@@ -1271,6 +1408,49 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.equal(await settle(store, queue, lease, done), false)
     await assertCounts(store, queue, {})
     assert.equal((await show(store, queue, 'a'))?.state, 'cancelled')
+  },
+
+  async 'lists what waits once, and in full pages, whatever has left the line and come back' (store, queue) {
+    const all = Array.from({ length: 12 }, (_, index) => `${index}`)
+    await add(store, all.map(id => task(queue, id)))
+    await store.steer(queue, { kind: 'schedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })
+    await store.steer(queue, { kind: 'cancel', ids: ['1', '5'], keep: KEEP })
+    await store.steer(queue, { kind: 'schedule', ids: ['4', '3'] })
+    await store.steer(queue, { kind: 'schedule', ids: ['3'], delayMs: LONG_MS })
+    await store.steer(queue, { kind: 'schedule', ids: ['3'] })
+    await add(store, [task(queue, '6', { onDuplicate: 'replace' }), task(queue, '5', { onDuplicate: 'keep' }), task(queue, '7', { delayMs: LONG_MS, onDuplicate: 'replace' })])
+    const waiting = ['2', '8', '9', '10', '4', '3', '6', '5']
+    for (const limit of [1, 2, 3, 5, 8, 9]) {
+      for (let offset = 0; offset <= waiting.length; offset++) {
+        assert.deepEqual(ids(await store.list(queue, 'waiting', offset, limit)), waiting.slice(offset, offset + limit), `${limit} from ${offset}`)
+      }
+    }
+    await assertCounts(store, queue, { waiting: 8, delayed: 3 })
+    assert.deepEqual(ids(await claim(store, queue)), waiting)
+  },
+
+  async 'has nothing to claim, and is woken again, when all that waited has left the line' (store, queue) {
+    await add(store, ['a', 'b', 'c'].map(id => task(queue, id)))
+    await store.steer(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
+    await store.steer(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })
+    assert.ok((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS)
+    const [pulse] = await store.extend([{ queue, leases: [], leaseMs: LONG_MS }])
+    assert.ok(pulse!.outlook.wakeInMs > SHORT_MS)
+    let round = 0
+    await untilWoken(store, queue, async () => {
+      for (const lease of await claim(store, queue)) await settle(store, queue, lease, done)
+      await add(store, [task(queue, `${++round}`)])
+      await store.steer(queue, { kind: 'cancel', ids: [`${round}`], keep: KEEP })
+      await add(store, [task(queue, `again ${round}`)])
+    })
+  },
+
+  async 'purges what waits behind thousands that were cancelled' (store, queue) {
+    const all = Array.from({ length: 2400 }, (_, index) => `${index}`)
+    await add(store, all.map(id => task(queue, id)))
+    assert.equal(await store.steer(queue, { kind: 'cancel', ids: all.slice(0, 2300), keep: { count: 0, ms: 0 } }), 2300)
+    assert.equal(await store.steer(queue, { kind: 'purge' }), 100)
+    await assertCounts(store, queue, {})
   },
 
   async 'leaves the order of the others as it is when tasks in line are cancelled, and added again' (store, queue) {
@@ -1386,6 +1566,24 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
     assert.deepEqual((await turn(store, queue, [])).outlook, resumed)
     assert.deepEqual(ids(await claim(store, queue)), ['running', 'waiting'])
     assert.equal((await claimSuspect(store, queue)).id, 'suspect')
+  },
+
+  async 'does what time demands in a queue that is paused' (store, queue) {
+    await add(store, [task(queue, 'running')])
+    await claimOne(store, queue, SHORT_MS)
+    await add(store, [task(queue, 'due', { delayMs: SHORT_MS }), task(queue, 'expired', { delayMs: LONG_MS, expiresMs: SHORT_MS })])
+    await store.steer(queue, { kind: 'pause' })
+    await until('the lease expires', async () => {
+      const { leases } = await turn(store, queue, [], 10, { leaseMs: SHORT_MS })
+      assert.deepEqual(leases, [])
+      return (await store.counts(queue)).running === 0 && (await store.list(queue, 'expired', 0, 10)).length === 1
+    })
+    await add(store, [task(queue, 'added')])
+    await assertCounts(store, queue, { waiting: 3 })
+    assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 10)), ['running', 'due', 'added'])
+    await store.steer(queue, { kind: 'resume' })
+    assert.equal((await claimSuspect(store, queue)).id, 'running')
+    assert.deepEqual(ids(await claim(store, queue)), ['due', 'added'])
   },
 
   async 'wakes the watchers of a queue that is resumed, and of one with a task made due or put back in line' (store, queue, other) {

@@ -173,7 +173,7 @@ export default plugin
 export { plugin as taskqueue }
 export * as errorCodes from './errors.js'
 export { storeConformance, type ConformanceTest } from './conformance.js'
-export { RECORD_LIMIT } from './store.js'
+export { CANCELLED_MS, RECORD_LIMIT } from './store.js'
 export type { Answer } from './answer.js'
 export type { Page, Queue } from './queue.js'
 export type { AttemptStatus, TaskStatus } from './status.js'

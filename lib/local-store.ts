@@ -1,7 +1,7 @@
 import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
 import {
-  RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
+  CANCELLED_MS, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
@@ -25,7 +25,7 @@ export class LocalStore implements Store {
     return {
       keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
       commit: async () => {
-        this.#add(taken)
+        this.#add(taken, (queue, { id, onDuplicate }) => onDuplicate === 'replace' || !queue.isTaken(id))
         free()
       },
       rollback: free
@@ -59,7 +59,7 @@ export class LocalStore implements Store {
     const queue = this.#queue(name)
     queue.tick(leaseMs)
     const settled = queue.settle(settlements)
-    this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []))
+    this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []), (queue, task) => !queue.keepsOut(task))
     const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
     queue.trim(keep)
     const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
@@ -119,8 +119,11 @@ export class LocalStore implements Store {
     this.#queues.clear()
   }
 
-  #add (tasks: readonly NewTask[]): void {
-    for (const task of tasks) this.#queue(task.queue).add(task)
+  #add (tasks: readonly NewTask[], isMeant: (queue: LocalQueue, task: NewTask) => boolean): void {
+    for (const task of tasks) {
+      const queue = this.#queue(task.queue)
+      if (isMeant(queue, task)) queue.add(task)
+    }
     for (const queue of new Set(tasks.map(({ queue }) => queue))) this.#queue(queue).wake()
   }
 
@@ -176,7 +179,7 @@ class LocalQueue {
   readonly #deduped = new Schedule()
   /** Ids whose end somebody awaits, until then. */
   readonly #awaited = new Schedule()
-  /** Leases of cancelled tasks, until they would have run out. */
+  /** Leases of cancelled tasks, for as long as that is to be known. */
   readonly #cancelled = new Schedule()
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
@@ -198,11 +201,11 @@ class LocalQueue {
 
   keepsOut ({ id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
-    return this.#isTaken(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
+    return this.isTaken(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
   }
 
+  /** Adds a task; it takes the place of another one of its id, or follows that one if it runs. */
   add (task: NewTask): void {
-    if (this.keepsOut(task)) return
     const { id } = task
     const entry = newEntry(task)
     if (this.#running.has(id)) {
@@ -303,12 +306,12 @@ class LocalQueue {
     for (const id of this.#expiring.takeUpTo(now)) this.#end(this.#tasks.get(id)!, 'expired')
     for (const id of this.#delayed.takeUpTo(now)) this.#push(this.#tasks.get(id)!)
     this.#deduped.takeUpTo(now)
-    this.#cancelled.takeUpTo(this.#leaseClock)
+    this.#cancelled.takeUpTo(now)
   }
 
   extend (lease: Held, leaseMs: number): boolean {
     if (!this.#holds(lease)) return false
-    this.#running.set(lease.id, this.#leaseClock + leaseMs)
+    this.#running.setAtLeast(lease.id, this.#leaseClock + leaseMs)
     return true
   }
 
@@ -411,7 +414,7 @@ class LocalQueue {
     const entries = this.#entriesOf(ids, ({ state }) => state === 'waiting' || state === 'delayed' || state === 'running')
     for (const entry of entries) {
       if (entry.state === 'running') {
-        this.#cancelled.set(leaseOf(entry), this.#running.at(entry.id))
+        this.#cancelled.set(leaseOf(entry), performance.now() + CANCELLED_MS)
         this.#tell({ kind: 'change' })
       }
       this.#end(entry, 'cancelled')
@@ -421,7 +424,7 @@ class LocalQueue {
   }
 
   wasCancelled (lease: Held): boolean {
-    return this.#cancelled.has(leaseOf(lease))
+    return this.#cancelled.at(leaseOf(lease)) > performance.now()
   }
 
   /** Suspects stay where they are: nothing keeps them waiting but that they run alone. */
@@ -573,7 +576,7 @@ class LocalQueue {
   }
 
   /** Whether it waits, is delayed, runs or is dead, except for one that the next turn finds expired. */
-  #isTaken (id: string): boolean {
+  isTaken (id: string): boolean {
     return this.#tasks.has(id) && !this.#ended.has(id) &&
       !(this.#expiring.has(id) && this.#expiring.at(id) <= performance.now())
   }
@@ -590,11 +593,17 @@ const MOST_DROPPED = 1000
 
 type When = Pick<NewTask, 'delayMs' | 'runAt'>
 
+/** By how much the time of day was ahead of the clock of this process when somebody last set it. */
+let aheadMs = Date.now() - performance.now()
+
 function dueOf ({ delayMs, runAt }: When): Pick<Entry, 'due' | 'dueAt'> {
   if (delayMs === undefined && runAt === undefined) return { due: 0, dueAt: 0 }
   const now = Date.now()
-  const dueInMs = delayMs ?? (runAt === undefined ? 0 : runAt - now)
-  return { due: performance.now() + dueInMs, dueAt: now + dueInMs }
+  if (delayMs !== undefined) return { due: performance.now() + delayMs, dueAt: now + delayMs }
+  // Whole milliseconds go by unevenly; the same time is to be the same for all the same.
+  const nowAheadMs = now - performance.now()
+  if (Math.abs(nowAheadMs - aheadMs) > 2) aheadMs = nowAheadMs
+  return { due: runAt! - aheadMs, dueAt: runAt! }
 }
 
 function newEntry ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTask): Entry {

@@ -1,6 +1,37 @@
 import { KEYS, moving, preludeOf, queueing, type Script } from './redis-keys.js'
 
-/** `add` reads tasks from a list: for each its id, message, when it is due (0: at once) and expires (0: never), and what becomes of duplicates. */
+/** What is made of the arguments that describe tasks. */
+export const reading = /* lua */ `
+-- Reads tasks from ARGV: for each the number of its queue, its id, its message, and how to add it. Returns
+-- lists of the last three, by queue.
+local function read_tasks (first, count)
+  local lists = {}
+  for i = first, first + count * 4 - 1, 4 do
+    local queue = tonumber(ARGV[i])
+    local list = lists[queue] or {}
+    lists[queue] = list
+    append(list, ARGV[i + 1], ARGV[i + 2], ARGV[i + 3])
+  end
+  return lists
+end
+
+-- Returns what becomes of a task where its id is known: '' where its adder has not chosen the id.
+local function mode_of (how)
+  return how == '' and '' or string.match(how, '%a*$')
+end
+
+-- Returns when a task is due, 0 for at once, and when it expires, 0 for never. It says so in "due expires mode", or
+-- in '' where it says none of them: milliseconds from now, or after an = those since the epoch; and milliseconds from now.
+local function times_of (how)
+  if how == '' then return 0, 0 end
+  local is_at, ms, expires = string.match(how, '^(=?)([%d.-]*) ([%d.]*) ')
+  if not now_us then read_time() end
+  local due = tonumber(ms) and (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000) or 0
+  return due > now_us and due or 0, tonumber(expires) and now_us + math.ceil(expires * 1000) or 0
+end
+`
+
+/** What adds tasks, of a list as `read_tasks` makes it. */
 export const adding = /* lua */ `
 -- Whether an id keeps others out although its task is done.
 local function is_recent (k, id)
@@ -9,78 +40,46 @@ local function is_recent (k, id)
   return recent and tonumber(recent) > now_us
 end
 
--- Adds all tasks that are not known yet, or none if something is wrong with a key. For those that
--- were not prepared it is decided here which are kept out.
+-- Adds all tasks that are not known yet, one after the other, or none if something is wrong with a key. For
+-- those that were not prepared it is decided here which are kept out.
 local function add (k, list, is_chained)
   local known, entries, places = {}, {}, {}
-  local function take (id, message, due, expires, mode)
+  local function take (id, message, how)
+    local mode = mode_of(how)
     if is_chained and (mode == 'keep' or mode == 'reject') and is_recent(k, id) then return end
-    if redis.call('HSETNX', k.message, id, message) == 0 then
+    local due, expires = times_of(how)
+    local is_new = redis.call('HSETNX', k.message, id, message) == 1
+    if not is_new then
       if places[id] then
         if mode ~= 'replace' then return end
-        entries[places[id]] = due
-        redis.call('HSET', k.message, id, message)
-        return
-      end
-      local p = look_up(k, { id })[1]
-      local is_dead = redis.call('ZSCORE', k.dead, id)
-      if mode ~= 'replace' and (is_dead or not is_expired(k, id, p)) then return end
-      if is_dead then
-        redis.call('ZREM', k.dead, id)
+        entries[places[id]] = false
       else
-        if redis.call('ZSCORE', k.running, id) then
-          keep_more(k, id, p, ' next', number(due))
+        local is_dead, is_running = redis.call('ZSCORE', k.dead, id), redis.call('ZSCORE', k.running, id)
+        if mode ~= 'replace' and (is_dead or is_running or not is_expired(k, id)) then return end
+        if is_running then
+          local p = look_up(k, { id })[1]
+          keep_more(k, id, p, ' next', cmsgpack.pack({ message, due, expires }))
           redis.call('HSET', k.progress, id, progress(p, p.reason))
-          redis.call('HSET', k.message, id, message)
           return
         end
-        unqueue(k, id)
+        if is_dead then redis.call('ZREM', k.dead, id) else unqueue(k, id) end
       end
-      forget(k, { id })
       redis.call('HSET', k.message, id, message)
     end
-    if mode ~= '' then
-      redis.call('ZREM', k.expiring, id)
-      redis.call('ZREM', k.ended, id)
-      redis.call('HDEL', k.record, id)
-    end
-    if expires > 0 then redis.call('ZADD', k.expiring, number(expires), id) end
+    if not is_new then forget(k, { id }) elseif mode ~= '' then clear(k, { id }) end
+    if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
     known[#known + 1] = id
     append(entries, id, due)
-    places[id] = #entries
+    places[id] = #entries - 1
   end
   local ok, failure = pcall(function ()
-    for i = 1, #list, 5 do take(unpack(list, i, i + 4)) end
+    for i = 1, #list, 3 do take(unpack(list, i, i + 2)) end
     enqueue(k, entries)
   end)
   if not ok then
     call_with('HDEL', k.message, known)
     error(failure)
   end
-end
-`
-
-/** Of arguments that describe tasks. */
-export const reading = /* lua */ `
--- Reads tasks from ARGV: for each the number of its queue, its id, its message, and "due expires
--- mode" where one of them is given: milliseconds from now, or after an = those since the epoch;
--- milliseconds from now; and as in add. Returns lists for add, by queue.
-local function read_tasks (first, count)
-  local lists = {}
-  for i = first, first + count * 4 - 1, 4 do
-    local queue = tonumber(ARGV[i])
-    local list = lists[queue] or {}
-    lists[queue] = list
-    local is_at, ms, expires, mode, due = '', '', '', '', 0
-    if ARGV[i + 3] ~= '' then
-      is_at, ms, expires, mode = string.match(ARGV[i + 3], '^(=?)([%d.-]*) (%d*) (%a*)$')
-      if not now_us then read_time() end
-    end
-    if ms and ms ~= '' then due = (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000) + #list end
-    if due < 0 then due = 0 end
-    append(list, ARGV[i + 1], ARGV[i + 2], due, expires and expires ~= '' and now_us + expires * 1000 or 0, mode or '')
-  end
-  return lists
 end
 `
 
@@ -121,14 +120,14 @@ end
 export const reserving = /* lua */ `${preparing}
 local function release (k, list)
   local ids = {}
-  for i = 1, #list, 5 do
-    if list[i + 4] ~= '' then append(ids, list[i]) end
+  for i = 1, #list, 3 do
+    if mode_of(list[i + 2]) ~= '' then append(ids, list[i]) end
   end
   call_with('HDEL', k.reserved, ids)
 end
 `
 
-const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'progress', 'expiring'] as const
+const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'running', 'expiring'] as const
 
 /**
  * ARGV: for each piece of a commit its id, the number of its tasks, and those. Returns for each 0 and the
@@ -138,12 +137,12 @@ const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'rec
  */
 const prepare: Script = {
   keys: PREPARE_KEYS,
-  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${moving}${adding}${reading}${reserving}
+  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${moving}${reading}${adding}${reserving}
 read_time()
 
 local function is_known (k, id)
   if redis.call('HEXISTS', k.message, id) == 1 then
-    if redis.call('ZSCORE', k.dead, id) or not is_expired(k, id, look_up(k, { id })[1]) then return true end
+    if redis.call('ZSCORE', k.dead, id) or redis.call('ZSCORE', k.running, id) or not is_expired(k, id) then return true end
   end
   return is_recent(k, id)
 end
@@ -156,8 +155,8 @@ end
 -- Returns the tasks of a list that are to be added, and which ids are kept out; or why none is.
 local function decide (k, commit, list)
   local tasks, kept, places = {}, {}, {}
-  for i = 1, #list, 5 do
-    local id, mode = list[i], list[i + 4]
+  for i = 1, #list, 3 do
+    local id, mode = list[i], mode_of(list[i + 2])
     local owner = mode ~= '' and redis.call('HGET', k.reserved, id)
     if owner and owner ~= whole(commit) then return nil, { 2, id } end
     -- By another piece of this commit.
@@ -168,15 +167,15 @@ local function decide (k, commit, list)
     else
       -- Later than what it replaces, which the commit makes of it.
       places[id] = true
-      append(tasks, unpack(list, i, i + 4))
+      append(tasks, unpack(list, i, i + 2))
     end
   end
   return tasks, kept
 end
 
 local function has_own_ids (list)
-  for i = 5, #list, 5 do
-    if list[i] ~= '' then return true end
+  for i = 3, #list, 3 do
+    if mode_of(list[i]) ~= '' then return true end
   end
 end
 
@@ -200,8 +199,8 @@ local function prepare (commit, lists)
   for k, tasks in pairs(decided) do
     -- Of a commit that is over nobody would release the ids.
     local is_kept = keep_prepared(k, commit, unpack(tasks))
-    for i = 1, is_kept and #tasks[1] or 0, 5 do
-      if tasks[1][i + 4] ~= '' then redis.call('HSET', k.reserved, tasks[1][i], whole(commit)) end
+    for i = 1, is_kept and #tasks[1] or 0, 3 do
+      if mode_of(tasks[1][i + 2]) ~= '' then redis.call('HSET', k.reserved, tasks[1][i], whole(commit)) end
     end
   end
   return kept_out
@@ -224,7 +223,7 @@ return replies
  */
 const commit: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${adding}${reserving}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${adding}${reserving}
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   for arg = 1, #ARGV, 2 do
@@ -259,7 +258,7 @@ const prepareNew: Script = {
 local function prepare (commit, lists)
   for queue, list in pairs(lists) do
     local ids = {}
-    for i = 1, #list, 5 do ids[#ids + 1] = list[i] end
+    for i = 1, #list, 3 do ids[#ids + 1] = list[i] end
     if is_any_known(keys_of(queue), ids) then return { 3 } end
   end
   for queue, list in pairs(lists) do keep_prepared(keys_of(queue), commit, list, {}) end
@@ -280,7 +279,7 @@ return replies
 /** Like `commit`, for what `prepareNew` has prepared. Does nothing and returns 1 if one of the ids is known all the same. */
 const commitNew: Script = {
   keys: NEW_KEYS,
-  body: /* lua */ `${preludeOf(NEW_KEYS)}${queueing}${preparing}
+  body: /* lua */ `${preludeOf(NEW_KEYS)}${queueing}${reading}${preparing}
 local commits = {}
 for arg = 1, #ARGV, 2 do commits[#commits + 1] = ARGV[arg] end
 
@@ -291,12 +290,13 @@ for queue = 0, #KEYS / ${NEW_KEYS.length} - 1 do
   for i, commit in ipairs(commits) do
     local list = prepared_in(batch.texts[i])
     if list then batch.found[#batch.found + 1] = commit end
-    for j = 1, list and #list or 0, 5 do
-      local id, message, due, expires = unpack(list, j, j + 3)
+    for j = 1, list and #list or 0, 3 do
+      local id, message, how = unpack(list, j, j + 2)
+      local due, expires = times_of(how)
       batch.ids[#batch.ids + 1] = id
       append(batch.messages, id, message)
       append(batch.entries, id, due)
-      if expires > 0 then append(batch.expiring, number(expires), id) end
+      if expires > 0 then append(batch.expiring, place_of(k.expiring, expires), id) end
     end
   end
   if is_any_known(k, batch.ids) then return 1 end
@@ -329,7 +329,7 @@ end
 /** ARGV: as for `commit`. KEYS: those of the queues that they would add to. */
 const rollback: Script = {
   keys: PREPARE_KEYS,
-  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${reserving}
+  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${reading}${reserving}
 read_time()
 for queue = 0, #KEYS / ${PREPARE_KEYS.length} - 1 do
   local k = keys_of(queue)

@@ -9,19 +9,20 @@ import { RECORD_LIMIT } from './store.js'
  *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
  *     running   sorted set of ids by the end of their lease, in microseconds of the lease clock
  *     dead      sorted set of ids by time of death, in microseconds
- *     message   hash of messages by id
+ *     message   hash of messages by id: that of the task which runs, where another one follows it
  *     progress  hash by id of "fence attempt retries deaths suspect more deferred unrouted reason", from the first
  *               claim on, and during that of "fence" alone; if there is more, it is under the id and " note": what the task says of itself,
- *               " log": a record of each attempt, " next": when a task is due that has replaced this one,
- *               " late": that it would have expired during its first attempt
+ *               " log": a record of each attempt, " next": message, due time and expiry of the task that follows it,
+ *               " late": its expiry, if that has passed during an attempt which may yet turn out not to count
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
  *     prepared  hash by commit of "time tasks": since when a heartbeat has known of it, 0 before one does,
- *               and its tasks between the two phases, or none where what has ended may be prepared once
- *               more, by a call that comes late
+ *               and its tasks between the two phases, as they were described, since a delay begins with the
+ *               commit; or none where what has ended may be prepared once more, by a call that comes late
  *     reserved  hash by id of the commit that is about to add it
  *     recent    sorted set of ids that keep others out although they are done, by the end of that
- *     expiring  sorted set of ids by the time at which they expire, in microseconds
- *     stale     hash by id of how many times it is in line and not meant, and under " " of all of them
+ *     expiring  sorted set of ids by the time at which they expire, in microseconds: until an attempt counts
+ *     stale     hash by id of how many of its first places in line are not meant, and under " " of all of them; there
+ *               is no line of nothing else
  *     ended     sorted set of ids that are done, cancelled or expired, by the time until which that is kept
  *     record    hash by id of what is kept of them
  *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of that
@@ -94,13 +95,33 @@ local function wake (k)
   tell(k, 'work')
 end
 
--- Puts tasks that are due into line, and others among the delayed. Entries: id, due.
+-- Returns the score of what is due, or expires, at that time: behind all that is in the same millisecond, or
+-- in the next ones if that are thousands, and so in the order of adding.
+local following = {}
+local function place_of (set, time)
+  local name = set .. number(time)
+  local place = following[name] or time
+  for i = 1, following[name] and 0 or 10 do
+    local first = time + (i - 1) * 1000
+    local last = redis.call('ZRANGE', set, number(first + 999), number(first), 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')[2]
+    place = last and last + 1 or first
+    if place < first + 1000 then break end
+  end
+  following[name] = place + 1
+  return number(place)
+end
+
+-- Puts tasks that are due into line, and others among the delayed. Entries: id, or false for none, and due.
 local function enqueue (k, entries)
   local waiting, delayed = {}, {}
   for i = 1, #entries, 2 do
     local id, due = entries[i], entries[i + 1]
-    if due ~= 0 and not now_us then read_time() end
-    if due == 0 or due <= now_us then append(waiting, id) else append(delayed, number(due), id) end
+    if id and due == 0 then
+      waiting[#waiting + 1] = id
+    elseif id then
+      if not now_us then read_time() end
+      if due <= now_us then waiting[#waiting + 1] = id else append(delayed, place_of(k.delayed, due), id) end
+    end
   end
   call_with('ZADD', k.delayed, delayed)
   local length = call_with('RPUSH', k.waiting, waiting)
@@ -191,26 +212,27 @@ local function fields_of (list, id, p)
   if p.more == 1 then append(list, id .. ' note', id .. ' log', id .. ' next', id .. ' late') end
 end
 
+-- Leaves nothing of what had these ids before.
+local function clear (k, ids)
+  call_with('ZREM', k.expiring, ids)
+  call_with('ZREM', k.ended, ids)
+  call_with('HDEL', k.record, ids)
+end
+
+-- Leaves nothing of tasks that are in no place, except for their messages.
 local function forget (k, ids)
   local fields = {}
   for i, p in ipairs(look_up(k, ids)) do fields_of(fields, ids[i], p) end
   call_with('HDEL', k.progress, fields)
+  clear(k, ids)
 end
 
--- Whether a task has waited too long, and nobody has noticed yet.
-local function is_expired (k, id, p)
+-- Whether a task that does not run has waited too long, and nobody has noticed yet.
+local function is_expired (k, id)
   local expiry = redis.call('ZSCORE', k.expiring, id)
   if not expiry then return false end
   if not now_us then read_time() end
-  return tonumber(expiry) <= now_us and p.attempt == 0
-end
-
--- Takes a waiting or delayed task out of line. In the middle of the line nothing is found without
--- going through it: there its id stays, and is skipped when its turn comes.
-local function unqueue (k, id)
-  if redis.call('ZREM', k.delayed, id) == 1 or redis.call('LREM', k.suspects, 1, id) == 1 then return end
-  redis.call('HINCRBY', k.stale, id, 1)
-  redis.call('HINCRBY', k.stale, ' ', 1)
+  return tonumber(expiry) <= now_us
 end
 
 -- Takes the first of those that wait. An id that is in line several times is meant the last time.
@@ -234,22 +256,44 @@ local function pop (k, limit)
       end
     end
   end
-  return ids
+  return ids, has_stale
 end
 
--- Keeps what has ended, the newest of it, until it is too old. Entries: id, record.
+-- Leaves no line in which nobody is meant: whoever looks at its length would find something to claim.
+local function drop_stale (k)
+  local stale = tonumber(redis.call('HGET', k.stale, ' ') or 0)
+  if stale == 0 or stale < redis.call('LLEN', k.waiting) then return end
+  for _, id in ipairs((pop(k, 1))) do redis.call('LPUSH', k.waiting, id) end
+end
+
+-- Takes a waiting or delayed task out of line. In the middle of the line nothing is found without
+-- going through it: there its id stays, and is skipped when its turn comes.
+local function unqueue (k, id)
+  if redis.call('ZREM', k.delayed, id) == 1 or redis.call('LREM', k.suspects, 1, id) == 1 then return end
+  redis.call('HINCRBY', k.stale, id, 1)
+  redis.call('HINCRBY', k.stale, ' ', 1)
+  drop_stale(k)
+end
+
+-- Keeps what has ended until it is too old, or no longer among the newest: in the order in which a script ends it. Entries: id, record.
+local kept = 0
 local function keep_ended (k, entries, count, ms)
   local first = math.max(1, #entries - 2 * count + 1)
   local ends, records = {}, first == 1 and entries or { unpack(entries, first) }
   for i = 1, #records, 2 do
-    ends[i], ends[i + 1] = number(now_us + ms * 1000 + i), records[i]
+    kept = kept + 1
+    ends[i], ends[i + 1] = number(now_us + ms * 1000 + kept), records[i]
   end
   call_with('ZADD', k.ended, ends)
   call_with('HSET', k.record, records)
-  local surplus = redis.call('ZCARD', k.ended) - count
-  if surplus <= 0 then return end
-  call_with('HDEL', k.record, redis.call('ZRANGE', k.ended, 0, surplus - 1))
-  redis.call('ZREMRANGEBYRANK', k.ended, 0, surplus - 1)
+end
+
+-- Forgets all but the newest of what has ended.
+local function keep_newest_ended (k, count)
+  local surplus = redis.call('ZRANGE', k.ended, 0, -1 - count)
+  if #surplus == 0 then return end
+  call_with('HDEL', k.record, surplus)
+  redis.call('ZREMRANGEBYRANK', k.ended, 0, #surplus - 1)
 end
 
 -- Ends tasks that are no longer in any place, without an attempt.
@@ -257,11 +301,12 @@ local function end_early (k, ids, state, count, ms)
   if #ids == 0 then return end
   local messages, entries, fields = redis.call('HMGET', k.message, unpack(ids)), {}, {}
   for i, p in ipairs(look_up(k, ids)) do
-    append(entries, ids[i], cmsgpack.pack({ state, now, p.attempt, log_of(k, ids[i], p), messages[i] }))
+    append(entries, ids[i], cmsgpack.pack({ state, now, p.attempt, log_of(k, ids[i], p), messages[i], p.reason }))
     fields_of(fields, ids[i], p)
   end
   call_with('HDEL', k.message, ids)
   call_with('HDEL', k.progress, fields)
+  call_with('ZREM', k.expiring, ids)
   keep_ended(k, entries, count, ms)
   tell_end(k, ids)
 end

@@ -1,5 +1,6 @@
 import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
 import { ticking } from './redis-turn.js'
+import { CANCELLED_MS } from './store.js'
 
 const describing = /* lua */ `
 local function milliseconds (us)
@@ -28,8 +29,8 @@ local function describe (k, ids)
       local log = log_of(k, id, p)
       append(described, { id, state, message, milliseconds(due), milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' note'), log })
     elseif record and tonumber(redis.call('ZSCORE', k.ended, id) or 0) > now_us then
-      local state, at, attempt, log, kept = unpack(cmsgpack.unpack(record))
-      append(described, { id, state, kept or '', '', at, attempt, '', false, log })
+      local state, at, attempt, log, kept, reason = unpack(cmsgpack.unpack(record), 1, 6)
+      append(described, { id, state, kept or '', '', at, attempt, reason or '', false, log })
     end
   end
   return described
@@ -64,15 +65,16 @@ read_time()
 
 -- Lists the line without what is stale, which takes going through it from its beginning.
 local function in_line (k, offset, limit)
-  local ids, from, passed = {}, 0, 0
+  local ids, from, passed, left = {}, 0, 0, {}
   while true do
     local some = redis.call('LRANGE', k.waiting, from, from + 999)
     if #some == 0 then return ids end
     local stale = redis.call('HMGET', k.stale, unpack(some))
     for i, id in ipairs(some) do
-      -- Of the places that an id has in line the last one is meant, if any is.
-      local is_meant = not stale[i] or redis.call('HEXISTS', k.message, id) == 1 and redis.call('LPOS', k.waiting, id, 'RANK', -1) == from + i - 1
-      if is_meant then
+      left[id] = left[id] or tonumber(stale[i] or 0)
+      if left[id] > 0 then
+        left[id] = left[id] - 1
+      else
         passed = passed + 1
         if passed > offset then append(ids, id) end
         if #ids == limit then return ids end
@@ -94,7 +96,7 @@ if state == 'waiting' then
     local from = math.max(0, offset - passed)
     local length = redis.call(place[2], place[1])
     if place[1] == k.waiting and stale then
-      append(ids, unpack(in_line(k, from, limit - #ids)))
+      if #ids < limit then append(ids, unpack(in_line(k, from, limit - #ids))) end
       length = length - stale
     elseif last >= passed then
       append(ids, unpack(redis.call(place[3], place[1], from, last - passed)))
@@ -108,9 +110,11 @@ elseif state == 'running' then
 elseif state == 'dead' then
   ids = redis.call('ZREVRANGE', k.dead, offset, last)
 else
-  for _, id in ipairs(redis.call('ZREVRANGE', k.ended, 0, -1)) do
+  for _, id in ipairs(redis.call('ZRANGE', k.ended, '+inf', '(' .. number(now_us), 'BYSCORE', 'REV')) do
     local record = redis.call('HGET', k.record, id)
-    if record and cmsgpack.unpack(record)[1] == state then append(ids, id) end
+    -- Whose id is taken again is not what has ended.
+    local is_meant = record and cmsgpack.unpack(record)[1] == state and redis.call('HEXISTS', k.message, id) == 0
+    if is_meant then append(ids, id) end
   end
   ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
 end
@@ -161,11 +165,12 @@ function orders.cancel ()
     if redis.call('ZREM', k.running, cancelled[i]) == 1 then append(revoked, now, number(p.fence) .. ' ' .. cancelled[i]) else unqueue(k, cancelled[i]) end
   end
   end_early(k, cancelled, 'cancelled', tonumber(ARGV[2]), tonumber(ARGV[3]))
+  keep_newest_ended(k, tonumber(ARGV[2]))
   if #revoked > 0 then
     -- For as long as somebody may still hold them.
-    redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - 3600000)
+    redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - ${CANCELLED_MS})
     call_with('ZADD', k.revoked, revoked)
-    redis.call('PEXPIRE', k.revoked, 3600000)
+    redis.call('PEXPIRE', k.revoked, ${CANCELLED_MS})
     tell(k, 'change')
   end
   return #cancelled
@@ -212,16 +217,18 @@ function orders.purge ()
   local found = redis.call('ZRANGE', k.delayed, 0, 999)
   call_with('ZREM', k.delayed, found)
   append(found, unpack(redis.call('LPOP', k.suspects, 1000) or {}))
-  append(found, unpack(pop(k, 1000)))
+  append(found, unpack((pop(k, 1000))))
+  drop_stale(k)
   call_with('HDEL', k.message, found)
   forget(k, found)
   tell_end(k, found)
   return #found
 end
 
+-- Who pauses a queue prolongs no lease: that is no contact.
 local function set_paused (paused)
-  local _, lease_clock = read_clock(k)
-  write_clock(k, lease_clock, paused)
+  local contact, lease_clock = read_clock(k)
+  write_clock(k, contact, lease_clock, paused)
   return 0
 end
 

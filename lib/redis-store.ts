@@ -312,7 +312,8 @@ export class RedisStore implements Store {
     // As many as there were, so that what comes faster than this cannot keep it busy for ever.
     while (changed < all) {
       const count = await doSome()
-      if (count === 0) break
+      // It may have found only what had left the line.
+      if (count === 0 && countOf(await this.counts(queue)) === 0) break
       changed += count
     }
     return changed

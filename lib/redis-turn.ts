@@ -1,5 +1,6 @@
 import { adding, reading, reserving } from './redis-adding.js'
 import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+import { CANCELLED_MS } from './store.js'
 
 /** What moves the clocks of a queue. */
 export const ticking = /* lua */ `
@@ -8,8 +9,8 @@ local function read_clock (k)
   return tonumber(contact or now), tonumber(lease_clock or 0), paused or '0'
 end
 
-local function write_clock (k, lease_clock, paused)
-  redis.call('SET', k.clock, string.format('%d %d %s', now, lease_clock, paused))
+local function write_clock (k, contact, lease_clock, paused)
+  redis.call('SET', k.clock, string.format('%d %d %s', contact, lease_clock, paused))
 end
 
 -- Moves the lease clock of a queue on by the time since the last contact with anybody, one
@@ -18,7 +19,7 @@ end
 local function tick (k, heartbeat)
   local contact, lease_clock, paused = read_clock(k)
   lease_clock = lease_clock + math.max(0, math.min(now - contact, heartbeat))
-  write_clock(k, lease_clock, paused)
+  write_clock(k, now, lease_clock, paused)
   return lease_clock, paused == '1'
 end
 
@@ -34,9 +35,14 @@ local function holds (p, fence)
   return p.running and p.fence == fence
 end
 
--- Leases of one call end a little apart, in the order in which they were claimed.
-local function lease_end (lease_clock, lease_ms, i)
-  return number((lease_clock + lease_ms) * 1000 + i)
+-- Leases of one call end a little apart, the last of them when it has to, in the order in which they were claimed.
+local function lease_end (lease_clock, lease_ms, i, count)
+  return number((lease_clock + lease_ms) * 1000 + i - count)
+end
+
+-- Makes leases end later, never sooner. Entries: end, id.
+local function prolong (k, entries)
+  for i = 1, #entries, 1000 do redis.call('ZADD', k.running, 'GT', unpack(entries, i, math.min(i + 999, #entries))) end
 end
 
 -- Returns the milliseconds until there is something to claim, -1 when nothing is known to come,
@@ -84,7 +90,7 @@ end
  */
 const turn: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${adding}${reading}${ticking}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${adding}${ticking}
 read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 local turn, heartbeat, lease_ms, limit, alone, keep_count, keep_ms, dead_count, dead_ms = unpack(ARGV, 1, 9)
@@ -96,11 +102,11 @@ local function lend_again (ids, fences, lease_clock)
   local leases, lent = {}, {}
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
-      append(lent, lease_end(lease_clock, lease_ms, i), ids[i])
+      append(lent, lease_end(lease_clock, lease_ms, i, #ids), ids[i])
       append(leases, ids[i], messages[i] or '', progress(p))
     end
   end
-  call_with('ZADD', k.running, lent)
+  prolong(k, lent)
   return leases
 end
 
@@ -109,7 +115,8 @@ last = last and cmsgpack.unpack(last) or { number = 0 }
 if last.number > turn then return redis.error_reply('ERR this turn is over') end
 local lease_clock, paused = tick(k, heartbeat)
 if last.number == turn then
-  return { { outlook(k, lease_clock, paused) }, last.settled, lend_again(last.ids, last.fences, lease_clock), last.dropped }
+  local leases = lend_again(last.ids, last.fences, lease_clock)
+  return { { outlook(k, lease_clock, paused) }, last.settled, leases, last.dropped }
 end
 
 -- What has ended, and where it stands among the arguments.
@@ -121,7 +128,7 @@ while arg <= #ARGV do
   arg = arg + 5 + ARGV[arg + 4] * 4
 end
 
-local settled, ended, over, done, forgotten, records = {}, {}, {}, {}, {}, {}
+local settled, ended, counted, over, done, forgotten, records = {}, {}, {}, {}, {}, {}, {}
 local released, suspects, replaced, is_left_to_others = {}, {}, {}, false
 
 local function be_done (id, p, record, dedupe)
@@ -134,32 +141,43 @@ local function be_done (id, p, record, dedupe)
   end
   if dedupe > 0 then
     redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
-    redis.call('ZADD', k.recent, number(now_us + dedupe * 1000), id)
+    redis.call('ZADD', k.recent, 'GT', number(now_us + dedupe * 1000), id)
     redis.call('PEXPIRE', k.recent, number(math.max(dedupe, redis.call('PTTL', k.recent))))
   end
 end
 
--- Has an attempt not count: then the task may expire as before.
-local function uncount (id, p)
-  p.attempt = p.attempt - 1
-  if p.attempt == 0 and more_of(k, id, p, ' late') then redis.call('ZADD', k.expiring, number(now_us), id) end
+-- Puts in line what follows a task, with all its retries.
+local function follow (id, p, next)
+  local message, due, expires = unpack(cmsgpack.unpack(next))
+  redis.call('HDEL', k.progress, id .. ' next', id .. ' note')
+  pardon(p)
+  redis.call('HSET', k.progress, id, progress(p))
+  redis.call('HSET', k.message, id, message)
+  redis.call('ZREM', k.expiring, id)
+  if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
+  append(replaced, id, due)
 end
 
 -- Carries out a verdict on a task that is not running any more.
 local function settle (id, p, i, how, record)
-  local due = more_of(k, id, p, ' next')
-  if how == 'done' and not due then return be_done(id, p, record, 0) end
-  local verdict, ms, reason = string.match(how, '^(%a+) ?(%d*) ?(.*)$')
-  ms = tonumber(ms) or 0
-  if verdict == 'done' and not due then return be_done(id, p, record, ms) end
+  local next, expiry = unpack(p.more == 1 and redis.call('HMGET', k.progress, id .. ' next', id .. ' late') or {})
+  local verdict, ms, reason = 'done', 0, ''
+  if how ~= 'done' then
+    verdict, ms, reason = string.match(how, '^(%a+) ?(%d*) ?(.*)$')
+    ms = tonumber(ms) or 0
+  end
+  local is_uncounted = verdict == 'unseen' or verdict == 'unrouted'
+  if not next and not is_uncounted then counted[#counted + 1] = id end
+  if verdict == 'done' and not next then return be_done(id, p, record, ms) end
   if record then keep_log(k, id, p, record) end
-  if due then
-    redis.call('HDEL', k.progress, id .. ' next', id .. ' note')
-    pardon(p)
-    redis.call('HSET', k.progress, id, progress(p))
-    append(replaced, id, tonumber(due))
+  if expiry then redis.call('HDEL', k.progress, id .. ' late') end
+  if is_uncounted then
+    p.attempt = p.attempt - 1
+    if expiry and not next then redis.call('ZADD', k.expiring, expiry, id) end
+  end
+  if next then
+    follow(id, p, next)
   elseif verdict == 'release' or verdict == 'unseen' then
-    if verdict == 'unseen' then uncount(id, p) end
     if verdict == 'unseen' or record then redis.call('HSET', k.progress, id, progress(p, p.reason)) end
     append(p.suspect == 1 and suspects or released, id)
   elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' then
@@ -167,11 +185,11 @@ local function settle (id, p, i, how, record)
     if verdict == 'retry' then p.retries = p.retries + 1 else p.deferred = p.deferred + ms end
     if verdict == 'unrouted' then
       p.unrouted = p.unrouted + ms
-      uncount(id, p)
       is_left_to_others = true
     end
     redis.call('HSET', k.progress, id, progress(p, reason))
-    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - #ids), id)
+    -- One after the other, and without a delay in this turn still.
+    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ids or 0)), id)
   else
     append(over, id)
     if p.more == 1 then redis.call('HDEL', k.progress, id .. ' note') end
@@ -196,10 +214,11 @@ for i, p in ipairs(look_up_running(k, ids)) do
   end
 end
 call_with('ZREM', k.running, ended)
+call_with('ZREM', k.expiring, counted)
 call_with('HDEL', k.message, done)
 call_with('HDEL', k.progress, forgotten)
 -- If something is wrong with that, what is kept is no reason to stop.
-if #done > 0 or limit > 0 then pcall(keep_ended, k, records, keep_count, keep_ms) end
+pcall(keep_ended, k, records, keep_count, keep_ms)
 tell_end(k, over)
 enqueue(k, replaced)
 give_back(k.waiting, released)
@@ -218,15 +237,20 @@ local claimed, fences, leases = {}, {}, {}
 local function take_over ()
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', number(lease_clock * 1000), 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
-    if p.more == 1 and redis.call('HDEL', k.progress, abandoned[i] .. ' next') == 1 then
+    local next = more_of(k, abandoned[i], p, ' next')
+    if next then
+      -- Of both one suspect is made.
+      redis.call('HSET', k.message, abandoned[i], cmsgpack.unpack(next)[1])
       p.retries, p.deferred, p.unrouted = 0, 0, 0
     end
+    if p.more == 1 then redis.call('HDEL', k.progress, abandoned[i] .. ' next', abandoned[i] .. ' late') end
     keep_log(k, abandoned[i], p, false)
     -- Only a death that it died alone is certainly its own.
     p.deaths, p.suspect = p.deaths + p.suspect, 1
     redis.call('HSET', k.progress, abandoned[i], progress(p, p.reason))
   end
   call_with('ZREM', k.running, abandoned)
+  call_with('ZREM', k.expiring, abandoned)
   give_back(k.suspects, abandoned)
 end
 
@@ -235,14 +259,14 @@ local function expire ()
   local ids = redis.call('ZRANGEBYSCORE', k.expiring, '-inf', now_us, 'LIMIT', 0, 1000)
   if #ids == 0 then return true end
   local messages, expired = redis.call('HMGET', k.message, unpack(ids)), {}
-  for i, p in ipairs(look_up(k, ids)) do
-    if messages[i] and p.attempt == 0 and not redis.call('ZSCORE', k.dead, ids[i]) then
+  for i, p in ipairs(look_up_running(k, ids)) do
+    if p.running then
+      -- Nobody knows yet whether its app has seen it.
+      keep_more(k, ids[i], p, ' late', redis.call('ZSCORE', k.expiring, ids[i]))
+      redis.call('HSET', k.progress, ids[i], progress(p, p.reason))
+    elseif messages[i] and not redis.call('ZSCORE', k.dead, ids[i]) then
       unqueue(k, ids[i])
       append(expired, ids[i])
-    elseif messages[i] and p.attempt == 1 and redis.call('ZSCORE', k.running, ids[i]) then
-      -- Nobody knows yet whether its app has seen it.
-      keep_more(k, ids[i], p, ' late', 1)
-      redis.call('HSET', k.progress, ids[i], progress(p, p.reason))
     end
   end
   call_with('ZREM', k.expiring, ids)
@@ -250,12 +274,16 @@ local function expire ()
   return #ids < 1000
 end
 
-local function claim ()
+local function move_due ()
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now_us, 'LIMIT', 0, 1000)
   call_with('ZREM', k.delayed, due)
   call_with('RPUSH', k.waiting, due)
+end
 
-  local popped = alone == '1' and (redis.call('LPOP', k.suspects, 1) or {}) or pop(k, limit)
+local function claim ()
+  local popped, has_stale
+  if alone == '1' then popped = redis.call('LPOP', k.suspects, 1) or {} else popped, has_stale = pop(k, limit) end
+  if has_stale then drop_stale(k) end
   local messages = #popped > 0 and redis.call('HMGET', k.message, unpack(popped)) or {}
   local noted, lent = {}, {}
   for i, p in ipairs(look_up(k, popped)) do
@@ -266,7 +294,7 @@ local function claim ()
       local text, n = progress(p, p.reason), #claimed
       claimed[n + 1], fences[n + 1] = id, p.fence
       noted[n * 2 + 1], noted[n * 2 + 2] = id, text
-      lent[n * 2 + 1], lent[n * 2 + 2] = lease_end(lease_clock, lease_ms, i), id
+      lent[n * 2 + 1], lent[n * 2 + 2] = lease_end(lease_clock, lease_ms, i, #popped), id
       leases[n * 3 + 1], leases[n * 3 + 2], leases[n * 3 + 3] = id, message, text
     else
       -- It cannot have been added.
@@ -277,10 +305,15 @@ local function claim ()
   call_with('ZADD', k.running, lent)
 end
 
-if limit > 0 and not paused then
+if limit > 0 then
   take_over()
-  if expire() then claim() end
+  if expire() then
+    move_due()
+    if not paused then claim() end
+  end
 end
+-- Last, since ids that have been taken again have made room.
+if #done > 0 or limit > 0 then pcall(keep_newest_ended, k, keep_count) end
 local dropped = drop_dead(k, tonumber(dead_count), tonumber(dead_ms))
 -- For as long as its consumer may ask again.
 local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
@@ -296,7 +329,7 @@ return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
  */
 const extend: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${reserving}${ticking}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${ticking}
 read_time()
 
 -- A commit whose process has died before it could say what became of the request. Nobody
@@ -310,7 +343,7 @@ local function bury_in_doubt (k)
       redis.call('HSET', k.prepared, some[i], number(now) .. string.sub(some[i + 1], 2))
     elseif now - since >= tonumber(ARGV[1]) then
       local list = prepared_in(some[i + 1]) or {}
-      for j = 1, #list, 5 do
+      for j = 1, #list, 3 do
         if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
           bury(k, list[j], look_up(k, { list[j] })[1], 'its process died while it committed')
         end
@@ -335,13 +368,14 @@ local function beat (k, arg, count)
   end
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
-      append(kept, lease_end(lease_clock, ARGV[arg + 1], i), ids[i])
+      append(kept, lease_end(lease_clock, ARGV[arg + 1], i, count), ids[i])
     else
       append(lost, ids[i])
-      if redis.call('ZSCORE', k.revoked, number(fences[i]) .. ' ' .. ids[i]) then append(cancelled, ids[i]) end
+      local since = redis.call('ZSCORE', k.revoked, number(fences[i]) .. ' ' .. ids[i])
+      if since and tonumber(since) > now - ${CANCELLED_MS} then append(cancelled, ids[i]) end
     end
   end
-  call_with('ZADD', k.running, kept)
+  prolong(k, kept)
   bury_in_doubt(k)
   drop_old(k)
   local wake_in, suspects = outlook(k, lease_clock, paused)

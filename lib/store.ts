@@ -26,7 +26,12 @@
  *
  * Nothing moves by itself: what is due and what has expired is found by the next
  * claim, which also says when to come back. So a store needs no timer, no leader
- * and no process that cleans up.
+ * and no process that cleans up. A claim does what time demands in this order, in a
+ * paused queue as well: leases expire, tasks expire, tasks become due.
+ *
+ * The line has one order. What is added, follows a task or becomes due goes to the end of
+ * it; what is given back goes to the front, the first of one turn foremost. Tasks that are
+ * due at the same time become due in the order in which they were delayed.
  *
  * A lease that expires is a consumer that has died, and one of its tasks may have killed
  * it. All of them become suspects, which are claimed one at a time and by a consumer that
@@ -74,7 +79,10 @@ export interface Store {
    */
   find (queues: readonly string[], id: string, awaitMs?: number): Promise<Found | undefined>
 
-  /** Lists tasks of one state: those waiting and suspects as they are claimed, delayed and running ones by their time, those that have ended the newest first. */
+  /**
+   * Lists tasks of one state, each once: those waiting and suspects as they are claimed, delayed and running ones by
+   * their time, those that have ended the newest first. Fewer than the limit are the last.
+   */
   list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]>
 
   /** Carries out an order, in one atomic step for each task, and returns how many tasks it has changed. */
@@ -95,9 +103,11 @@ export interface Prepared {
   /** The tasks that are not added: one of the same id waits, is delayed, runs or is dead, or was done a moment ago. */
   readonly keptOut: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>
   /**
-   * Adds the tasks, in order, except for those that are kept out. A task whose id is done, cancelled
-   * or expired takes the place of that one. Resolves as soon as nothing but the death of this
-   * process can prevent it.
+   * Adds the tasks, one after the other, except for those that are kept out, and those that are not to
+   * replace another one whose id waits, is delayed, runs or is dead by then. What was done since `prepare`
+   * keeps nothing out. A task whose id is done, cancelled or expired takes the place of that one. Of two
+   * tasks of one id the later, if it replaces, leaves nothing of the former. Resolves as soon as
+   * nothing but the death of this process can prevent it.
    */
   commit (): Promise<void>
   /** Drops the tasks. What cannot be done at once is done later. */
@@ -109,16 +119,18 @@ export interface NewTask {
   readonly queue: string
   readonly id: string
   readonly message: string
-  /** When it becomes due: milliseconds from now, or since the epoch, by the store's clock. Neither: at once. */
+  /** When it becomes due: milliseconds from the commit on, or since the epoch, by the store's clock. Neither, 0, or a time that is past: at once. */
   readonly delayMs?: number
   readonly runAt?: number
-  /** How long from now it may wait for its first attempt, in milliseconds; then it is expired instead. */
+  /** How long from the commit on it may wait for its first attempt, in milliseconds; then it is expired instead. */
   readonly expiresMs?: number
   /**
    * What becomes of it where its id waits, is delayed, runs or is dead in its queue, or is within the
    * `dedupeMs` of a settlement: it is kept out; it is refused, and with it all tasks that
-   * are prepared with it (`FST_TASKQUEUE_DUPLICATE`); or it takes the place of the other one,
-   * which, if it runs, it follows. Left out where its adder has not chosen the id: then one that
+   * are prepared with it (`FST_TASKQUEUE_DUPLICATE`); or it takes the place of the other one.
+   * It follows one that runs when that attempt has ended, whatever the verdict, with its own due time and expiry;
+   * until then nothing of it shows. If the lease expires instead, both become one suspect, with the message of the later.
+   * Left out where its adder has not chosen the id: then one that
    * is known is left as it is, and nobody is told.
    */
   readonly onDuplicate?: OnDuplicate
@@ -169,23 +181,26 @@ export type Verdict =
 export interface Settlement {
   readonly lease: Held
   readonly verdict: Verdict
-  /** Tasks that this task added: stored in the same step if it is settled, and otherwise not. */
+  /**
+   * Tasks that this task added: stored in the same step if it is settled, and otherwise not, when all settlements of
+   * the turn are carried out. Which of them are kept out is decided then.
+   */
   readonly chain?: readonly NewTask[]
   /** What is to be known of this attempt, a text that is not empty: kept with the task, the newest `RECORD_LIMIT` of it. */
   readonly record?: string
-  /** For how long after it is done its id keeps others out, in milliseconds. */
+  /** For how long after it is done its id keeps others out, in milliseconds; the longest that was given counts. */
   readonly dedupeMs?: number
 }
 
 export interface Turn {
   readonly settlements: readonly Settlement[]
-  /** How many tasks to claim at most; may be 0. */
+  /** How many tasks to claim at most. With 0 nothing is done that time demands. */
   readonly limit: number
   /** Claims one suspect or nothing: the claimer runs nothing else meanwhile. */
   readonly alone: boolean
   /**
    * How long they are the claimer's unless extended, in milliseconds in which the queue was in
-   * contact with anybody. What one turn claims expires together.
+   * contact with anybody by `turn` or `extend`. What one turn claims expires together. No lease becomes shorter.
    */
   readonly leaseMs: number
   readonly keep: Keep
@@ -195,7 +210,7 @@ export interface Turn {
 
 /**
  * What is kept of tasks that are done, cancelled or expired, or dead: the newest `count` of a queue, none longer
- * than `ms` milliseconds.
+ * than `ms` milliseconds. What one turn ends is kept in the order of its settlements, and then of what expires.
  */
 export interface Keep { readonly count: number, readonly ms: number }
 
@@ -213,7 +228,7 @@ export interface TurnResult {
 
 /** What is left to claim in a queue; nothing while it is paused. */
 export interface Outlook {
-  /** Milliseconds until there is something to claim; 0 when there is now, Infinity when nothing is known to come. */
+  /** Milliseconds until there is something to claim; 0 when there is now, and only then; Infinity when nothing is known to come. */
   readonly wakeInMs: number
   /** Whether there are suspects. */
   readonly suspects: boolean
@@ -229,7 +244,7 @@ export interface Holding {
 export interface Pulse {
   /** Ids of the leases that are no longer held. */
   readonly lost: readonly string[]
-  /** Those of them whose task was cancelled. */
+  /** Those of them whose task was cancelled, within the last `CANCELLED_MS`. */
   readonly cancelled: readonly string[]
   readonly outlook: Outlook
 }
@@ -255,14 +270,14 @@ export interface Found {
   readonly queue: string
   readonly id: string
   readonly state: State
-  /** Not any more of one that is done. */
+  /** Of the task that runs, where another one follows it. Not any more of one that is done. */
   readonly message?: string
   /** When it becomes due, of one that is delayed. */
   readonly dueAt?: number
   /** Of one that has ended, which dead ones have as well. */
   readonly endedAt?: number
   readonly attempt: number
-  /** Why it is dead, or was tried again or deferred. */
+  /** Why it is dead, or was tried again or deferred, and cancelled maybe. Not any more of one that is done. */
   readonly reason?: string
   /** What was noted last, of one that runs or waits to be tried again. */
   readonly progress?: string
@@ -288,3 +303,6 @@ export type Order =
 
 /** How many attempts of a task are kept: the newest. */
 export const RECORD_LIMIT = 20
+
+/** For how long it is known of a lease that its task was cancelled, in milliseconds. */
+export const CANCELLED_MS = 60 * 60 * 1000

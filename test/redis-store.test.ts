@@ -134,6 +134,19 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
   t.ok(await leftMs() > 600)
 })
 
+t.test('a claim that is asked for again hands out the task that was claimed, and not the one that is to follow it', async t => {
+  const { admin, store } = await openStore(t)
+  const claimOnce = async () => {
+    const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
+    const [, , [id, message]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 1, 0, 10, 1000, '', '') as [unknown, unknown, string[]]
+    return [id, message]
+  }
+  await addTo(store, [task('a')])
+  t.same(await claimOnce(), ['a', 'message of a'])
+  await addTo(store, [task('a', 'q', { message: 'again', onDuplicate: 'replace' })])
+  t.same(await claimOnce(), ['a', 'message of a'], 'the answer was lost')
+})
+
 t.test('a Redis that would make room by dropping tasks is refused, and one that has room for all is not', async t => {
   const { admin, store } = await openStore(t)
   for (const policy of ['allkeys-lru', 'allkeys-lfu', 'allkeys-random']) {

@@ -31,7 +31,7 @@ const MUTANTS: readonly Mutant[] = [
       ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
       ["keys: ['prepared', 'message']", 'keys: KEYS'],
       // eslint-disable-next-line no-template-curly-in-string
-      ["${preludeOf(['prepared', 'message'])}${reading}", '${preludeOf(KEYS)}${moving}${adding}${reading}']
+      ["${preludeOf(['prepared', 'message'])}${reading}", '${preludeOf(KEYS)}${moving}${reading}${adding}']
     ],
     seed: 1,
     secs: 10,
