@@ -205,8 +205,9 @@ export class TaskTransaction implements Transaction {
       return added.map(({ task }, index) => ({ id: task.id, wasAdded: wereAdded[index]! }))
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }).catch(() => {})
-      // Not before every store that has taken tasks in has been told what becomes of them.
-      Promise.allSettled([...preparing, ...committing]).then(() => { this.#commits.end() })
+      // Every store that takes tasks in has to be told what becomes of them, and one may never answer.
+      inTime(timeoutMs, Promise.allSettled([...preparing, ...committing])).catch(() => {})
+        .then(() => { this.#commits.end() })
       // Stores that have answered have been told by then; others are told when they do.
       await null
       await this.#rollBack(participants.slice(committed))
