@@ -31,8 +31,6 @@ export interface AttemptContext {
 /** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
 export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy, warnings }: AttemptContext): Attempt {
   return async (lease, halt) => {
-    const at = Date.now()
-    const start = performance.now()
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
       const details = { taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }
       quietly(() => { app.log.error(details, 'task is dead before it was attempted') })
@@ -40,9 +38,13 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     }
     const prejudged = prejudge(lease)
     if (prejudged !== undefined) return bury(prejudged)
+    const message = typeof lease.message === 'string' ? lease.message : await lease.message(halt.signal).catch(() => undefined)
+    if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
+    const at = Date.now()
+    const start = performance.now()
     let task: Task
     try {
-      task = codec.decode(queue, lease.id, lease.message)
+      task = codec.decode(queue, lease.id, message)
     } catch (err) {
       return bury({ kind: 'dead', reason: (err as Error).message }, err)
     }

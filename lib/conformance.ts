@@ -283,8 +283,9 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
   async 'keeps any message as it is: unicode, quotes, newlines, 1 MiB' (store, queue) {
     const messages = ['', ' a\r\n\tb ', '"\'`\\%s$1?{}', "'); DROP TABLE task; --", 'ßéあ🚨\u{10FFFF}\u2028', '007', '1e3', 'null', 'é'.repeat(2 ** 19)]
     await add(store, messages.map((message, index) => task(queue, `${index}`, { message })))
-    const claimed = (await claim(store, queue)).map(({ message }) => message)
-    assert.ok(claimed.every((message, index) => message === messages[index]) && claimed.length === messages.length)
+    const leases = await claimAll(store, queue, messages.length)
+    const claimed = await Promise.all(leases.map(({ message }) => typeof message === 'string' ? message : message(new AbortController().signal)))
+    assert.ok(claimed.every((message, index) => message === messages[index]))
   },
 
   async 'tells ids apart by every character' (store, queue) {

@@ -239,6 +239,8 @@ export class Consumer {
       else this.#receive(leases)
       clearTimeout(this.#alarm)
       this.#look(outlook)
+      // A turn brings no more than one reply carries.
+      if (leases.length > 0 && leases.length < limit && outlook.wakeInMs === 0) this.#woken = true
     } catch (err) {
       this.#fail(err)
     }

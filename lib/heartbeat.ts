@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Consumer, InContext } from './consumer.js'
-import type { Store } from './store.js'
+import type { Pulse, Store } from './store.js'
 
 /** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
 export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
@@ -23,6 +23,15 @@ export function startHeartbeat (
   let failing = false
   let stopped = false
   let again: NodeJS.Timeout | undefined
+  const faults = new Map<string, string>()
+  const report = (pulses: readonly Pulse[]) => {
+    pulses.forEach(({ fault }, index) => {
+      const { queue } = consumers[index]!
+      if (fault !== undefined && faults.get(queue) !== fault) log.error({ queue, fault }, 'store cannot do all that it should for a queue')
+      if (fault === undefined) faults.delete(queue)
+      else faults.set(queue, fault)
+    })
+  }
   const periodMs = Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs)))
   const beat = async (): Promise<void> => {
     if (beating || stopped) return
@@ -31,6 +40,7 @@ export function startHeartbeat (
       const holdings = consumers.map(consumer => consumer.holding())
       const pulses = await store.extend(holdings)
       pulses.forEach((pulse, index) => { consumers[index]!.feel(pulse, holdings[index]!) })
+      report(pulses)
       failing = false
     } catch (err) {
       if (!failing) log.error({ err }, 'store does not answer the heartbeat')

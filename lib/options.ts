@@ -183,7 +183,8 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('commitTimeoutMs', commitTimeoutMs, 1, LONGEST_TIMER_MS)
   expect('encrypt', encrypt, 'true or false', typeof encrypt === 'boolean')
   checkWhole('replicas', replicas, 0)
-  checkWhole('maxPayloadBytes', maxPayloadBytes, 1)
+  // What is longer than any message can be is not read from Redis.
+  checkWhole('maxPayloadBytes', maxPayloadBytes, 1, 64 * 1024 * 1024)
   checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
   checkWhole('maxDepth', maxDepth, 1)
   checkWhole('keep', keep, 0, 1_000_000)

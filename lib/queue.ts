@@ -111,7 +111,7 @@ export class Queues {
     this.all = settings.queues.map(queue => new Queue(queue.name, storeOf(queue), codec))
   }
 
-  /** Finds a queue, the first one where there is no name; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is one. */
+  /** Finds a queue, the alphabetically first one where there is no name; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is one. */
   get (name: string = this.all[0]!.name): Queue {
     const queue = this.all.find(queue => queue.name === name)
     if (queue !== undefined) return queue

@@ -1,4 +1,4 @@
-import { KEYS, moving, preludeOf, queueing, type Script } from './redis-keys.js'
+import { gathering, KEYS, moving, preludeOf, queueing, type Script } from './redis-keys.js'
 
 /** What is made of the arguments that describe tasks. */
 export const reading = /* lua */ `
@@ -106,13 +106,13 @@ end
 local function prepared_in (text)
   local at = text and string.find(text, ' ', 1, true)
   if not at or at == #text then return end
-  local _, prepared = cmsgpack.unpack_one(text, at)
-  return unpack(prepared)
+  local ok, _, prepared = pcall(cmsgpack.unpack_one, text, at)
+  if ok and type(prepared) == 'table' and type(prepared[1]) == 'table' then return unpack(prepared) end
 end
 
 -- Leaves in the place of a commit what keeps out a call that comes late to prepare it once more.
 local function keep_place (k, commit, text)
-  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ '))
+  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ ') or '0 ')
 end
 `
 
@@ -129,15 +129,24 @@ end
 
 const PREPARE_KEYS = ['prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'running', 'expiring'] as const
 
+/** ARGV: an id, and a commit. Returns 1 while another commit is about to add the id. */
+const reserved: Script = {
+  keys: ['reserved'],
+  body: /* lua */ `
+local owner = redis.call('HGET', KEYS[1], ARGV[1])
+return owner and owner ~= ARGV[2] and 1 or 0
+`
+}
+
 /**
  * ARGV: for each piece of a commit its id, the number of its tasks, and those. Returns for each 0 and the
- * numbers of the queues and the ids that are kept out; 1 and one that is known, for which it is refused; 2 and one that another
- * commit is about to add. What a commit or a rollback leaves in its place keeps out a prepare that
+ * numbers of the queues and the ids that are kept out; 1 and one that is known, for which it is refused; 2, one that another
+ * commit is about to add, and the number of its queue. What a commit or a rollback leaves in its place keeps out a prepare that
  * arrives after it.
  */
 const prepare: Script = {
   keys: PREPARE_KEYS,
-  body: /* lua */ `${preludeOf(PREPARE_KEYS)}${moving}${reading}${adding}${reserving}
+  body: /* lua */ `${gathering}${preludeOf(PREPARE_KEYS)}${moving}${reading}${adding}${reserving}
 read_time()
 
 local function is_known (k, id)
@@ -188,7 +197,10 @@ local function prepare (commit, lists)
       if not known then
         local tasks
         tasks, kept = decide(k, commit, list)
-        if not tasks then return kept end
+        if not tasks then
+          kept[3] = queue
+          return kept
+        end
         decided[k] = { tasks, kept }
       end
       for _, id in ipairs(kept) do append(kept_out, queue, id) end
@@ -254,7 +266,7 @@ const NEW_KEYS = ['prepared', 'message', 'waiting', 'delayed', 'expiring'] as co
  */
 const prepareNew: Script = {
   keys: ['prepared', 'message'],
-  body: /* lua */ `${preludeOf(['prepared', 'message'])}${reading}${preparing}
+  body: /* lua */ `${gathering}${preludeOf(['prepared', 'message'])}${reading}${preparing}
 local function prepare (commit, lists)
   for queue, list in pairs(lists) do
     local ids = {}
@@ -343,4 +355,4 @@ end
 `
 }
 
-export const addingScripts = { prepareNew, commitNew, prepare, commit, rollback }
+export const addingScripts = { prepareNew, commitNew, prepare, commit, rollback, reserved }

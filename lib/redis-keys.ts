@@ -44,6 +44,12 @@ export const KEYS = [
 
 export type Key = typeof KEYS[number]
 
+/** What a call says some of whose arguments have not come, or are gone. */
+export const PART_MISSING = 'a part of the call is missing'
+
+/** No message is longer; what is, is none, and is not even read. */
+export const MAX_MESSAGE_BYTES = 96 * 1024 * 1024
+
 /** A script, and which keys of each of its queues it is passed. */
 export interface Script { readonly body: string, readonly keys: readonly Key[] }
 
@@ -77,9 +83,41 @@ local function call_with (command, key, values)
   return reply
 end
 
+-- Reads a number that others may have written to Redis: nil unless it is one, and no larger than Lua counts in whole ones.
+local function finite (text)
+  local value = tonumber(text)
+  return value and value > -2 ^ 53 and value < 2 ^ 53 and value or nil
+end
+
+-- Calls a command that takes a key and values, and returns a list with a reply for each value.
+local function ask_for_each (command, key, values)
+  if #values <= 1000 then return #values > 0 and redis.call(command, key, unpack(values)) or {} end
+  local replies = {}
+  for i = 1, #values, 1000 do
+    for _, reply in ipairs(redis.call(command, key, unpack(values, i, math.min(i + 999, #values)))) do replies[#replies + 1] = reply end
+  end
+  return replies
+end
+
 -- Writes a whole number, which Lua would round in a text, and is slow to write elsewhere.
 local function number (value)
   return string.format('%d', value)
+end
+`
+
+/**
+ * Of a call whose arguments are too much for one message they have come before it, in parts, in a key that is
+ * then the last of its keys; what it is sent itself is '' and how many parts there are.
+ */
+export const gathering = /* lua */ `
+local ARGV = ARGV
+if ARGV[1] == '' then
+  local call, parts = table.remove(KEYS), {}
+  for i = 1, tonumber(ARGV[2]) do
+    parts[i] = redis.call('HGET', call, i)
+    if not parts[i] then return redis.error_reply('ERR ${PART_MISSING}') end
+  end
+  ARGV = cmsgpack.unpack(table.concat(parts))
 end
 `
 
@@ -134,8 +172,10 @@ end
 export const moving = /* lua */ `${queueing}
 -- Tells those who await the end of one of these.
 local function tell_end (k, ids)
-  local is_any = #ids > 0 and redis.call('ZCARD', k.awaited) > 0
-  local awaited = is_any and redis.pcall('ZMSCORE', k.awaited, unpack(ids)) or {}
+  -- If something is wrong with that key, it is no reason to stop: who awaits an end looks himself now and then.
+  local count = #ids > 0 and redis.pcall('ZCARD', k.awaited)
+  local is_any = type(count) == 'number' and count > 0
+  local awaited = is_any and ask_for_each('ZMSCORE', k.awaited, ids) or {}
   for i, id in ipairs(ids) do
     if awaited[i] then
       redis.call('ZREM', k.awaited, id)
@@ -146,9 +186,9 @@ end
 
 -- Returns what is known of each id: nothing yet before the first claim.
 local function look_up (k, ids)
-  local known = #ids > 0 and redis.call('HMGET', k.progress, unpack(ids)) or {}
+  local known = ask_for_each('HMGET', k.progress, ids)
   for i, text in ipairs(known) do
-    local fence = tonumber(text or 0)
+    local fence = finite(text or 0)
     if fence then
       known[i] = {
         fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0,
@@ -158,9 +198,9 @@ local function look_up (k, ids)
       local fence, attempt, retries, deaths, suspect, more, deferred, unrouted, reason =
         string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
       known[i] = {
-        fence = tonumber(fence or 0), attempt = tonumber(attempt or 0), retries = tonumber(retries or 0), deaths = tonumber(deaths or 0),
-        suspect = tonumber(suspect or 0), more = tonumber(more or 0),
-        deferred = tonumber(deferred or 0), unrouted = tonumber(unrouted or 0), reason = reason or ''
+        fence = finite(fence) or 0, attempt = finite(attempt) or 0, retries = finite(retries) or 0, deaths = finite(deaths) or 0,
+        suspect = suspect == '1' and 1 or 0, more = more == '1' and 1 or 0,
+        deferred = finite(deferred) or 0, unrouted = finite(unrouted) or 0, reason = reason or ''
       }
     end
   end
@@ -189,9 +229,30 @@ local function more_of (k, id, p, what)
   return p.more == 1 and redis.call('HGET', k.progress, id .. what)
 end
 
+-- Unpacks a table, or returns nil.
+local function unpacked (packed)
+  local ok, value = pcall(cmsgpack.unpack, packed)
+  return ok and type(value) == 'table' and value or nil
+end
+
+-- Returns of a list what a log can hold: texts, and false.
+local function log_in (list)
+  local log = {}
+  for i, record in ipairs(type(list) == 'table' and list or {}) do
+    if i <= ${RECORD_LIMIT} then log[i] = type(record) == 'string' and record end
+  end
+  return log
+end
+
+-- Returns what follows a task: message, due time and expiry; nothing if nothing does.
+local function follower_in (packed)
+  local next = packed and unpacked(packed)
+  return next and type(next[1]) == 'string' and finite(next[2]) and finite(next[3]) and next or nil
+end
+
 local function log_of (k, id, p)
   local packed = more_of(k, id, p, ' log')
-  return packed and cmsgpack.unpack(packed) or {}
+  return packed and log_in(unpacked(packed)) or {}
 end
 
 -- Returns the log of a task with the record of one more attempt: false for one whose consumer died.
@@ -245,14 +306,17 @@ local function pop (k, limit)
     local stale = has_stale and redis.call('HMGET', k.stale, unpack(some)) or {}
     local left = {}
     for i, id in ipairs(some) do
-      left[id] = left[id] or tonumber(stale[i] or 0)
+      left[id] = left[id] or math.max(0, finite(stale[i]) or 0)
       if left[id] == 0 then
         ids[#ids + 1] = id
       else
         left[id] = left[id] - 1
         skipped = skipped + 1
-        if redis.call('HINCRBY', k.stale, id, -1) == 0 then redis.call('HDEL', k.stale, id) end
-        if redis.call('HINCRBY', k.stale, ' ', -1) == 0 then redis.call('HDEL', k.stale, ' ') end
+        for _, field in ipairs({ id, ' ' }) do
+          -- Nor is it kept when it cannot be counted down.
+          local count = redis.pcall('HINCRBY', k.stale, field, -1)
+          if type(count) ~= 'number' or count <= 0 then redis.call('HDEL', k.stale, field) end
+        end
       end
     end
   end
@@ -261,7 +325,7 @@ end
 
 -- Leaves no line in which nobody is meant: whoever looks at its length would find something to claim.
 local function drop_stale (k)
-  local stale = tonumber(redis.call('HGET', k.stale, ' ') or 0)
+  local stale = math.max(0, finite(redis.call('HGET', k.stale, ' ')) or 0)
   if stale == 0 or stale < redis.call('LLEN', k.waiting) then return end
   for _, id in ipairs((pop(k, 1))) do redis.call('LPUSH', k.waiting, id) end
 end
@@ -296,12 +360,18 @@ local function keep_newest_ended (k, count)
   redis.call('ZREMRANGEBYRANK', k.ended, 0, #surplus - 1)
 end
 
--- Ends tasks that are no longer in any place, without an attempt.
+-- Returns the first line of a message, and the line break behind it.
+local function head_of (message)
+  return string.match(message or '', '^[^\\n]*\\n?')
+end
+
+-- Ends tasks that are no longer in any place, without an attempt. Of their messages the heads are kept.
 local function end_early (k, ids, state, count, ms)
   if #ids == 0 then return end
-  local messages, entries, fields = redis.call('HMGET', k.message, unpack(ids)), {}, {}
+  local entries, fields = {}, {}
   for i, p in ipairs(look_up(k, ids)) do
-    append(entries, ids[i], cmsgpack.pack({ state, now, p.attempt, log_of(k, ids[i], p), messages[i], p.reason }))
+    local head = head_of(redis.call('HGET', k.message, ids[i]))
+    append(entries, ids[i], cmsgpack.pack({ state, now, p.attempt, log_of(k, ids[i], p), head, p.reason }))
     fields_of(fields, ids[i], p)
   end
   call_with('HDEL', k.message, ids)

@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net'
 import type { Cluster, Redis } from 'ioredis'
 
 export type Client = Redis | Cluster
@@ -66,6 +67,18 @@ export class Link {
   /** Whether the client is closed, or about to be, and stays so unless its owner connects it again. */
   get isClosed (): boolean {
     return this.client.status === 'ready' ? isClosing(this.client) && !this.#wasClosing : isClosed(this.client)
+  }
+
+  /** Whether that is its owner's doing. */
+  get isAbandoned (): boolean { return !this.#isOver && this.isClosed }
+
+  get isOver (): boolean { return this.#isOver }
+
+  /** How many bytes have come from Redis over the connections that there are. */
+  get bytesRead (): number {
+    const client = this.#current()
+    const nodes = client.isCluster ? (client as Cluster).nodes() : [client as Redis]
+    return nodes.reduce((sum, { stream }) => sum + ((stream as Partial<Socket> | undefined)?.bytesRead ?? 0), 0)
   }
 
   /** Whether a command would be sent now. */

@@ -1,39 +1,80 @@
-import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
+import { KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './redis-keys.js'
 import { ticking } from './redis-turn.js'
 import { CANCELLED_MS } from './store.js'
 
+/** No record is longer; what is, is none. */
+const MAX_RECORD_BYTES = 16 * 1024 * 1024
+
+/** How many bytes of messages are read through in one call. */
+const MAX_READ_BYTES = 8 * 1024 * 1024
+
 const describing = /* lua */ `
 local function milliseconds (us)
+  us = finite(us)
   return us and math.floor(us / 1000) or ''
 end
 
--- Describes tasks: id, state, message, when it is due and has ended, attempt, reason, note, and records.
--- Ids of which nothing is known are left out.
-local function describe (k, ids)
-  local described = {}
-  if #ids == 0 then return described end
-  local messages = redis.call('HMGET', k.message, unpack(ids))
-  local records = redis.call('HMGET', k.record, unpack(ids))
-  for i, p in ipairs(look_up(k, ids)) do
-    local id, message, record = ids[i], messages[i], records[i]
-    if message then
-      local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
-      if ended then
-        state = 'dead'
-      elseif redis.call('ZSCORE', k.running, id) then
-        state = 'running'
-      else
-        due = redis.call('ZSCORE', k.delayed, id)
-        if due and tonumber(due) > now_us then state = 'delayed' else due = nil end
-      end
-      local log = log_of(k, id, p)
-      append(described, { id, state, message, milliseconds(due), milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' note'), log })
-    elseif record and tonumber(redis.call('ZSCORE', k.ended, id) or 0) > now_us then
-      local state, at, attempt, log, kept, reason = unpack(cmsgpack.unpack(record), 1, 6)
-      append(described, { id, state, kept or '', '', at, attempt, reason or '', false, log })
+local ENDED = { done = true, cancelled = true, expired = true }
+
+local function text_in (value)
+  return type(value) == 'string' and value or ''
+end
+
+-- Returns what is kept of a task that has ended: state, when it did, attempt, log, head and reason; nothing if it is none of that.
+local function ended_in (record)
+  local ended = record and unpacked(record)
+  if not ended or type(ended[1]) ~= 'string' or not ENDED[ended[1]] then return end
+  return ended[1], finite(ended[2]) or '', finite(ended[3]) or 0, log_in(ended[4]), text_in(ended[5]), text_in(ended[6])
+end
+
+local function record_of (k, id)
+  return redis.call('HSTRLEN', k.record, id) <= ${MAX_RECORD_BYTES} and redis.call('HGET', k.record, id)
+end
+
+-- Describes a task: id, state, head of the message, when it is due and has ended, attempt, reason, note, and records. Returns
+-- nothing if nothing is known of it; and how many bytes it has read.
+local function describe_one (k, id, p)
+  local length = redis.call('HSTRLEN', k.message, id)
+  if length > 0 or redis.call('HEXISTS', k.message, id) == 1 then
+    local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
+    if ended then
+      state = 'dead'
+    elseif redis.call('ZSCORE', k.running, id) then
+      state = 'running'
+    else
+      due = redis.call('ZSCORE', k.delayed, id)
+      if due and tonumber(due) > now_us then state = 'delayed' else due = nil end
     end
+    local head = length <= ${MAX_MESSAGE_BYTES} and head_of(redis.call('HGET', k.message, id)) or ''
+    return { id, state, head, milliseconds(due), milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' note'), log_of(k, id, p) }, length
   end
-  return described
+  if (finite(redis.call('ZSCORE', k.ended, id)) or 0) <= now_us then return nil, 0 end
+  local state, at, attempt, log, head, reason = ended_in(record_of(k, id))
+  return state and { id, state, head, '', at, attempt, reason, false, log }, 0
+end
+
+local function size_of (description)
+  local size = #description[1] + #description[3] + #description[7] + #(description[8] or '')
+  for _, record in ipairs(description[9]) do size = size + #(record or '') end
+  return size
+end
+
+-- Describes tasks until the reply holds so many bytes; returns how many ids that were as well. Ids of which nothing is known
+-- are left out.
+local function describe (k, ids, bytes)
+  local described, size, read = {}, 0, 0
+  for i, p in ipairs(look_up(k, ids)) do
+    local description, length = describe_one(k, ids[i], p)
+    read = read + length
+    if description then
+      size = size + size_of(description)
+      if #described > 0 and size > bytes then return described, i - 1 end
+      append(described, description)
+    end
+    -- Nor is Redis kept from others for long by what it has to read through.
+    if read > ${MAX_READ_BYTES} then return described, i end
+  end
+  return described, #ids
 end
 `
 
@@ -44,7 +85,7 @@ const find: Script = {
 read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
-  local task = describe(k, { ARGV[1] })[1]
+  local task = describe_one(k, ARGV[1], look_up(k, { ARGV[1] })[1])
   if task then
     if ARGV[2] ~= '' and task[5] == '' then
       redis.call('ZREMRANGEBYSCORE', k.awaited, '-inf', now)
@@ -57,7 +98,10 @@ end
 `
 }
 
-/** ARGV: the state, how many to pass over, and how many to return. */
+/**
+ * ARGV: the state, how many to pass over, how many to return, and how many bytes of them. Returns them, and the ids of those for
+ * which there was no more room.
+ */
 const list: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
@@ -71,7 +115,7 @@ local function in_line (k, offset, limit)
     if #some == 0 then return ids end
     local stale = redis.call('HMGET', k.stale, unpack(some))
     for i, id in ipairs(some) do
-      left[id] = left[id] or tonumber(stale[i] or 0)
+      left[id] = left[id] or math.max(0, finite(stale[i]) or 0)
       if left[id] > 0 then
         left[id] = left[id] - 1
       else
@@ -88,7 +132,7 @@ local k = keys_of(0)
 local state, offset, limit = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local last = offset + limit - 1
 local ids = {}
-if limit == 0 then return {} end
+if limit == 0 then return { {}, {} } end
 if state == 'waiting' then
   local stale = redis.call('HGET', k.stale, ' ')
   local passed = 0
@@ -111,18 +155,33 @@ elseif state == 'dead' then
   ids = redis.call('ZREVRANGE', k.dead, offset, last)
 else
   for _, id in ipairs(redis.call('ZRANGE', k.ended, '+inf', '(' .. number(now_us), 'BYSCORE', 'REV')) do
-    local record = redis.call('HGET', k.record, id)
     -- Whose id is taken again is not what has ended.
-    local is_meant = record and cmsgpack.unpack(record)[1] == state and redis.call('HEXISTS', k.message, id) == 0
+    local is_meant = ended_in(record_of(k, id)) == state and redis.call('HEXISTS', k.message, id) == 0
     if is_meant then append(ids, id) end
   end
   ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
 end
+local described, count = describe(k, ids, tonumber(ARGV[4]))
 local tasks = {}
-for _, task in ipairs(describe(k, ids)) do
+for _, task in ipairs(described) do
   if task[2] == state then append(tasks, task) end
 end
-return tasks
+return { tasks, { unpack(ids, count + 1) } }
+`
+}
+
+/** ARGV: a state, how many bytes to return, and ids. Returns those of them that are in the state, and the ids for which there was no more room. */
+const listMore: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+read_time()
+local ids = { unpack(ARGV, 3) }
+local described, count = describe(keys_of(0), ids, tonumber(ARGV[2]))
+local tasks = {}
+for _, task in ipairs(described) do
+  if task[2] == ARGV[1] then append(tasks, task) end
+end
+return { tasks, { unpack(ids, count + 1) } }
 `
 }
 
@@ -137,9 +196,8 @@ local kind, ids = ARGV[1], { unpack(ARGV, 4) }
 -- Those that wait, are delayed or run, and have a message.
 local function living (ids)
   local found = {}
-  local messages = #ids > 0 and redis.call('HMGET', k.message, unpack(ids)) or {}
-  for i, id in ipairs(ids) do
-    if messages[i] and not found[id] and not redis.call('ZSCORE', k.dead, id) then
+  for _, id in ipairs(ids) do
+    if redis.call('HEXISTS', k.message, id) == 1 and not found[id] and not redis.call('ZSCORE', k.dead, id) then
       found[id] = true
       append(found, id)
     end
@@ -275,10 +333,11 @@ const counts: Script = {
 read_time()
 local k = keys_of(0)
 local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
-local waiting = redis.call('LLEN', k.waiting) + redis.call('LLEN', k.suspects) - (redis.call('HGET', k.stale, ' ') or 0)
+local in_line, stale = redis.call('LLEN', k.waiting), finite(redis.call('HGET', k.stale, ' ')) or 0
+local waiting = math.max(0, in_line - math.max(0, stale)) + redis.call('LLEN', k.suspects)
 local paused = string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)')
 return { waiting + due, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead), tonumber(paused or 0) }
 `
 }
 
-export const lookingScripts = { find, list, steer, note, vote, counts }
+export const lookingScripts = { find, list, listMore, steer, note, vote, counts }

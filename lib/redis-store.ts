@@ -1,15 +1,16 @@
-import { createHash, randomUUID } from 'node:crypto'
+import { randomUUID } from 'node:crypto'
 import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Batches } from './batches.js'
-import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
+import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { heartbeatMs } from './heartbeat.js'
+import { Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS, type Call, type ScriptName } from './redis-calls.js'
 import { isClosed, Link, type Client } from './redis-link.js'
 import { scripts } from './redis-scripts.js'
 import {
   type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
-  type State, type Store, type Turn, type TurnResult, type Verdict
+  type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
 } from './store.js'
 
 type KeptOut = Prepared['keptOut'][number]
@@ -22,7 +23,7 @@ interface Piece {
   readonly id: string
   readonly queues: readonly string[]
   readonly tasks: readonly NewTask[]
-  readonly weight: number
+  readonly bytes: number
   /** How often Redis may have got it: one that it has got twice it may get once more. */
   sends: number
 }
@@ -32,7 +33,7 @@ interface Conclusion {
   readonly script: 'commitNew' | 'commit' | 'rollback'
   readonly queues: readonly string[]
   /** Without their tasks, which Redis has. */
-  readonly pieces: ReadonlyArray<Pick<Piece, 'id' | 'weight' | 'sends'>>
+  readonly pieces: ReadonlyArray<Pick<Piece, 'id' | 'sends'> & { readonly weight: number }>
   /** Whether Redis has answered that it cannot. */
   isRefused?: boolean
 }
@@ -41,10 +42,20 @@ interface Conclusion {
  * What becomes of a piece of a commit that is prepared: the ids that are kept out; an id for which it
  * is refused; one for which it has to wait; or that its ids are not new.
  */
-type Preparedness = [0, ...keptOut: Array<number | string>] | [1 | 2, id: string] | [3]
+type Preparedness = [0, ...keptOut: Array<number | string>] | [1, id: string] | [2, id: string, queue: number] | [3]
 
-/** The arguments of a turn to which there is no answer yet. */
-interface Call { readonly keys: readonly string[], readonly args: ReadonlyArray<string | number> }
+/** A turn of which it is not known that it has been taken. */
+interface OpenTurn {
+  call: Call
+  readonly settlements: readonly Settlement[]
+  /** While the answer may still come. */
+  answer?: Promise<TurnReply> | undefined
+}
+
+type TurnReply = [outlook: [number, number], settled: number[], leases: Array<string | null>, dropped: number]
+
+/** The turns of the consumer of a queue. Each carries one settlement while one may be of a kind that Redis does not take. */
+interface Turns { key: string, number: number, open?: OpenTurn | undefined, isWary: boolean }
 
 /**
  * Keeps tasks in Redis, where all processes with the same `prefix` share them. One
@@ -64,11 +75,13 @@ export class RedisStore implements Store {
   readonly #timeoutMs: number
   /** How many replicas must have a task before it counts as kept. */
   readonly #replicas: number
-  readonly #address: string
+  readonly #calls: Calls
   /** Of this process among the consumers of a queue. */
   readonly #id = randomUUID()
   readonly #watchers = new Map<string, Array<(news: News) => void>>()
-  readonly #turns = new Map<string, { number: number, unanswered?: Call }>()
+  readonly #turns = new Map<string, Turns>()
+  /** Those who wait for an id that another commit is about to add: the last of each line. */
+  readonly #lines = new Map<string, Promise<void>>()
   readonly #preparing = {
     prepareNew: new Batches<Piece, Preparedness>(MAX_AT_ONCE, pieces => this.#callPrepare('prepareNew', pieces)),
     prepare: new Batches<Piece, Preparedness>(MAX_AT_ONCE, pieces => this.#callPrepare('prepare', pieces))
@@ -100,7 +113,6 @@ export class RedisStore implements Store {
     this.#isOurs = !isClient(location)
     this.#settings = settingsOf(timeoutMs, leaseMs)
     this.#client = isClient(location) ? location : connect(location, this.#settings)
-    this.#address = addressOf(this.#client)
     this.#link = new Link(this.#client, this.#isOurs, {
       duplicate: client => duplicate(client, this.#settings),
       onReady: client => {
@@ -109,24 +121,25 @@ export class RedisStore implements Store {
       },
       isAwaited: () => this.#conclusions.size > 0
     })
+    this.#calls = new Calls(this.#link, this.#isOurs, timeoutMs, addressOf(this.#client))
   }
 
   async open (): Promise<void> {
     await this.#connect(this.#client)
     const { db = 0 } = this.#client.options as RedisOptions
     // A client that could not select its database when it connected says nothing, and uses another.
-    if (this.#isOurs && db !== 0) await (this.#client as Redis).select(db).catch(error => { throw this.#unreachable(error) })
-    await this.#load(this.#client)
-    await this.#run('vote', [`${this.#prefix}:vote`], [])
+    if (this.#isOurs && db !== 0) await this.#answerTo((this.#client as Redis).select(db))
+    await this.#answerTo(this.#load(this.#client))
+    await this.#calls.run('vote', [`${this.#prefix}:vote`], [])
     await this.#refuseEviction()
   }
 
   /** A full Redis that may drop any key to make room drops tasks. One that does not let us look is trusted. */
   async #refuseEviction (): Promise<void> {
-    const info = await this.#client.info('memory').catch(() => '')
+    const info = await this.#answerTo(this.#client.info('memory')).catch(() => '')
     const policy = /^maxmemory_policy:(allkeys-\S+)/m.exec(info)?.[1]
     if (policy === undefined || /^maxmemory:0\b/m.test(info)) return
-    throw this.#unreachable(new Error(`with maxmemory-policy ${policy} it drops tasks when its memory is full; noeviction keeps them`))
+    throw this.#calls.unreachable(new Error(`with maxmemory-policy ${policy} it drops tasks when its memory is full; noeviction keeps them`))
   }
 
   /**
@@ -135,19 +148,19 @@ export class RedisStore implements Store {
    * open then is rolled back behind itself.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
-    if (this.#isOver) throw this.#cannot('it has been closed')
-    if (this.#link.isClosed) throw this.#cannot(CLIENT_IS_CLOSED)
+    if (this.#isOver) throw this.#calls.cannot('it has been closed')
+    if (this.#link.isClosed) throw this.#calls.cannot(CLIENT_IS_CLOSED)
     return await this.#prepareAll(tasks)
   }
 
   async #prepareAll (tasks: readonly NewTask[]): Promise<Prepared> {
     const parts = this.#together(tasks.map(({ queue }) => queue).sort())
-    if (this.#isInArrears(parts.flat())) throw this.#cannot(`it has not answered ${MAX_CONCLUSIONS} commits`)
+    if (this.#isInArrears(parts.flat())) throw this.#calls.cannot(`it has not answered ${MAX_CONCLUSIONS} commits`)
     const pieces = piecesOf(tasks, parts)
     // Whose id nobody has chosen has no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
     const conclude = (script: Conclusion['script']) => parts.map(queues => {
-      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0).map(({ id, weight, sends }) => ({ id, weight, sends }))
+      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0).map(piece => ({ id: piece.id, weight: weightOf(piece), sends: piece.sends }))
       return sent.length > 0 ? this.#conclude({ script, queues, pieces: sent }) : undefined
     })
     const keptOut: KeptOut[] = []
@@ -165,7 +178,7 @@ export class RedisStore implements Store {
     return {
       keptOut,
       commit: async () => {
-        if (this.#isOver) throw this.#cannot('it has been closed')
+        if (this.#isOver) throw this.#calls.cannot('it has been closed')
         // It is under way then, and whatever is asked next is asked behind it.
         for (const under of conclude(isNew ? 'commitNew' : 'commit')) await under?.made
       },
@@ -175,80 +188,177 @@ export class RedisStore implements Store {
 
   /** Returns what is kept out; undefined if there are ids that are not new. An id that another commit is about to add is waited for. */
   async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly KeptOut[] | undefined> {
-    const { queues, weight } = piece
+    const { queues } = piece
     const deadline = performance.now() + this.#timeoutMs
-    for (;;) {
-      const answer = await this.#preparing[script].add(queues.join(), piece, weight).result
-      switch (answer[0]) {
-        case 0: return keptOutOf(queues, answer.slice(1))
-        case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
-        case 3:
-          if (piece.sends === 1) piece.sends = 0
-          return undefined
+    let place: { readonly line: string, readonly leave: () => void } | undefined
+    try {
+      for (;;) {
+        const answer = await this.#preparing[script].add(queues.join(), piece, loadOf(piece)).result
+        switch (answer[0]) {
+          case 0: return keptOutOf(queues, answer.slice(1))
+          case 1: throw new FST_TASKQUEUE_DUPLICATE(answer[1])
+          case 3:
+            if (piece.sends === 1) piece.sends = 0
+            return undefined
+        }
+        const [, id, queue] = answer
+        const line = `${queues[queue]!} ${id}`
+        if (place?.line !== line) {
+          place?.leave()
+          place = { line, leave: await this.#lineUp(line, deadline) }
+        }
+        await this.#untilReleased(queues[queue]!, id, piece.id.replace(/:.*/, ''), deadline)
+        if (performance.now() > deadline) throw this.#calls.cannot(`it has not heard what becomes of another task with the id ${id}`)
       }
-      if (performance.now() > deadline) throw this.#cannot(`it has not heard what becomes of another task with the id ${answer[1]}`)
-      await sleep(5)
+    } finally {
+      place?.leave()
+    }
+  }
+
+  /** Waits until whoever else here wants the same has left the line: otherwise all would send their messages again, for one of them to get it. */
+  async #lineUp (line: string, deadline: number): Promise<() => void> {
+    const before = this.#lines.get(line)
+    let leave = () => {}
+    const left = new Promise<void>(resolve => { leave = resolve })
+    const last = before === undefined ? left : before.then(() => left)
+    this.#lines.set(line, last)
+    last.then(() => { if (this.#lines.get(line) === last) this.#lines.delete(line) })
+    if (before !== undefined) await inTime(before, deadline - performance.now())
+    return leave
+  }
+
+  /** Asks now and then whether another commit is still about to add an id. */
+  async #untilReleased (queue: string, id: string, commit: string, deadline: number): Promise<void> {
+    for (let pauseMs = 5; performance.now() < deadline; pauseMs = Math.min(pauseMs * 2, 50)) {
+      await sleep(pauseMs)
+      if (await this.#calls.run('reserved', this.#keysOf('reserved', [queue]), [id, commit]) === 0) return
     }
   }
 
   async #callPrepare (script: 'prepareNew' | 'prepare', pieces: readonly Piece[]): Promise<Preparedness[]> {
-    const args = pieces.flatMap(({ id, queues, tasks }) => [id, tasks.length, ...argsOf(tasks, queues)])
-    return await this.#insist(script, this.#keysOf(script, pieces[0]!.queues), args, () => { for (const piece of pieces) piece.sends++ }) as Preparedness[]
+    const { queues } = pieces[0]!
+    const args = pieces.flatMap(({ id, tasks }) => [id, tasks.length, ...argsOf(tasks, queues)])
+    const bytes = pieces.reduce((sum, piece) => sum + piece.bytes, 0)
+    const call = this.#calls.callOf(script, this.#keysOf(script, queues), args, bytes, this.#nameOf(queues[0]!))
+    return await this.#calls.insist(call, () => { for (const piece of pieces) piece.sends++ }) as Preparedness[]
   }
 
   async turn (queue: string, turn: Turn): Promise<TurnResult> {
-    let state = this.#turns.get(queue)
-    if (state === undefined) this.#turns.set(queue, state = { number: 0 })
+    let turns = this.#turns.get(queue)
+    if (turns === undefined) this.#turns.set(queue, turns = { key: this.#turnKeyOf(queue), number: 0, isWary: false })
     // What has begun comes to its end, and nothing else begins.
     const { isClosed } = this.#link
-    if (isClosed && turn.settlements.length === 0 && state.unanswered === undefined) throw this.#cannot(CLIENT_IS_CLOSED)
-    state.unanswered ??= await this.#callOf(queue, isClosed ? { ...turn, limit: 0 } : turn, ++state.number)
-    const { keys, args } = state.unanswered
+    if (isClosed && turn.settlements.length === 0 && turns.open === undefined) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    const open = turns.open ??= await this.#openTurn(queue, isClosed ? { ...turn, limit: 0 } : turn, turns)
     try {
-      const reply = await this.#run('turn', keys, args)
-      const [outlook, settled, flat, dropped] = reply as [[number, number], number[], string[], number]
-      state.unanswered = undefined
+      const start = performance.now()
+      // What is on its way is waited for, and not asked for again.
+      if (open.answer === undefined) {
+        open.answer = this.#calls.send(open.call) as Promise<TurnReply>
+        open.answer.catch(() => { open.answer = undefined })
+      }
+      const [outlook, settled, flat, dropped] = await this.#calls.whileItFlows(open.answer)
+      turns.open = undefined
+      turns.isWary = false
+      const leases = this.#leasesOf(queue, flat)
+      this.#calls.noteReply(leases.reduce((sum, { message }) => sum + message.length, 0), performance.now() - start)
       return {
         outlook: isClosed ? NO_OUTLOOK : outlookOf(outlook),
         settled: settled.map(Boolean),
-        leases: leasesOf(flat),
+        leases,
         ...dropped > 0 && { dropped }
       }
     } catch (error) {
       // An error is an answer as well, unless it is one of the connection.
-      if (isAnswer(error)) state.unanswered = undefined
+      if (isAnswer(error)) return await this.#takeRefusal(queue, turn, turns, open, error as Error)
+      this.#calls.noteNoReply()
+      if (open.call.upload === undefined) open.call = { ...open.call, args: open.call.args.with(REPLY_BYTES_AT, this.#calls.replyBytes) }
       throw error
     }
   }
 
-  async #callOf (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn, number: number): Promise<Call> {
-    const chains = settlements.map(({ chain = [] }) => chain)
+  /** Opens a turn with as many of the settlements as one call carries, or with one that is larger; such a turn claims nothing. */
+  async #openTurn (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn, turns: Turns): Promise<OpenTurn> {
+    const taken = settlements.slice(0, turns.isWary ? 1 : countWithin(settlements, MAX_TURN_BYTES))
+    const chains = taken.map(({ chain = [] }) => chain)
     const [queues = []] = this.#together([queue, ...chains.flat().map(task => task.queue)])
     // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
     const elsewhere = chains.flat().filter(task => !queues.includes(task.queue))
     if (elsewhere.length > 0) await (await this.#prepareAll(elsewhere)).commit()
-    const args = settlements.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs }, index) => {
+    const args = taken.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs }, index) => {
       const chain = chains[index]!.filter(task => queues.includes(task.queue))
       return [id, fence, textOf(verdict, dedupeMs), record, chain.length, ...argsOf(chain, queues)]
     })
-    return {
-      keys: [...this.#keysOf('turn', queues), this.#turnKeyOf(queue)],
-      args: [
-        number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, limit, alone ? 1 : 0,
-        keep.count, keep.ms, boundOf(keepDead?.count), boundOf(keepDead?.ms), ...args
-      ]
+    const bytes = taken.reduce((sum, settlement) => sum + sizeOf(settlement), 0)
+    const isLarge = taken.length < settlements.length || !this.#calls.fits(args, bytes)
+    const head = [
+      ++turns.number, Math.ceil(heartbeatMs(leaseMs)), leaseMs, isLarge ? 0 : limit, alone ? 1 : 0,
+      keep.count, keep.ms, boundOf(keepDead?.count), boundOf(keepDead?.ms), this.#calls.replyBytes
+    ]
+    const keys = [...this.#keysOf('turn', queues), turns.key]
+    return { call: this.#calls.callOf('turn', keys, [...head, ...args], bytes, this.#nameOf(queue)), settlements: taken }
+  }
+
+  /**
+   * Redis has refused a turn. That may lie in one settlement: so each is handed in alone next, and one that is
+   * refused alone makes a dead letter of its task, if that is not refused as well.
+   */
+  async #takeRefusal (queue: string, turn: Turn, turns: Turns, open: OpenTurn, error: Error): Promise<TurnResult> {
+    turns.open = undefined
+    // Somebody has written to its key: it goes on under another.
+    if (error.message.includes('this turn is over')) {
+      turns.key = this.#turnKeyOf(queue, randomUUID())
+      throw error
     }
+    const [settlement, ...others] = open.settlements
+    const wasAlone = turns.isWary && others.length === 0
+    turns.isWary = open.settlements.length > 0
+    if (settlement === undefined || !wasAlone) throw error
+    const { id, fence } = settlement.lease
+    const buried: Settlement = { lease: { id, fence }, verdict: { kind: 'dead', reason: `its end could not be stored: ${error.message}` } }
+    const { call: { script, keys, args } } = await this.#openTurn(queue, { ...turn, settlements: [buried], limit: 0 }, turns)
+    const [outlook, settled] = await this.#calls.run(script, keys, args) as TurnReply
+    return { outlook: outlookOf(outlook), settled: settled.map(Boolean), leases: [] }
+  }
+
+  #leasesOf (queue: string, flat: ReadonlyArray<string | null>): Lease[] {
+    const leases: Lease[] = []
+    for (let i = 0; i < flat.length; i += 3) {
+      const id = flat[i]!
+      const message = flat[i + 1]!
+      const numbers = flat[i + 2]!.split(' ', 9).map(Number)
+      const length = message === null ? numbers.shift()! : 0
+      const [fence, attempt = 1, retries = 0, deaths = 0, suspect = 0, , deferredMs = 0, unroutedMs = 0] = numbers as [number, ...number[]]
+      leases.push({
+        id,
+        message: message ?? (signal => this.#fetch(queue, id, fence, length, signal)),
+        fence,
+        attempt,
+        retries,
+        deferredMs,
+        unroutedMs,
+        deaths,
+        suspect: suspect === 1
+      })
+    }
+    return leases
+  }
+
+  async #fetch (queue: string, id: string, fence: number, length: number, signal: AbortSignal): Promise<string | undefined> {
+    const keys = [...this.#keysOf('slice', [queue]), `${this.#nameOf(queue)}:copy:${fence}`]
+    return await this.#calls.fetch(keys, id, fence, length, signal)
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
     const { isClosed } = this.#link
-    if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#cannot(CLIENT_IS_CLOSED)
+    if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
     const parts = this.#together(holdings.map(({ queue }) => queue))
     const pulses = await Promise.allSettled(parts.map(async queues => {
       const args = holdings.filter(({ queue }) => queues.includes(queue)).flatMap(({ leases, leaseMs }) =>
         [Math.ceil(heartbeatMs(leaseMs)), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])])
-      const reply = await this.#run('extend', this.#keysOf('extend', queues), [IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[]]>
-      return reply.map(([wakeInMs, suspects, lost, cancelled]): Pulse => ({ lost, cancelled, outlook: isClosed ? NO_OUTLOOK : outlookOf([wakeInMs, suspects]) }))
+      const reply = await this.#calls.run('extend', this.#keysOf('extend', queues), [IN_DOUBT_MS, ...args]) as Array<[number, number, string[], string[], string]>
+      return reply.map(([wakeInMs, suspects, lost, cancelled, fault]): Pulse =>
+        ({ lost, cancelled, outlook: isClosed ? NO_OUTLOOK : outlookOf([wakeInMs, suspects]), ...fault !== '' && { fault } }))
     }))
     if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(({ outlook }) => outlook.wakeInMs === 0))) this.#probe()
     // Queues on a node of a cluster that is down have no pulse; the others do.
@@ -268,30 +378,37 @@ export class RedisStore implements Store {
       throw error
     })
     await this.#subscribing
-    await subscriber.subscribe(channel).catch(error => { throw this.#unreachable(error) })
+    await this.#answerTo(subscriber.subscribe(channel))
   }
 
   async counts (queue: string): Promise<Counts & { paused: boolean }> {
-    const [waiting, delayed, running, dead, paused] = await this.#run('counts', this.#keysOf('counts', [queue]), []) as [number, number, number, number, number]
+    const [waiting, delayed, running, dead, paused] = await this.#calls.run('counts', this.#keysOf('counts', [queue]), []) as [number, number, number, number, number]
     return { waiting, delayed, running, dead, paused: paused === 1 }
   }
 
   async find (queues: readonly string[], id: string, awaitMs: number | '' = ''): Promise<Found | undefined> {
     for (const part of this.#together(queues)) {
-      const reply = await this.#run('find', this.#keysOf('find', part), [textOnly(id), awaitMs]) as [number, Described] | null
+      const reply = await this.#calls.run('find', this.#keysOf('find', part), [textOnly(id), awaitMs]) as [number, Described] | null
       if (reply !== null) return foundOf(part[reply[0]]!, reply[1])
     }
     return undefined
   }
 
   async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
-    const reply = await this.#run('list', this.#keysOf('list', [queue]), [state, offset, limit]) as Described[]
-    return reply.map(described => foundOf(queue, described))
+    const keys = this.#keysOf('list', [queue])
+    const found: Found[] = []
+    // A reply for which everything else would have to wait is had in several.
+    let [described, left] = await this.#calls.run('list', keys, [state, offset, limit, this.#calls.replyBytes]) as [Described[], string[]]
+    for (;;) {
+      for (const task of described) found.push(foundOf(queue, task))
+      if (left.length === 0) return found
+      ;[described, left] = await this.#calls.run('listMore', keys, [state, this.#calls.replyBytes, ...left]) as [Described[], string[]]
+    }
   }
 
   async steer (queue: string, order: Order): Promise<number> {
     const steer = async (values: ReadonlyArray<string | number>, ids: readonly string[] = []) =>
-      await this.#run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids.map(textOnly)]) as number
+      await this.#calls.run('steer', this.#keysOf('steer', [queue]), [order.kind, ...values, ...ids.map(textOnly)]) as number
     if (order.kind === 'pause' || order.kind === 'resume') return await steer([])
     if (order.kind === 'purge') {
       return await this.#inParts(queue, ({ waiting, delayed }) => waiting + delayed, () => steer([]))
@@ -320,18 +437,18 @@ export class RedisStore implements Store {
   }
 
   async note (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
-    return await this.#run('note', this.#keysOf('note', [queue]), [id, fence, progress]) === 1
+    return await this.#calls.run('note', this.#keysOf('note', [queue]), [id, fence, progress]) === 1
   }
 
   async close (): Promise<void> {
     this.#isOver = true
     this.#subscriber?.disconnect()
     // A turn that a client has kept would claim anew for nobody, if nothing told it that it is over.
-    const queues = this.#link.keepsCommands ? [] : [...this.#turns.keys()]
-    const farewells = queues.map(queue => this.#run('leave', [this.#turnKeyOf(queue)], []))
+    const turns = this.#link.keepsCommands ? [] : [...this.#turns.values()]
+    const farewells = turns.map(({ key }) => this.#calls.run('leave', [key], []))
     await Promise.all([inTime(Promise.allSettled(farewells), this.#timeoutMs), this.#concludeAll()])
     this.#link.close()
-    if (this.#conclusions.size > 0) throw this.#cannot(`it has not heard what becomes of ${this.#conclusions.size} commits`)
+    if (this.#conclusions.size > 0) throw this.#calls.cannot(`it has not heard what becomes of ${this.#conclusions.size} commits`)
   }
 
   /** Tells Redis what becomes of every commit until it has heard it or says that it cannot, for a bounded time. */
@@ -355,12 +472,12 @@ export class RedisStore implements Store {
     return `${this.#prefix}:{${queue}}`
   }
 
-  #keysOf (script: keyof typeof scripts, queues: readonly string[]): string[] {
+  #keysOf (script: ScriptName, queues: readonly string[]): string[] {
     return queues.flatMap(queue => scripts[script].keys.map(key => `${this.#nameOf(queue)}:${key}`))
   }
 
-  #turnKeyOf (queue: string): string {
-    return `${this.#nameOf(queue)}:turn:${this.#id}`
+  #turnKeyOf (queue: string, id = this.#id): string {
+    return `${this.#nameOf(queue)}:turn:${id}`
   }
 
   /** Queues by what one script can reach: all of them, but in a cluster each alone. */
@@ -375,41 +492,13 @@ export class RedisStore implements Store {
     try {
       await Promise.all(nodes.flatMap(node => Object.values(scripts).map(({ body }) => node.script('LOAD', body))))
     } catch (error) {
-      throw this.#unreachable(error)
+      throw this.#calls.unreachable(error)
     }
   }
 
-  /** Calls `sent` if Redis may get the command, whatever its answer. */
-  async #run (
-    script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent?: () => void
-  ): Promise<unknown> {
-    try {
-      return await this.#link.run(client => {
-        // A client of the user's may keep it and send it later.
-        if (client.status === 'ready' || !this.#isOurs) sent?.()
-        return client.evalsha(digests[script], keys.length, ...keys, ...args).catch(async (error: Error) => {
-          if (!error.message.startsWith('NOSCRIPT')) throw error
-          return await client.eval(scripts[script].body, keys.length, ...keys, ...args)
-        })
-      })
-    } catch (error) {
-      throw this.#unreachable(error)
-    }
-  }
-
-  /** Runs a script again after each loss of the connection while there is time; calls `sent` each time that Redis may have got it. */
-  async #insist (script: keyof typeof scripts, keys: readonly string[], args: ReadonlyArray<string | number>, sent: () => void): Promise<unknown> {
-    const start = performance.now()
-    while (true) {
-      try {
-        return await this.#run(script, keys, args, sent)
-      } catch (error) {
-        const leftMs = Math.min(start, this.#link.downSince ?? start) + this.#timeoutMs - performance.now()
-        if (isAnswer(error) || leftMs <= 0) throw error
-        // Where it seems to be up it has turned us away, or its end has not been noticed yet.
-        await this.#link.reconnected(this.#link.isUp ? Math.min(leftMs, 100) : leftMs)
-      }
-    }
+  /** Waits for the answer to a command that is no script. */
+  async #answerTo<T> (command: Promise<T>): Promise<T> {
+    return await this.#calls.inTime(command.catch(error => { throw this.#calls.unreachable(error) }))
   }
 
   /**
@@ -420,18 +509,14 @@ export class RedisStore implements Store {
     if (this.#replicas === 0) return
     const deadline = performance.now() + this.#timeoutMs
     while (await this.#countReplicas() < this.#replicas) {
-      if (performance.now() > deadline) throw this.#cannot(`fewer than ${this.#replicas} replicas have the tasks`)
+      if (performance.now() > deadline) throw this.#calls.cannot(`fewer than ${this.#replicas} replicas have the tasks`)
     }
   }
 
   #countReplicas (): Promise<number> {
     this.#nextWait ??= this.#lastWait.then(async () => {
       this.#nextWait = undefined
-      try {
-        return await this.#link.run(client => (client as Redis).wait(this.#replicas, 20))
-      } catch (error) {
-        throw this.#unreachable(error)
-      }
+      return await this.#answerTo(this.#link.run(client => (client as Redis).wait(this.#replicas, 20)))
     })
     this.#lastWait = this.#nextWait.catch(() => {})
     return this.#nextWait
@@ -454,8 +539,8 @@ export class RedisStore implements Store {
     const { queues } = conclusions[0]!
     const args = conclusions.flatMap(({ pieces }) => pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0]))
     try {
-      const isRefused = await this.#run(script, this.#keysOf(script, queues), args) === 1
-      if (isRefused) await this.#run('commit', this.#keysOf('commit', queues), args)
+      const isRefused = await this.#calls.run(script, this.#keysOf(script, queues), args) === 1
+      if (isRefused) await this.#calls.run('commit', this.#keysOf('commit', queues), args)
       if (script !== 'rollback') await this.#replicate()
       for (const conclusion of conclusions) this.#conclusions.delete(conclusion)
     } catch (error) {
@@ -506,46 +591,22 @@ export class RedisStore implements Store {
   /** Connects, or waits for a client that connects by itself, but not for ever. */
   async #connect (client: Client): Promise<void> {
     if (client.status === 'ready') return
-    if (isClosed(client)) throw this.#cannot(CLIENT_IS_CLOSED)
-    if (client.status === 'wait') return await client.connect().catch(error => { throw this.#unreachable(error) })
+    if (isClosed(client)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    if (client.status === 'wait') return await this.#answerTo(client.connect())
     const over = new AbortController()
     const { signal } = over
     const late = setTimeout(() => { over.abort() }, CONNECT_TIMEOUT_MS)
     try {
       await Promise.race([once(client, 'ready', { signal }), once(client, 'end', { signal }).then(() => { throw new Error(CLIENT_IS_CLOSED) })])
     } catch (error) {
-      if (signal.aborted) throw this.#cannot(`it has not answered within ${CONNECT_TIMEOUT_MS} ms`)
-      throw this.#unreachable(error)
+      if (signal.aborted) throw this.#calls.cannot(`it has not answered within ${CONNECT_TIMEOUT_MS} ms`)
+      throw this.#calls.unreachable(error)
     } finally {
       clearTimeout(late)
       over.abort()
     }
   }
-
-  #cannot (why: string): Error {
-    return new FST_TASKQUEUE_UNREACHABLE(this.#address, why)
-  }
-
-  /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */
-  #unreachable (error: unknown): Error {
-    const isReply = (error as Error).name === 'ReplyError'
-    if (!isReply && !this.#isOver && this.#link.isClosed) return this.#cannot(CLIENT_IS_CLOSED)
-    const { message, code } = (isReply ? error : this.#link.lastError ?? error) as NodeJS.ErrnoException
-    // The error of a host with several addresses, none of which answers, has a code and no message.
-    const unreachable = this.#cannot(message || String(code))
-    if (isReply && !TURNS_AWAY.test(unreachable.message)) answers.add(unreachable)
-    return unreachable
-  }
 }
-
-/** Errors with which Redis has answered, rather than not. */
-const answers = new WeakSet<object>()
-const isAnswer = (error: unknown): boolean => answers.has(error as object)
-
-/** Replies of a Redis that is not the master, any more, or not yet: they answer nothing. */
-const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
-
-const CLIENT_IS_CLOSED = 'its client was closed by its owner, or has given up connecting'
 
 /** For how long a store that closes tells Redis what becomes of commits. */
 const CONCLUDE_MS = 10_000
@@ -559,23 +620,46 @@ const MAX_CONCLUSIONS = 1000
 /** How many tasks, or ids, one call takes in, so that Redis is not kept from others; one of several KiB counts as several. */
 const MAX_AT_ONCE = 1000
 
-const weightOf = ({ message }: NewTask): number => 1 + message.length / 4096
+const weightOf = ({ tasks, bytes }: Pick<Piece, 'tasks' | 'bytes'>): number => tasks.length + bytes / 4096
+
+/** What a piece weighs among those that are prepared with it in one call, where none should have to wait for the bytes of another. */
+const loadOf = ({ tasks, bytes }: Piece): number => tasks.length + bytes / 128
+
+/** Where a turn is told how many bytes of messages its reply may hold. */
+const REPLY_BYTES_AT = 9
+
+/** How much one turn carries. */
+const MAX_TURN_BYTES = 4 * 1024 * 1024
+
+const sizeOf = ({ chain = [], record = '' }: Settlement): number => chain.reduce((sum, { message }) => sum + message.length, record.length)
+
+/** Counts how many settlements, from the first one on, have so many bytes together; at least one. */
+function countWithin (settlements: readonly Settlement[], maxBytes: number): number {
+  let bytes = 0
+  let args = 0
+  const end = settlements.findIndex((settlement, index) => {
+    bytes += sizeOf(settlement)
+    args += 5 + 4 * (settlement.chain?.length ?? 0)
+    return index > 0 && (bytes > maxBytes || args > MAX_ARGS)
+  })
+  return end === -1 ? settlements.length : end
+}
 
 /** Divides the tasks of a commit into what one call may prepare. They are committed in one, all or none. */
 function piecesOf (tasks: readonly NewTask[], parts: ReadonlyArray<readonly string[]>): Piece[] {
   const id = randomUUID()
-  const pieces: Array<Piece & { readonly tasks: NewTask[], weight: number }> = []
+  const pieces: Array<Piece & { readonly tasks: NewTask[], bytes: number }> = []
   for (const queues of parts) {
     for (const task of tasks) {
       if (!queues.includes(task.queue)) continue
-      const weight = weightOf(task)
+      const bytes = task.message.length
       let piece = pieces.at(-1)
-      if (piece?.queues !== queues || piece.weight + weight > MAX_AT_ONCE) {
-        piece = { id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], weight: 0, sends: 0 }
+      if (piece?.queues !== queues || weightOf(piece) + weightOf({ tasks: [task], bytes }) > MAX_AT_ONCE) {
+        piece = { id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], bytes: 0, sends: 0 }
         pieces.push(piece)
       }
       piece.tasks.push(task)
-      piece.weight += weight
+      piece.bytes += bytes
     }
   }
   return pieces
@@ -587,15 +671,11 @@ const IN_DOUBT_MS = 60 * 60 * 1000
 /** How long to wait for a connection at the start. */
 const CONNECT_TIMEOUT_MS = 5000
 
-const digests = Object.fromEntries(
-  Object.entries(scripts).map(([name, { body }]) => [name, createHash('sha1').update(body).digest('hex')])
-) as Record<keyof typeof scripts, string>
-
 /** Without a bound Redis is passed nothing. */
 const boundOf = (bound: number = Infinity): number | '' => bound === Infinity ? '' : bound
 
 function outlookOf ([wakeInMs, suspects]: readonly [number, number]): Outlook {
-  return { wakeInMs: wakeInMs === -1 ? Infinity : wakeInMs, suspects: suspects > 0 }
+  return { wakeInMs: wakeInMs >= 0 ? wakeInMs : Infinity, suspects: suspects > 0 }
 }
 
 function textOf (verdict: Verdict, dedupeMs = 0): string {
@@ -609,18 +689,6 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
     case 'dead': return `dead 0 ${verdict.reason}`
     case 'release': return `${verdict.unseen === true ? 'unseen' : 'release'} 0 `
   }
-}
-
-function leasesOf (flat: readonly string[]): Lease[] {
-  const leases: Lease[] = []
-  for (let i = 0; i < flat.length; i += 3) {
-    const [fence, attempt = 1, retries = 0, deaths = 0, suspect = 0, , deferredMs = 0, unroutedMs = 0] =
-      flat[i + 2]!.split(' ', 8).map(Number) as [number, ...number[]]
-    leases.push({
-      id: flat[i]!, message: flat[i + 1]!, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect: suspect === 1
-    })
-  }
-  return leases
 }
 
 function keptOutOf (queues: readonly string[], flat: ReadonlyArray<number | string>): KeptOut[] {
@@ -686,7 +754,6 @@ function settingsOf (timeoutMs: number, leaseMs: number) {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     connectTimeout: CONNECT_TIMEOUT_MS,
-    commandTimeout: timeoutMs,
     // A connection of which nothing comes back is half open, or will be of use to nobody until Redis is there again.
     socketTimeout: 2 * timeoutMs,
     // Whoever has become a replica stays one: the next connection finds the new master.

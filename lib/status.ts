@@ -103,7 +103,7 @@ export function statusOf (codec: Codec, { queue, id, state, message, dueAt, ende
 
 function requestOf (codec: Codec, queue: string, id: string, message: string): Partial<Pick<Task, 'method' | 'url' | 'userId'>> {
   try {
-    return codec.decode(queue, id, message)
+    return codec.decodeHead(queue, id, message)
   } catch {
     return {}
   }

@@ -141,7 +141,11 @@ export type OnDuplicate = 'keep' | 'reject' | 'replace'
 /** One attempt at one task: what a claim hands out. */
 export interface Lease {
   readonly id: string
-  readonly message: string
+  /**
+   * Or, where it is too large to come with the claim, what fetches it: for as long as that takes, unless the
+   * signal says that nobody wants it any more. Undefined when it is gone, or the lease lost, by then.
+   */
+  readonly message: string | ((signal: AbortSignal) => Promise<string | undefined>)
   /** Tells this lease from every other one of its task, and of any other task that has its id: so it fences off who had it before. */
   readonly fence: number
   /** Counts the claims of this task of which it cannot be said that the app has not seen it, from 1. */
@@ -247,6 +251,8 @@ export interface Pulse {
   /** Those of them whose task was cancelled, within the last `CANCELLED_MS`. */
   readonly cancelled: readonly string[]
   readonly outlook: Outlook
+  /** What the store could not do for this queue, although it answers: a key of it holds what no store has put there. */
+  readonly fault?: string
 }
 
 /**
@@ -270,7 +276,10 @@ export interface Found {
   readonly queue: string
   readonly id: string
   readonly state: State
-  /** Of the task that runs, where another one follows it. Not any more of one that is done. */
+  /**
+   * No less than its first line with the line break behind it: of the task that runs, where another one follows it.
+   * Not any more of one that is done.
+   */
   readonly message?: string
   /** When it becomes due, of one that is delayed. */
   readonly dueAt?: number

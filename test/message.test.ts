@@ -79,9 +79,10 @@ t.test('without secrets an operator can read a message, and with them nobody can
   const local = open.encode('mail', { ...USUAL[0]!, ip: '127.0.0.1', protocol: 'http' })
   t.equal(local, '{"url":"/"}', 'so is where most come from')
   const message = sealed.encode('mail', task)
-  t.match(message, /^[\w.-]+$/, 'in characters that any store keeps')
+  t.match(message, /^[\w.-]+\n[\w.-]+$/, 'in characters that any store keeps')
   for (const part of ['hunter2', 'mail', 'ada', 'cookie', secret(1).toString('base64url').slice(0, 20)]) {
-    t.notOk(message.includes(part) || Buffer.from(message.split('.')[2]!, 'base64url').includes(part), part)
+    t.notOk(message.includes(part), part)
+    for (const half of message.split('\n')) t.notOk(Buffer.from(half.split('.')[2]!, 'base64url').includes(part), part)
   }
   t.not(message, sealed.encode('mail', task), 'and the same task has never the same message')
 })
@@ -128,13 +129,17 @@ t.test('a sealed or signed message is worth nothing in another queue, under anot
 
 t.test('a signed message is legible, and unreadable if anything in it is changed, added or cut off', async t => {
   const message = signed.encode('mail', task)
-  const [head, json] = [message.slice(0, message.indexOf('{')), message.slice(message.indexOf('{'))]
-  t.equal(json, open.encode('mail', task))
-  t.match(head, /^m1\.[\w-]{8}\.[\w-]{43}\.$/)
+  const SIGNATURE = /^m1\.[\w-]{8}\.[\w-]{43}\./
+  t.equal(message.split('\n').map(half => half.replace(SIGNATURE, '')).join('\n'), open.encode('mail', task))
+  t.ok(message.split('\n').every(half => SIGNATURE.test(half)))
   for (let at = 0; at < message.length; at++) {
-    const changed = at < head.length ? ALPHABET[(ALPHABET.indexOf(message[at]!) + 32) % 64]! : String.fromCharCode(message.charCodeAt(at) ^ 1)
-    unreadable(t, signed, message.slice(0, at) + changed + message.slice(at + 1), `character ${at}`)
+    const index = ALPHABET.indexOf(message[at]!)
+    for (const changed of [index === -1 ? '~' : ALPHABET[index ^ 32]!, index === -1 ? '' : ALPHABET[index ^ 1]!, '\n']) {
+      if (changed !== message[at]) unreadable(t, signed, message.slice(0, at) + changed + message.slice(at + 1), `character ${at}`)
+    }
   }
+  const head = message.slice(0, message.indexOf('{'))
+  const json = message.slice(head.length)
   for (let length = 0; length < message.length; length++) unreadable(t, signed, message.slice(0, length), `the first ${length} characters`)
   for (const [title, other] of [
     ['one more character', `${message} `],
@@ -142,6 +147,38 @@ t.test('a signed message is legible, and unreadable if anything in it is changed
     ['the signature of another message', `${signed.encode('mail', { ...task, userId: 'bob' }).slice(0, head.length)}${json}`],
     ['the name of the other kind', message.replace('m1', 's1')]
   ] as const) unreadable(t, signed, other, title)
+})
+
+t.test('the first line says what a task is, and no half of a message is believed beside one of another', async t => {
+  const withoutPayload = { ...task, payload: undefined }
+  for (const codec of [open, sealed, signed]) {
+    const message = codec.encode('mail', task)
+    const halves = message.split('\n')
+    t.equal(halves.length, 2)
+    const head = `${halves[0]}\n`
+    for (const text of [head, message]) t.strictSame(codec.decodeHead('mail', 'one', text), { ...codec.decode('mail', 'one', message), payload: undefined })
+    t.match(codec.decodeHead('mail', 'one', codec.encode('mail', withoutPayload)), withoutPayload)
+    t.match(codec.decodeHead('q', 'x', codec.encode('q', USUAL[1]!).replace(/\n.*/s, '\n')), { method: 'POST' })
+    if (codec === open) continue
+    const again = codec.encode('mail', { ...task, userId: 'bob' }).split('\n')
+    const another = codec.encode('mail', { ...task, payload: 'hunter3' }).split('\n')
+    const alone = codec.encode('mail', withoutPayload)
+    for (const [title, other] of [
+      ['the payload of another user', `${halves[0]}\n${again[1]}`],
+      // Signed it is another message of that task, whose head is the same.
+      ...codec === sealed ? [['another payload of the same task', `${halves[0]}\n${another[1]}`] as const] : [],
+      ['no payload', halves[0]!],
+      ['an empty payload', head],
+      ['one that had none', `${alone}\n${halves[1]}`],
+      ['a head in place of the payload', `${halves[0]}\n${halves[0]}`],
+      ['a payload in place of the head', `${halves[1]}\n${halves[1]}`],
+      ['the payload alone', halves[1]!]
+    ] as const) {
+      unreadable(t, codec, other, title)
+    }
+    for (const text of [halves[0]!, `${alone}\n`, `${halves[1]}\n`]) t.throws(() => codec.decodeHead('mail', 'one', text), { code: 'FST_TASKQUEUE_UNREADABLE' })
+    t.throws(() => codec.decodeHead('mail', 'two', head), { code: 'FST_TASKQUEUE_UNREADABLE' })
+  }
 })
 
 t.test('what waits can be read when encryption is switched on or off', async t => {

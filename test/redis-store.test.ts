@@ -122,7 +122,7 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
   const [leaseMs, heartbeatMs] = [1000, 200]
   const claimOnce = async () => {
     const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
-    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, 10, 1000, '', '') as [unknown, unknown, string[]]
+    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, 10, 1000, '', '', 65536) as [unknown, unknown, string[]]
     return id
   }
   // Of a consumer that is in contact and holds nothing.
@@ -138,7 +138,7 @@ t.test('a claim that is asked for again hands out the task that was claimed, and
   const { admin, store } = await openStore(t)
   const claimOnce = async () => {
     const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
-    const [, , [id, message]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 1, 0, 10, 1000, '', '') as [unknown, unknown, string[]]
+    const [, , [id, message]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 1, 0, 10, 1000, '', '', 65536) as [unknown, unknown, string[]]
     return [id, message]
   }
   await addTo(store, [task('a')])
@@ -188,7 +188,7 @@ t.test('a turn whose answer is lost says once more how many dead letters it has 
   await settle(store, (await claim(store, 3)).map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
   const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:another']
   for (const round of ['at first', 'once more']) {
-    const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 10, 1000, 1, '') as unknown[]
+    const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 10, 1000, 1, '', 65536) as unknown[]
     t.equal(reply[3], 2, round)
   }
   t.match(await store.counts('q'), { dead: 1 })

@@ -7,6 +7,10 @@ export interface TcpProxy {
   target: NetConnectOpts
   /** How long each piece is held back, in both directions, in order. */
   delayMs: number
+  /** How much passes in a second, in each direction of each connection. */
+  bytesPerS: number
+  /** How much has passed. */
+  readonly passed: { requests: number, replies: number }
   /** Whether nothing passes while connections stay open. */
   blackhole: boolean
   /** A text in a request from which on nothing is answered on its connection. */
@@ -25,6 +29,8 @@ export interface TcpProxy {
   halve (what: 'request' | 'reply'): Promise<void>
   close (): Promise<void>
 }
+
+const PIECE_BYTES = 16 * 1024
 
 export async function startProxy (t: { teardown (run: () => unknown): void }, target: NetConnectOpts): Promise<TcpProxy> {
   const pairs = new Map<Socket[], { requested: string, isSilent: boolean }>()
@@ -59,27 +65,38 @@ export async function startProxy (t: { teardown (run: () => unknown): void }, ta
         isDeaf = true
         deaf++
       }
+      proxy.passed.requests += chunk.length
       proxy.onRequest?.(chunk)
       return halved('request', chunk)
     })
-    pipe(upstream, client, () => proxy.blackhole || state.isSilent || isDeaf, chunk => halved('reply', chunk))
+    pipe(upstream, client, () => proxy.blackhole || state.isSilent || isDeaf, chunk => {
+      proxy.passed.replies += chunk.length
+      return halved('reply', chunk)
+    })
   })
 
   /** One line and one timer per direction, so that a delay that changes reorders nothing. */
   function pipe (from: Socket, to: Socket, isLost: () => boolean, change = (chunk: Buffer) => chunk): void {
     const line: Array<{ chunk: Buffer, at: number }> = []
     let timer: NodeJS.Timeout | undefined
+    let freeAt = 0
     const flush = () => {
       timer = undefined
       while (line.length > 0 && line[0]!.at <= performance.now()) {
         const { chunk } = line.shift()!
         if (!to.destroyed) to.write(change(chunk))
       }
+      if (line.length <= 64) from.resume()
       if (line.length > 0) timer = setTimeout(flush, Math.max(1, line[0]!.at - performance.now()))
     }
     from.on('data', chunk => {
       if (isLost()) return
-      line.push({ chunk, at: performance.now() + proxy.delayMs })
+      for (let i = 0; i < chunk.length; i += PIECE_BYTES) {
+        const piece = chunk.subarray(i, i + PIECE_BYTES)
+        freeAt = Math.max(freeAt, performance.now()) + piece.length / proxy.bytesPerS * 1000
+        line.push({ chunk: piece, at: freeAt + proxy.delayMs })
+      }
+      if (line.length > 64) from.pause()
       if (timer === undefined) flush()
     })
   }
@@ -89,6 +106,8 @@ export async function startProxy (t: { teardown (run: () => unknown): void }, ta
     port: (server.address() as AddressInfo).port,
     target,
     delayMs: 0,
+    bytesPerS: Infinity,
+    passed: { requests: 0, replies: 0 },
     blackhole: false,
     loseRepliesTo: undefined,
     onRequest: undefined,
