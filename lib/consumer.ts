@@ -30,6 +30,9 @@ const PAUSE_MS = 100
 /** How long the store may wait to hear of an end while there is work at hand. */
 const SETTLE_MS = 2
 
+/** For how long a consumer that closes tries to tell the store what has ended. */
+const LAST_TRIES_MS = 1500
+
 /** How long a claimed task may wait for room here before it is left to others. */
 const HOLD_MS = 100
 
@@ -87,6 +90,8 @@ export class Consumer {
   #woken = false
   #suspects = false
   #failures = 0
+  /** Since when the store has failed to hear the last of what has ended. */
+  #failingSince: number | undefined
   /** Until when others go first, who may have the route that was missed here. */
   #yieldsUntil = 0
   #alarm?: NodeJS.Timeout
@@ -163,6 +168,7 @@ export class Consumer {
       await Promise.race([idle, sleep(longestMs, undefined, { ref: false })])
     }
     clearTimeout(grace)
+    clearTimeout(this.#alarm)
     this.#forget()
   }
 
@@ -222,6 +228,7 @@ export class Consumer {
   async #exchange (settlements: readonly Settlement[], { limit, alone }: { limit: number, alone: boolean }): Promise<void> {
     const { leaseMs, keep, keepDead } = this.#limits
     let started: readonly Lease[] = []
+    const start = performance.now()
     this.#turns++
     this.#isolation.begin()
     try {
@@ -242,7 +249,7 @@ export class Consumer {
       // A turn brings no more than one reply carries.
       if (leases.length > 0 && leases.length < limit && outlook.wakeInMs === 0) this.#woken = true
     } catch (err) {
-      this.#fail(err)
+      this.#fail(err, start)
     }
     this.#isolation.end()
     if (alone && started.length === 0) this.#isolation.leave()
@@ -371,10 +378,13 @@ export class Consumer {
   }
 
   /** The store did not answer. What has ended is kept, to be settled when it answers again. */
-  #fail (err: unknown): void {
+  #fail (err: unknown, start: number): void {
     this.#failures++
     if (this.#failures === 1) this.#log.error({ err }, 'store does not answer the consumer')
-    if (this.#state === 'stopping' && this.#running.size === 0) this.#forget()
+    if (this.#state === 'stopping' && this.#running.size === 0) {
+      this.#failingSince ??= start
+      if (performance.now() - this.#failingSince > LAST_TRIES_MS) return this.#forget()
+    }
     this.#wakeIn(Math.min(50 * 2 ** this.#failures, 2000))
   }
 
@@ -386,7 +396,7 @@ export class Consumer {
 
   #wakeIn (ms: number): void {
     // Longer than a timer can wait; the heartbeat looks again long before.
-    if (ms > 0x7fffffff || this.#state !== 'consuming') return
+    if (ms > 0x7fffffff || this.#state === 'new' || (this.#state === 'stopping' && this.#ended.length === 0)) return
     clearTimeout(this.#alarm)
     const yieldMs = ms > 0 && performance.now() < this.#yieldsUntil ? YIELD_MS : 0
     this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms) + yieldMs)

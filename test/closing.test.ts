@@ -98,6 +98,29 @@ t.test('an app closes though a store never answers', async t => {
   t.match(log.find(({ msg }) => msg.includes('could not be settled')), { level: 40 })
 })
 
+t.test('what a closing app gives back reaches a store that fails at first, and costs nothing', async t => {
+  const store = new OpenLocalStore()
+  const { app, add, log } = await appOn(t, store, { closeGraceMs: 0 })
+  const begun = gate()
+  app.get('/', async () => {
+    begun.open()
+    await new Promise(() => {})
+  })
+  await app.ready()
+  const { turn } = store
+  let failures = 0
+  store.turn = async (queue, given) => {
+    if (given.settlements.length > 0 && failures++ < 3) throw new Error('not now')
+    return await turn.call(store, queue, given)
+  }
+  const id = await add('/')
+  await begun.opened
+  await app.close()
+  t.equal(failures, 4)
+  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, retries: 0, deaths: 0 }])
+  t.strictSame(log.filter(({ msg }) => msg.includes('could not be settled')), [])
+})
+
 for (const [type, makeStore] of Object.entries(stores)) {
   t.test(`${type} queue: a closing app waits for the tasks that run, and claims no more`, async t => {
     const store = makeStore()

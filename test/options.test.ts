@@ -71,8 +71,8 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     ...wrongWholes.map(([value, shown]): Row => [{ commitTimeoutMs: value }, 'commitTimeoutMs', 'a whole number, 1 to 2147483647', shown]),
     [{ commitTimeoutMs: 0 }, 'commitTimeoutMs', 'a whole number, 1 to 2147483647', '0'],
     [{ commitTimeoutMs: 2 ** 31 }, 'commitTimeoutMs', 'a whole number, 1 to 2147483647', '2147483648'],
-    ...wrongWholes.map(([value, shown]): Row => [{ maxPayloadBytes: value }, 'maxPayloadBytes', 'a whole number, 1 or more', shown]),
-    [{ maxPayloadBytes: 0 }, 'maxPayloadBytes', 'a whole number, 1 or more', '0']
+    ...wrongWholes.map(([value, shown]): Row => [{ maxPayloadBytes: value }, 'maxPayloadBytes', 'a whole number, 1 to 67108864', shown]),
+    [{ maxPayloadBytes: 0 }, 'maxPayloadBytes', 'a whole number, 1 to 67108864', '0']
   ])
 })
 

@@ -1,5 +1,5 @@
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
-import { existsSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
@@ -48,7 +48,11 @@ export async function startRedis (t: { teardown (run: () => unknown): void }, { 
   const path = join(dir, 's')
   const port = tcp ? await freePort() : 0
   const clockFile = join(dir, 'clock')
-  const setClock = (seconds: number) => { writeFileSync(clockFile, `${seconds < 0 ? '-' : '+'}${Math.abs(seconds)}`) }
+  const setClock = (seconds: number) => {
+    // In one step: the server may look at any moment.
+    writeFileSync(`${clockFile}.new`, `${seconds < 0 ? '-' : '+'}${Math.abs(seconds)}`)
+    renameSync(`${clockFile}.new`, clockFile)
+  }
   setClock(0)
   let child: ChildProcess | undefined
   const server: RedisServer = {
