@@ -49,6 +49,7 @@ for (const [title, hours] of [['ahead', 1], ['back', -1]] as const) {
     const held = await hold(processes, [victim, other])
     const [soon] = await add(['/task'], { delayMs: HOUR_MS / 2 })
     const [far] = await add(['/task'], { delayMs: HOUR_MS * 3 })
+    await counts()
     const before = Number((await admin.time())[0])
     redis.setClock(hours * 3600)
     const jump = Number((await admin.time())[0]) - before
