@@ -76,6 +76,8 @@ const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, ro
     // The option cannot say that there is none.
     if (ip === '') socket.remoteAddress = undefined
     if (protocol === 'https') socket.encrypted = true
+    const sink = response.socket
+    response.on('close', () => { if (!response.writableEnded) setImmediate(abandon, sink) })
     route({ request, response, written: listenTo(response) })
   }, {
     method,
@@ -99,6 +101,14 @@ const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, ro
       socket.once('drain', () => { stream.resume() })
     })
   })
+}
+
+/** Drops what nobody reads any more of an answer without an end: the socket of light-my-request would go on working it off, write by write. */
+function abandon (sink: Socket | null): void {
+  if (sink === null || sink.writableLength === 0) return
+  // Nobody is told: its response has closed already.
+  sink.removeAllListeners('close')
+  sink.destroy()
 }
 
 export const exchangers = { direct, inject: injected }

@@ -316,7 +316,7 @@ t.test('what a task adds in an attempt that fails in the end is not run', async 
   t.strictSame(children, ['/child/2', '/child/0'])
 })
 
-t.test('twenty answers without an end take less than 50 MiB of memory, and keep no process alive that closes', async t => {
+t.test('twenty answers without an end take less than 80 MiB of memory, and keep no process alive that closes', async t => {
   const { start, add, counts } = await startAll(t)
   const consumer = await start({ concurrency: COUNT, closeGraceMs: 0 })
   // What it takes to run a task at all is loaded before.
@@ -330,7 +330,7 @@ t.test('twenty answers without an end take less than 50 MiB of memory, and keep 
     grown.push(Math.round(rss - before.rss))
     return answered > 200
   }, '200 MiB of answers', 60_000)
-  t.ok(Math.max(...grown) < 50, `${Math.max(...grown)} MiB more memory`)
+  t.ok(Math.max(...grown) < 80, `${Math.max(...grown)} MiB more memory`)
   t.strictSame(await consumer.end('SIGTERM'), [0, null])
   t.same(await counts(), { ...NOTHING, waiting: COUNT })
 })

@@ -121,7 +121,7 @@ async function start (t: Test) {
   const admin = adminOf(t, redis)
   await admin.flushall()
   const { app, log } = await loggedApp(t, {
-    redis: { path: redis.path }, secrets: 'k'.repeat(32), consumer: { concurrency: 4, leaseMs: 500, maxRetries: 2, backoff: () => 50 }, keepMs: HOUR_MS
+    redis: { path: redis.path }, secrets: 'k'.repeat(32), commitTimeoutMs: 10_000, consumer: { concurrency: 4, leaseMs: 500, maxRetries: 2, backoff: () => 50 }, keepMs: HOUR_MS
   })
   const runs: string[] = []
   app.get('/task', async ({ task }) => { runs.push(task!.id) })
