@@ -1174,8 +1174,9 @@ const promises: Record<string, (store: Store, queue: string, other: string) => P
 
   async 'takes the id of a task that has expired, even if nobody has noticed' (store, queue) {
     await add(store, ['a', 'b'].map(id => task(queue, id, { expiresMs: SHORT_MS })))
-    await until('the id is free', async () => (await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'keep' })])).length === 0)
-    await add(store, [task(queue, 'b', { message: 'again', onDuplicate: 'reject' })])
+    // The last of them to expire.
+    await until('the id is free', async () => (await add(store, [task(queue, 'b', { message: 'again', onDuplicate: 'keep' })])).length === 0)
+    await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'reject' })])
     assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['again', 'again'])
     assert.deepEqual(await store.list(queue, 'expired', 0, 10), [])
   },

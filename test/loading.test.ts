@@ -29,8 +29,10 @@ t.test('where an owner\'s client waits for a Redis that has loaded its data, ano
   t.teardown(() => { client.disconnect() })
   const { app } = await loggedApp(t, { redis: client, consumer: false })
   await app.ready()
-  gateway.looks = 2
+  // One for the owner's client, which looks again after ten seconds.
+  gateway.looks = 6
   gateway.cut()
+  await until(() => client.status === 'connect')
   await until(async () => await app.taskqueue.add('/', { delayMs: 60_000 }).then(() => true, () => false), 'adding', 5000)
   t.equal(client.status, 'connect')
 })
