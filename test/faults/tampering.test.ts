@@ -59,10 +59,13 @@ for (const [title, tamper] of Object.entries(OTHERS)) {
     await tamper(admin)
     // As many heartbeats as it takes to notice.
     await until(async () => await callsOf(admin) - before >= 8)
-    const since = performance.now()
-    const first = await callsOf(admin)
-    await until(async () => await callsOf(admin) - first >= 5)
-    t.ok(performance.now() - since > 100, 'five calls in some time')
+    // News wake a consumer once each; after them a loop that is hot stays so.
+    await until(async () => {
+      const since = performance.now()
+      const first = await callsOf(admin)
+      await until(async () => await callsOf(admin) - first >= 5)
+      return performance.now() - since > 100
+    }, 'five calls take some time')
     t.strictSame(runs, [])
     t.ok(new Set(faults()).size <= 10 && faults().length <= 30, `${faults().length} lines`)
     await admin.flushall()
