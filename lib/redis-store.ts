@@ -592,7 +592,7 @@ export class RedisStore implements Store {
   async #connect (client: Client): Promise<void> {
     if (client.status === 'ready') return
     if (isClosed(client)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
-    if (client.status === 'wait') return await this.#answerTo(client.connect())
+    if (client.status === 'wait') return await client.connect().catch(error => { throw this.#calls.unreachable(error) })
     const over = new AbortController()
     const { signal } = over
     const late = setTimeout(() => { over.abort() }, CONNECT_TIMEOUT_MS)

@@ -22,6 +22,14 @@ t.test('an app is ready soon after a Redis that said it would load its data for 
   }
 })
 
+t.test('an app begins on a Redis that takes longer to load its data than a commit may', async t => {
+  const gateway = await startGateway(t, await startRedis(t))
+  gateway.looks = 5
+  const { app } = await loggedApp(t, { redis: { port: gateway.port }, commitTimeoutMs: 300 })
+  await app.ready()
+  t.equal(gateway.looks, 0)
+})
+
 t.test('where an owner\'s client waits for a Redis that has loaded its data, another connection does not', async t => {
   const gateway = await startGateway(t, await startRedis(t))
   const client = new Redis({ port: gateway.port })
