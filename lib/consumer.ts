@@ -237,6 +237,7 @@ export class Consumer {
       })
       if (this.#failures > 0) this.#log.info('store answers the consumer again')
       this.#failures = 0
+      this.#failingSince = undefined
       const ended = this.#ended.splice(0, settled.length)
       ended.forEach(({ lease }, index) => { if (settled[index] === false) this.#warn(lease.id) })
       if (dropped > 0) this.#log.warn({ dropped }, 'dead letters are dropped: keepDead or keepDeadMs keeps no more')

@@ -23,13 +23,12 @@ export function startHeartbeat (
   let failing = false
   let stopped = false
   let again: NodeJS.Timeout | undefined
-  const faults = new Map<string, string>()
+  const faults = new Map<string, string | undefined>()
   const report = (pulses: readonly Pulse[]) => {
     pulses.forEach(({ fault }, index) => {
       const { queue } = consumers[index]!
       if (fault !== undefined && faults.get(queue) !== fault) log.error({ queue, fault }, 'store cannot do all that it should for a queue')
-      if (fault === undefined) faults.delete(queue)
-      else faults.set(queue, fault)
+      faults.set(queue, fault)
     })
   }
   const periodMs = Math.min(...consumers.map(({ leaseMs }) => heartbeatMs(leaseMs)))

@@ -42,36 +42,26 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
   const close = (clear: string, ...names: string[]) =>
     keys.length === 0 ? clear : (encrypt ? seal : sign)(keys[0]!, Buffer.from(clear), context(...names))
   const unwrap = (text: string, ...names: string[]) => keys.length === 0 ? text : open(keys, text, context(...names))
-  const closeHead = (head: string, hasPayload: boolean, queue: string, id: string) =>
-    hasPayload ? close(head, queue, id, 'head') : close(head, queue, id)
-  const unwrapHead = (head: string, hasPayload: boolean, queue: string, id: string) =>
-    hasPayload ? unwrap(head, queue, id, 'head') : unwrap(head, queue, id)
+  const headNames = (queue: string, id: string, payload: string | undefined) => payload === undefined ? [queue, id] : [queue, id, 'head']
+  const decode = (queue: string, id: string, message: string, readPayload: (payload: string, head: string) => string) => {
+    try {
+      const [head, payload] = halvesOf(message)
+      const text = unwrap(head, ...headNames(queue, id, payload))
+      return read(id, text, payload === undefined ? undefined : readPayload(payload, head))
+    } catch (error) {
+      throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
+    }
+  }
   return {
     encode (queue, task) {
       const { head, payload } = write(task)
       const bytes = Buffer.byteLength(head) + (payload === undefined ? 0 : 1 + Buffer.byteLength(payload))
       if (bytes > maxBytes) throw new FST_TASKQUEUE_PAYLOAD_TOO_LARGE(maxBytes, bytes)
-      const closed = closeHead(head, payload !== undefined, queue, task.id)
+      const closed = close(head, ...headNames(queue, task.id, payload))
       return payload === undefined ? closed : `${closed}\n${close(payload, queue, task.id, 'payload', closed)}`
     },
-    decode (queue, id, message) {
-      try {
-        const [head, payload] = halvesOf(message)
-        const text = unwrapHead(head, payload !== undefined, queue, id)
-        return read(id, text, payload === undefined ? undefined : unwrap(payload, queue, id, 'payload', head))
-      } catch (error) {
-        throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
-      }
-    },
-    decodeHead (queue, id, message) {
-      try {
-        const [head, payload] = halvesOf(message)
-        const text = unwrapHead(head, payload !== undefined, queue, id)
-        return { ...read(id, text, payload === undefined ? undefined : ''), payload: undefined }
-      } catch (error) {
-        throw new FST_TASKQUEUE_UNREADABLE((error as Error).message)
-      }
-    },
+    decode: (queue, id, message) => decode(queue, id, message, (payload, head) => unwrap(payload, queue, id, 'payload', head)),
+    decodeHead: (queue, id, message) => ({ ...decode(queue, id, message, () => ''), payload: undefined }),
     encodeRecord: (queue, id, record) => close(JSON.stringify(record), queue, id, 'record'),
     decodeRecord (queue, id, text) {
       try {

@@ -88,12 +88,9 @@ const preparing = /* lua */ `
 -- Whether one of these is known, or here twice.
 local function is_any_known (k, ids)
   local seen = {}
-  for i = 1, #ids, 1000 do
-    for j, message in ipairs(redis.call('HMGET', k.message, unpack(ids, i, math.min(i + 999, #ids)))) do
-      local id = ids[i + j - 1]
-      if message or seen[id] then return true end
-      seen[id] = true
-    end
+  for i, message in ipairs(ask_for_each('HMGET', k.message, ids)) do
+    if message or seen[ids[i]] then return true end
+    seen[ids[i]] = true
   end
 end
 

@@ -35,7 +35,8 @@ import { RECORD_LIMIT } from './store.js'
  *
  * A script may be run again when its reply was lost, and late, when its sender has given
  * up; none does anything a second time. For `turn` that takes one more key of each
- * consumer's own, with its last turn in it.
+ * consumer's own, with its last turn in it. What is large travels in parts, by keys that exist while it does: `call` has
+ * arguments that come before their call, and `copy` a message that is fetched.
  */
 export const KEYS = [
   'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'progress', 'clock', 'prepared', 'reserved', 'recent', 'expiring', 'stale', 'ended',

@@ -59,22 +59,21 @@ local function size_of (description)
   return size
 end
 
--- Describes tasks until the reply holds so many bytes; returns how many ids that were as well. Ids of which nothing is known
--- are left out.
-local function describe (k, ids, bytes)
+-- Describes those of these tasks that are in a state, until the reply holds so many bytes, and returns the ids that are left.
+local function describe (k, ids, state, bytes)
   local described, size, read = {}, 0, 0
   for i, p in ipairs(look_up(k, ids)) do
     local description, length = describe_one(k, ids[i], p)
     read = read + length
-    if description then
+    if description and description[2] == state then
       size = size + size_of(description)
-      if #described > 0 and size > bytes then return described, i - 1 end
+      if #described > 0 and size > bytes then return { described, { unpack(ids, i) } } end
       append(described, description)
     end
     -- Nor is Redis kept from others for long by what it has to read through.
-    if read > ${MAX_READ_BYTES} then return described, i end
+    if read > ${MAX_READ_BYTES} then return { described, { unpack(ids, i + 1) } } end
   end
-  return described, #ids
+  return { described, {} }
 end
 `
 
@@ -161,12 +160,7 @@ else
   end
   ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
 end
-local described, count = describe(k, ids, tonumber(ARGV[4]))
-local tasks = {}
-for _, task in ipairs(described) do
-  if task[2] == state then append(tasks, task) end
-end
-return { tasks, { unpack(ids, count + 1) } }
+return describe(k, ids, state, tonumber(ARGV[4]))
 `
 }
 
@@ -175,13 +169,7 @@ const listMore: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
 read_time()
-local ids = { unpack(ARGV, 3) }
-local described, count = describe(keys_of(0), ids, tonumber(ARGV[2]))
-local tasks = {}
-for _, task in ipairs(described) do
-  if task[2] == ARGV[1] then append(tasks, task) end
-end
-return { tasks, { unpack(ids, count + 1) } }
+return describe(keys_of(0), { unpack(ARGV, 3) }, ARGV[1], tonumber(ARGV[2]))
 `
 }
 

@@ -160,7 +160,7 @@ export class RedisStore implements Store {
     // Whose id nobody has chosen has no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
     const conclude = (script: Conclusion['script']) => parts.map(queues => {
-      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0).map(piece => ({ id: piece.id, weight: weightOf(piece), sends: piece.sends }))
+      const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0).map(piece => ({ id: piece.id, weight: weightOf(piece.tasks.length, piece.bytes), sends: piece.sends }))
       return sent.length > 0 ? this.#conclude({ script, queues, pieces: sent }) : undefined
     })
     const keptOut: KeptOut[] = []
@@ -261,7 +261,7 @@ export class RedisStore implements Store {
       turns.open = undefined
       turns.isWary = false
       const leases = this.#leasesOf(queue, flat)
-      this.#calls.noteReply(leases.reduce((sum, { message }) => sum + message.length, 0), performance.now() - start)
+      this.#calls.noteReply(leases.reduce((sum, { message }) => sum + (typeof message === 'string' ? message.length : 0), 0), performance.now() - start)
       return {
         outlook: isClosed ? NO_OUTLOOK : outlookOf(outlook),
         settled: settled.map(Boolean),
@@ -620,7 +620,7 @@ const MAX_CONCLUSIONS = 1000
 /** How many tasks, or ids, one call takes in, so that Redis is not kept from others; one of several KiB counts as several. */
 const MAX_AT_ONCE = 1000
 
-const weightOf = ({ tasks, bytes }: Pick<Piece, 'tasks' | 'bytes'>): number => tasks.length + bytes / 4096
+const weightOf = (count: number, bytes: number): number => count + bytes / 4096
 
 /** What a piece weighs among those that are prepared with it in one call, where none should have to wait for the bytes of another. */
 const loadOf = ({ tasks, bytes }: Piece): number => tasks.length + bytes / 128
@@ -654,7 +654,7 @@ function piecesOf (tasks: readonly NewTask[], parts: ReadonlyArray<readonly stri
       if (!queues.includes(task.queue)) continue
       const bytes = task.message.length
       let piece = pieces.at(-1)
-      if (piece?.queues !== queues || weightOf(piece) + weightOf({ tasks: [task], bytes }) > MAX_AT_ONCE) {
+      if (piece?.queues !== queues || weightOf(piece.tasks.length + 1, piece.bytes + bytes) > MAX_AT_ONCE) {
         piece = { id: pieces.length === 0 ? id : `${id}:${pieces.length}`, queues, tasks: [], bytes: 0, sends: 0 }
         pieces.push(piece)
       }

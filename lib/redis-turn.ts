@@ -135,7 +135,7 @@ end
 local function read_last ()
   local last = unpacked(redis.call('GET', last_turn) or '')
   local is_whole = last and finite(last.number) and type(last.settled) == 'table' and type(last.ids) == 'table' and type(last.fences) == 'table'
-  return is_whole and last or { number = 0, dropped = 0 }
+  return is_whole and last or { number = 0 }
 end
 
 -- Before anything is written, fails if a place to which tasks are chained is a key of another type.
