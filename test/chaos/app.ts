@@ -7,7 +7,7 @@ import Fastify from 'fastify'
 import { Redis } from 'ioredis'
 import type { Transaction } from '../../lib/index.js'
 import { clockMs, writeTo, type AddedTask } from './ledger.js'
-import { COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
+import { CANNOT_START, COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
 
 export interface Setting {
   consumes: boolean
@@ -176,8 +176,8 @@ try {
   if (consumes) await app.ready()
   else await app.listen({ port: 0, host: '127.0.0.1' })
 } catch (err) {
-  // Redis is not there.
   app.log.error({ err })
-  process.exit(1)
+  // One that is being closed ends when it has told Redis what it has promised.
+  if (!isClosing) process.exit(CANNOT_START)
 }
-process.send!({ port: app.server.listening ? (app.server.address() as AddressInfo).port : 0 })
+if (!isClosing) process.send!({ port: app.server.listening ? (app.server.address() as AddressInfo).port : 0 })

@@ -7,7 +7,10 @@ import type { RedisServer } from '../redis-server.js'
 import { startProxy, type TcpProxy } from '../tcp-proxy.js'
 import type { Leave, Order, Setting } from './app.js'
 import type { Write } from './ledger.js'
-import { CONSUMERS, WEBS } from './plan.js'
+import { CANNOT_START, CONSUMERS, WEBS } from './plan.js'
+
+/** How long an app may take to close. */
+const CLOSE_MS = 20_000
 
 export interface Teardown { teardown (run: () => unknown): void }
 
@@ -21,8 +24,10 @@ export class Member {
   readonly #write: Write
   #child: ChildProcess | undefined
   #restartMs = 300
-  #fate: 'fault' | 'closed' | undefined
+  #isKilled = false
   #retired = false
+  /** Whether it does not close in time. */
+  #isStuck = false
 
   constructor (name: string, proxy: TcpProxy, setting: Setting, write: Write) {
     this.name = name
@@ -40,14 +45,14 @@ export class Member {
     const child = fork(fileURLToPath(new URL('app.js', import.meta.url)), [JSON.stringify(this.#setting)], { env, execArgv: [] })
     const pid = child.pid!
     this.#child = child
-    this.#fate = undefined
+    this.#isKilled = false
     let isReady = false
     // Of messages to one that has died.
     child.on('error', () => {})
-    child.once('exit', (_code, signal) => {
+    child.once('exit', (code, signal) => {
       this.#child = this.port = undefined
-      // Without Redis none starts.
-      const cause = this.#fate ?? (signal === 'SIGKILL' ? 'poison' : isReady ? 'crash' : 'closed')
+      const isClosed = code === 0 || (code === CANNOT_START && !isReady)
+      const cause = isClosed ? 'closed' : signal !== 'SIGKILL' || this.#isStuck ? 'crash' : this.#isKilled ? 'fault' : 'poison'
       this.#write({ event: 'died', name: this.name, pid, cause })
       if (!this.#retired) setTimeout(() => { if (!this.#retired) this.start().catch(() => {}) }, this.#restartMs)
     })
@@ -59,7 +64,7 @@ export class Member {
 
   kill (restartMs: number): void {
     this.#restartMs = restartMs
-    this.#fate = 'fault'
+    this.#isKilled = true
     this.signal('SIGKILL')
   }
 
@@ -75,7 +80,6 @@ export class Member {
   close (restartMs = 300, leave?: Leave, adds = true): void {
     if (this.pid === undefined) return
     this.#restartMs = restartMs
-    this.#fate = 'closed'
     this.#write({ event: 'closing', pid: this.pid })
     this.order({ close: true, adds, leave })
   }
@@ -88,7 +92,8 @@ export class Member {
     const exit = once(child, 'exit')
     // What it would add now nobody would run.
     this.close(0, undefined, false)
-    await Promise.race([exit, sleep(20_000, undefined, { ref: false })])
+    await Promise.race([exit, sleep(CLOSE_MS, undefined, { ref: false })])
+    this.#isStuck = true
     this.abandon()
     await exit
   }

@@ -56,6 +56,9 @@ export const QUEUES = ['default', 'mail'] as const
 export const LEASE_MS = 1500
 export const COMMIT_TIMEOUT_MS = 1000
 
+/** The exit code of a process that does not start, since Redis is not there. */
+export const CANNOT_START = 3
+
 /** Of each fault: how often it is chosen, how many leases it lasts, and what it concerns. */
 const FAULTS = {
   kill: { weight: 5, leases: [0.1, 0.7], target: 'process' },
