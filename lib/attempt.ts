@@ -7,7 +7,7 @@ import type { Codec } from './message.js'
 import { answered } from './queue.js'
 import type { RouteWarnings } from './routes.js'
 import { progressOf, recordOf } from './status.js'
-import type { Keep, Settlement, Store, Verdict } from './store.js'
+import type { Keep, Settlement, Store, Verdict } from './store/store.js'
 import type { Task } from './task.js'
 import { judge, prejudge, type Outcome, type RetryPolicy } from './verdict.js'
 

@@ -5,7 +5,7 @@ import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
 import {
   RECORD_LIMIT, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type News, type Settlement, type State,
   type Store, type Turn, type TurnResult, type Verdict
-} from './store.js'
+} from './store/store.js'
 
 export interface ConformanceTest { readonly title: string, readonly run: () => Promise<void> }
 

@@ -18,7 +18,7 @@ import { Queues } from './queue.js'
 import { bindToReply } from './reply.js'
 import { RouteWarnings } from './routes.js'
 import { addTaskRoutes } from './task-route.js'
-import type { Store } from './store.js'
+import type { Store } from './store/store.js'
 import { adderOf, lookerOf, MOST_AT_ONCE, runnerOf, type Taskqueue } from './taskqueue.js'
 import { TaskTransaction, type AddedTask, type Prepare, type Transaction } from './transaction.js'
 
@@ -173,7 +173,7 @@ export default plugin
 export { plugin as taskqueue }
 export * as errorCodes from './errors.js'
 export { storeConformance, type ConformanceTest } from './conformance.js'
-export { CANCELLED_MS, RECORD_LIMIT } from './store.js'
+export { CANCELLED_MS, RECORD_LIMIT } from './store/store.js'
 export type { Answer } from './answer.js'
 export type { Page, Queue } from './queue.js'
 export type { AttemptStatus, TaskStatus } from './status.js'
@@ -183,7 +183,7 @@ export type { RedisLocation } from './redis-store.js'
 export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
 export type {
   Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement, State, Store, Turn, TurnResult, Verdict
-} from './store.js'
+} from './store/store.js'
 export type { Taskqueue } from './taskqueue.js'
 export type { TaskDefaults, TaskInput, TaskRoute } from './task-route.js'
 export type { AddOptions, TaskMethod } from './task.js'

@@ -3,7 +3,7 @@ import { heartbeatMs } from './heartbeat.js'
 import {
   CANCELLED_MS, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
-} from './store.js'
+} from './store/store.js'
 
 /**
  * Keeps tasks in this process: fast, and gone with it. Written to be read beside the

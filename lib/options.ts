@@ -6,7 +6,7 @@ import { exchangers } from './exchange.js'
 import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './redis-store.js'
 import { cut, show } from './show.js'
-import type { Keep, Store } from './store.js'
+import type { Keep, Store } from './store/store.js'
 import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from './task.js'
 import { exponential, type Backoff } from './verdict.js'
 

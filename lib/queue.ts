@@ -5,7 +5,7 @@ import type { QueueSettings, Settings } from './options.js'
 import { RedisStore, type RedisLocation } from './redis-store.js'
 import { show } from './show.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Counts, Keep, Order, State, Store } from './store.js'
+import type { Counts, Keep, Order, State, Store } from './store/store.js'
 import { checkIds, checkOptions, checkWhole } from './task.js'
 
 /** Which part of a list to return. */

@@ -11,7 +11,7 @@ import { scripts } from './redis-scripts.js'
 import {
   type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
   type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
-} from './store.js'
+} from './store/store.js'
 
 type KeptOut = Prepared['keptOut'][number]
 

@@ -1,6 +1,6 @@
 import { adding, reading, reserving } from './redis-adding.js'
 import { gathering, KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './redis-keys.js'
-import { CANCELLED_MS } from './store.js'
+import { CANCELLED_MS } from './store/store.js'
 
 /** What moves the clocks of a queue. */
 export const ticking = /* lua */ `

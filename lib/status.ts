@@ -3,7 +3,7 @@ import { KEPT_BYTES, type Answer } from './answer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Codec } from './message.js'
 import { kindOf } from './show.js'
-import type { Found, State } from './store.js'
+import type { Found, State } from './store/store.js'
 import type { Task } from './task.js'
 import type { Outcome } from './verdict.js'
 

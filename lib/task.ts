@@ -7,7 +7,7 @@ import {
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
 } from './errors.js'
 import { cut, kindOf, show } from './show.js'
-import type { NewTask, OnDuplicate } from './store.js'
+import type { NewTask, OnDuplicate } from './store/store.js'
 
 /** A request to be made later. */
 export interface Task {

@@ -5,7 +5,7 @@ import {
   FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from './errors.js'
 import { show } from './show.js'
-import type { NewTask, Prepared, Store } from './store.js'
+import type { NewTask, Prepared, Store } from './store/store.js'
 import type { TaskRoute } from './task-route.js'
 import { isPlain, type AddOptions, type Task } from './task.js'
 

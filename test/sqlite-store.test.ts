@@ -4,7 +4,7 @@ import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { SqliteStore } from '../example/sqlite-store.js'
 import { storeConformance } from '../lib/conformance.js'
-import type { NewTask, Settlement } from '../lib/store.js'
+import type { NewTask, Settlement } from '../lib/store/store.js'
 
 const file = join(t.testdir(), 'app.db')
 

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { reasonOf } from '../lib/reason.js'
-import type { Lease } from '../lib/store.js'
+import type { Lease } from '../lib/store/store.js'
 import { exponential, judge, parseRetryAfter, prejudge, type Backoff, type Outcome } from '../lib/verdict.js'
 
 const DAY_MS = 24 * 60 * 60 * 1000

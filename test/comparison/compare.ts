@@ -4,7 +4,7 @@ import sqlite from 'node-sqlite3-wasm'
 import { SqliteStore } from '../../example/sqlite-store.js'
 import { LocalStore } from '../../lib/local-store.js'
 import { RedisStore } from '../../lib/redis-store.js'
-import type { Held, Lease, NewTask, Order, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict } from '../../lib/store.js'
+import type { Held, Lease, NewTask, Order, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict } from '../../lib/store/store.js'
 import { IDS, QUEUES, STATES, UNIT_MS, type PlannedOrder, type PlannedSettlement, type Sequence, type Step } from './steps.js'
 import { inVirtualTime, passTime } from './virtual-time.js'
 
