@@ -10,7 +10,7 @@ import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GON
 import { exchangers } from './exchange.js'
 import { startHeartbeat, type Heartbeat } from './heartbeat.js'
 import { Isolation } from './isolation.js'
-import { LocalStore } from './local-store.js'
+import { LocalStore } from './store/local/local-store.js'
 import { Lookout } from './lookout.js'
 import { makeCodec, type Codec } from './message.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './options.js'

@@ -1,6 +1,6 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import t from 'tap'
-import { LocalStore } from '../lib/local-store.js'
+import { LocalStore } from '../lib/store/local/local-store.js'
 import { appOn, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 import { until } from './until.js'

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { LocalStore } from '../lib/local-store.js'
+import { LocalStore } from '../lib/store/local/local-store.js'
 import { Pace } from '../lib/pace.js'
 import { RedisStore } from '../lib/redis-store.js'
 import { appOn, loggedApp } from './logged-app.js'

@@ -1,9 +1,9 @@
-import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
-import { heartbeatMs } from './heartbeat.js'
+import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
+import { heartbeatMs } from '../../heartbeat.js'
 import {
   CANCELLED_MS, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
-} from './store/store.js'
+} from '../store.js'
 
 /**
  * Keeps tasks in this process: fast, and gone with it. Written to be read beside the
