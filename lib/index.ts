@@ -179,7 +179,7 @@ export type { Page, Queue } from './queue.js'
 export type { AttemptStatus, TaskStatus } from './status.js'
 export type { RequestTask } from './dispatch.js'
 export type { CopyHeaders } from './inheritance.js'
-export type { RedisLocation } from './redis-store.js'
+export type { RedisLocation } from './store/redis/redis-store.js'
 export type { ConsumerOptions, QueueOptions, QueueType, Secret, TaskqueueOptions, UserOptions } from './options.js'
 export type {
   Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement, State, Store, Turn, TurnResult, Verdict

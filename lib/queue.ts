@@ -2,7 +2,7 @@ import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEU
 import { LocalStore } from './store/local/local-store.js'
 import type { Codec } from './message.js'
 import type { QueueSettings, Settings } from './options.js'
-import { RedisStore, type RedisLocation } from './redis-store.js'
+import { RedisStore, type RedisLocation } from './store/redis/redis-store.js'
 import { show } from './show.js'
 import { statusOf, type TaskStatus } from './status.js'
 import type { Counts, Keep, Order, State, Store } from './store/store.js'

@@ -5,7 +5,7 @@ import t from 'tap'
 import taskqueue, { type TaskqueueOptions } from '../lib/index.js'
 import { LocalStore } from '../lib/store/local/local-store.js'
 import { readOptions } from '../lib/options.js'
-import { RedisStore } from '../lib/redis-store.js'
+import { RedisStore } from '../lib/store/redis/redis-store.js'
 import { exponential } from '../lib/verdict.js'
 import { startEcho, type Failure } from './echo-app.js'
 

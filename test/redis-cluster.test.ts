@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { RedisStore } from '../lib/redis-store.js'
+import { RedisStore } from '../lib/store/redis/redis-store.js'
 import { addTo } from './add-to.js'
 import { gate, loggedApp } from './logged-app.js'
 import { freePort, startRedis, type RedisServer } from './redis-server.js'

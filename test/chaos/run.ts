@@ -27,7 +27,7 @@ export async function run (t: Teardown, plan: Plan, { lib = LIB, drainMs = DRAIN
   const dir = mkdtempSync(join(tmpdir(), 'tq-chaos-'))
   const path = join(dir, 'ledger')
   const write = writeTo(path)
-  const { scripts } = await import(new URL('redis-scripts.js', lib).href)
+  const { scripts } = await import(new URL('store/redis/scripts.js', lib).href)
   // Written before it answers. With `everysec` that may wait for the disk, and a kill loses what was acknowledged meanwhile.
   const redis = await startRedis(t, { args: ['--appendonly', 'yes', '--appendfsync', 'no'] })
   const admin = new Redis(redis.path, { enableOfflineQueue: false, maxRetriesPerRequest: 0, commandTimeout: 5000, retryStrategy: () => 50, lazyConnect: true })

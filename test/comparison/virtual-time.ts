@@ -1,4 +1,4 @@
-import { scripts } from '../../lib/redis-scripts.js'
+import { scripts } from '../../lib/store/redis/scripts.js'
 
 // One clock for all stores, which stands still until it is moved. Import this before anything that imports
 // the Redis store, which takes the scripts as it finds them.

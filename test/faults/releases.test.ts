@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { NewTask, TaskqueueOptions } from '../../lib/index.js'
-import { RedisStore } from '../../lib/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/redis-store.js'
 import { addTo } from '../add-to.js'
 import { loggedApp } from '../logged-app.js'
 import { NOTHING } from '../processes.js'

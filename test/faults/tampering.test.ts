@@ -1,6 +1,6 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { KEYS } from '../../lib/redis-keys.js'
+import { KEYS } from '../../lib/store/redis/keys.js'
 import { loggedApp, type LogLine } from '../logged-app.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'

@@ -3,15 +3,15 @@ import { once } from 'node:events'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { Batches } from './batches.js'
-import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
-import { heartbeatMs } from './heartbeat.js'
-import { Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS, type Call, type ScriptName } from './redis-calls.js'
-import { isClosed, Link, type Client } from './redis-link.js'
-import { scripts } from './redis-scripts.js'
+import { FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
+import { heartbeatMs } from '../../heartbeat.js'
+import { Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS, type Call, type ScriptName } from './calls.js'
+import { isClosed, Link, type Client } from './link.js'
+import { scripts } from './scripts.js'
 import {
   type Counts, type Found, type Held, type Holding, type Lease, type NewTask, type News, type Order, type Outlook, type Prepared, type Pulse,
   type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
-} from './store/store.js'
+} from '../store.js'
 
 type KeptOut = Prepared['keptOut'][number]
 

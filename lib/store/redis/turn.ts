@@ -1,6 +1,6 @@
-import { adding, reading, reserving } from './redis-adding.js'
-import { gathering, KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './redis-keys.js'
-import { CANCELLED_MS } from './store/store.js'
+import { adding, reading, reserving } from './adding.js'
+import { gathering, KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './keys.js'
+import { CANCELLED_MS } from '../store.js'
 
 /** What moves the clocks of a queue. */
 export const ticking = /* lua */ `

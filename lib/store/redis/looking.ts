@@ -1,6 +1,6 @@
-import { KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './redis-keys.js'
-import { ticking } from './redis-turn.js'
-import { CANCELLED_MS } from './store/store.js'
+import { KEYS, MAX_MESSAGE_BYTES, moving, preludeOf, type Script } from './keys.js'
+import { ticking } from './turn.js'
+import { CANCELLED_MS } from '../store.js'
 
 /** No record is longer; what is, is none. */
 const MAX_RECORD_BYTES = 16 * 1024 * 1024

@@ -1,10 +1,10 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
-import { FST_TASKQUEUE_UNREACHABLE } from './errors.js'
-import { PART_MISSING } from './redis-keys.js'
-import type { Link } from './redis-link.js'
-import { scripts } from './redis-scripts.js'
-import { pack, SliceSize } from './redis-slices.js'
+import { FST_TASKQUEUE_UNREACHABLE } from '../../errors.js'
+import { PART_MISSING } from './keys.js'
+import type { Link } from './link.js'
+import { scripts } from './scripts.js'
+import { pack, SliceSize } from './slices.js'
 
 export type ScriptName = keyof typeof scripts
 export type Arguments = ReadonlyArray<string | number>

@@ -1,4 +1,4 @@
-import { gathering, KEYS, moving, preludeOf, queueing, type Script } from './redis-keys.js'
+import { gathering, KEYS, moving, preludeOf, queueing, type Script } from './keys.js'
 
 /** What is made of the arguments that describe tasks. */
 export const reading = /* lua */ `

@@ -1,4 +1,4 @@
-import { RECORD_LIMIT } from './store/store.js'
+import { RECORD_LIMIT } from '../store.js'
 
 /**
  * How a queue lies in Redis, and what the scripts that move its tasks have in common: the same

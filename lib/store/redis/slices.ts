@@ -1,5 +1,5 @@
-import { KEYS, moving, preludeOf, type Script } from './redis-keys.js'
-import { ticking } from './redis-turn.js'
+import { KEYS, moving, preludeOf, type Script } from './keys.js'
+import { ticking } from './turn.js'
 
 /** For how long Redis keeps what is on its way in parts, after the last of them. */
 const KEEP_MS = 60_000
