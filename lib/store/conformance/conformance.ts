@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
-import { FST_TASKQUEUE_DUPLICATE } from './errors.js'
+import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
 import {
   RECORD_LIMIT, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type News, type Settlement, type State,
   type Store, type Turn, type TurnResult, type Verdict
-} from './store/store.js'
+} from '../store.js'
 
 export interface ConformanceTest { readonly title: string, readonly run: () => Promise<void> }
 
