@@ -3,13 +3,13 @@ import type { Attempt } from './consumer.js'
 import { dispatch, type Dispatch, type RequestTask } from './dispatch.js'
 import type { Exchanger } from './exchange.js'
 import { Withdrawn, type Halt } from './halt.js'
-import type { Codec } from './message.js'
+import type { Codec } from './task/codec.js'
 import { answered } from './queue.js'
 import type { RouteWarnings } from './routes.js'
 import { progressOf, recordOf } from './status.js'
 import type { Keep, Settlement, Store, Verdict } from './store/store.js'
-import type { Task } from './task.js'
-import { judge, prejudge, type Outcome, type RetryPolicy } from './verdict.js'
+import type { Task } from './task/task.js'
+import { judge, prejudge, type Outcome, type RetryPolicy } from './task/verdict.js'
 
 export interface AttemptPolicy extends RetryPolicy {
   /** How long an attempt may take. */

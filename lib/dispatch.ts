@@ -8,10 +8,10 @@ import type { Halt } from './halt.js'
 import { hideLongParams } from './long-params.js'
 import { hideFromRouter, reveal, takes, type Hidden } from './routing.js'
 import type { NewTask, Store } from './store/store.js'
-import { LOCAL_HOST, type Task } from './task.js'
+import { LOCAL_HOST, type Task } from './task/task.js'
 import { reasonOf } from './reason.js'
 import { nameOf } from './routes.js'
-import type { Outcome } from './verdict.js'
+import type { Outcome } from './task/verdict.js'
 
 /** What a handler learns of the task that its request is. */
 export interface RequestTask {

@@ -1,5 +1,5 @@
 import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from './errors.js'
-import type { Codec } from './message.js'
+import type { Codec } from './task/codec.js'
 import { answered, type Queue } from './queue.js'
 import { statusOf, type TaskStatus } from './status.js'
 import type { Found, News, Store } from './store/store.js'

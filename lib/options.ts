@@ -7,8 +7,8 @@ import { isInheritable, type CopyHeaders } from './inheritance.js'
 import type { RedisLocation } from './store/redis/redis-store.js'
 import { cut, show } from './show.js'
 import type { Keep, Store } from './store/store.js'
-import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from './task.js'
-import { exponential, type Backoff } from './verdict.js'
+import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from './task/task.js'
+import { exponential, type Backoff } from './task/verdict.js'
 
 export interface TaskqueueOptions {
   /**

@@ -7,7 +7,7 @@ import { show } from './show.js'
 import type { TaskStatus } from './status.js'
 import type { Order } from './store/store.js'
 import type { TaskRoute } from './task-route.js'
-import { checkId, checkOptions, checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task.js'
+import { checkId, checkOptions, checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task/task.js'
 import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
 
 /** The queues of an app, for use outside of requests. */

@@ -7,7 +7,7 @@ import {
 import { show } from './show.js'
 import type { NewTask, Prepared, Store } from './store/store.js'
 import type { TaskRoute } from './task-route.js'
-import { isPlain, type AddOptions, type Task } from './task.js'
+import { isPlain, type AddOptions, type Task } from './task/task.js'
 
 /** A database transaction that stands or falls with the tasks. */
 export interface Participant {

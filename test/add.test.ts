@@ -1,7 +1,7 @@
 import { inspect } from 'node:util'
 import t from 'tap'
 import type { AddOptions, TaskMethod } from '../lib/index.js'
-import { canonicalUrl, uuidv7 } from '../lib/task.js'
+import { canonicalUrl, uuidv7 } from '../lib/task/task.js'
 import { startEcho } from './echo-app.js'
 import { until } from './until.js'
 

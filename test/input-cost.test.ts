@@ -5,11 +5,11 @@ import { build as buildTime } from '../example/time.js'
 import { build as buildTypedTasks } from '../example/typed-tasks.js'
 import taskqueue from '../lib/index.js'
 import { checkUserId, inheritFrom } from '../lib/inheritance.js'
-import { makeCodec } from '../lib/message.js'
+import { makeCodec } from '../lib/task/codec.js'
 import { readOptions } from '../lib/options.js'
 import { kindOf, show } from '../lib/show.js'
-import { canonicalUrl, checkHeader, checkId, checkMethod, dueOf, makeTask, placeOf } from '../lib/task.js'
-import { parseRetryAfter } from '../lib/verdict.js'
+import { canonicalUrl, checkHeader, checkId, checkMethod, dueOf, makeTask, placeOf } from '../lib/task/task.js'
+import { parseRetryAfter } from '../lib/task/verdict.js'
 
 // What a client chooses costs no more than its length: neither the time nor the memory of the app.
 

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import t from 'tap'
-import { makeCodec } from '../lib/message.js'
-import type { Task } from '../lib/task.js'
+import { makeCodec } from '../lib/task/codec.js'
+import type { Task } from '../lib/task/task.js'
 
 const MAX_BYTES = 4 * 1024 * 1024
 const secret = (byte: number) => Buffer.alloc(32, byte)

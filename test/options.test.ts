@@ -6,7 +6,7 @@ import taskqueue, { type TaskqueueOptions } from '../lib/index.js'
 import { LocalStore } from '../lib/store/local/local-store.js'
 import { readOptions } from '../lib/options.js'
 import { RedisStore } from '../lib/store/redis/redis-store.js'
-import { exponential } from '../lib/verdict.js'
+import { exponential } from '../lib/task/verdict.js'
 import { startEcho, type Failure } from './echo-app.js'
 
 /** Values that are not whole numbers, and how an error shows them. */

@@ -8,8 +8,8 @@ import { dispatch } from '../../lib/dispatch.js'
 import { exchangers } from '../../lib/exchange.js'
 import { Halt } from '../../lib/halt.js'
 import { LocalStore } from '../../lib/store/local/local-store.js'
-import type { Task, TaskMethod } from '../../lib/task.js'
-import type { Outcome } from '../../lib/verdict.js'
+import type { Task, TaskMethod } from '../../lib/task/task.js'
+import type { Outcome } from '../../lib/task/verdict.js'
 import { until } from '../until.js'
 
 /** How a request comes into an app: by either way to dispatch a task, or from a client through a socket. */

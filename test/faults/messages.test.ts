@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import t from 'tap'
-import { makeCodec } from '../../lib/message.js'
+import { makeCodec } from '../../lib/task/codec.js'
 import { loggedApp } from '../logged-app.js'
 import { startRedis } from '../redis-server.js'
 import { until } from '../until.js'

@@ -5,9 +5,9 @@ import { isDate, isUint8Array } from 'node:util/types'
 import {
   FST_TASKQUEUE_INVALID_DELAY, FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_METHOD,
   FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_URL
-} from './errors.js'
-import { cut, kindOf, show } from './show.js'
-import type { NewTask, OnDuplicate } from './store/store.js'
+} from '../errors.js'
+import { cut, kindOf, show } from '../show.js'
+import type { NewTask, OnDuplicate } from '../store/store.js'
 
 /** A request to be made later. */
 export interface Task {

@@ -1,5 +1,5 @@
-import type { Answer } from './answer.js'
-import type { Lease, Verdict } from './store/store.js'
+import type { Answer } from '../answer.js'
+import type { Lease, Verdict } from '../store/store.js'
 import { MAX_DELAY_MS } from './task.js'
 
 /** How an attempt ended: with an answer, without one, without a route, or before the app had seen the request. */
