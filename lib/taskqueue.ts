@@ -6,9 +6,9 @@ import type { Queue, Queues } from './queue.js'
 import { show } from './show.js'
 import type { TaskStatus } from './status.js'
 import type { Order } from './store/store.js'
-import type { TaskRoute } from './task-route.js'
+import type { TaskRoute } from './add/task-route.js'
 import { checkId, checkOptions, checkWhole, dueOf, LONGEST_TIMER_MS, type AddOptions } from './task/task.js'
-import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './transaction.js'
+import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from './add/transaction.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {

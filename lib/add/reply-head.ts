@@ -3,8 +3,8 @@ import { ServerResponse, type IncomingMessage, type OutgoingHttpHeaders, type Se
 import { Http2ServerResponse, type ServerHttp2Stream } from 'node:http2'
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
-import type { Internals, Keyed } from './fastify.js'
-import { isStream } from './payload.js'
+import type { Internals, Keyed } from './fastify-internals.js'
+import { isStream } from './reply-payload.js'
 
 /** What a reply sends before its payload. */
 export interface Head {

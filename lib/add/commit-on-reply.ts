@@ -1,7 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify'
-import { hooksOf, rehearse, type Hook, type Internals } from './fastify.js'
-import { clearHead, restoreHead, tryHead, type Head } from './head.js'
-import { dispose, isResponse, isStream, opened, sendable } from './payload.js'
+import { hooksOf, rehearse, type Hook, type Internals } from './fastify-internals.js'
+import { clearHead, restoreHead, tryHead, type Head } from './reply-head.js'
+import { dispose, isResponse, isStream, opened, sendable } from './reply-payload.js'
 import type { Prepare, TaskTransaction } from './transaction.js'
 
 declare module 'fastify' {

@@ -1,8 +1,8 @@
 import { IncomingMessage, ServerResponse } from 'node:http'
 import { Socket } from 'node:net'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_UNSUPPORTED_FASTIFY } from './errors.js'
-import { tryHead } from './head.js'
+import { FST_TASKQUEUE_UNSUPPORTED_FASTIFY } from '../errors.js'
+import { tryHead } from './reply-head.js'
 
 export interface Keyed { [key: symbol]: unknown }
 

@@ -3,11 +3,11 @@ import type {
   ContextConfigDefault, FastifyInstance, FastifyRequest, FastifySchema, FastifySchemaCompiler, FastifyTypeProvider,
   RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions, RouteShorthandOptionsWithHandler
 } from 'fastify'
-import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
-import type { Queues } from './queue.js'
-import { findRoute, type Addressed } from './routing.js'
-import { cut, kindOf, show } from './show.js'
-import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_URL_LENGTH, type AddOptions, type Task, type TaskMethod } from './task/task.js'
+import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import type { Queues } from '../queue.js'
+import { findRoute, type Addressed } from '../routing.js'
+import { cut, kindOf, show } from '../show.js'
+import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_URL_LENGTH, type AddOptions, type Task, type TaskMethod } from '../task/task.js'
 
 /** What a handle of a route adds with where `add` does not say otherwise. */
 export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>

@@ -1,10 +1,10 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from './errors.js'
-import { kindOf, show } from './show.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from '../errors.js'
+import { kindOf, show } from '../show.js'
 import { isUnchanged, snapshotOf, type Snapshot } from './snapshot.js'
-import { isAddress, isReserved, jsonOf, LOCAL_IP, type Inheritance, type Payload } from './task/task.js'
+import { isAddress, isReserved, jsonOf, LOCAL_IP, type Inheritance, type Payload } from '../task/task.js'
 
 /**
  * Which headers of the current request a task inherits: all that may be, none, those named, or what a function says
