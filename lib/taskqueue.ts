@@ -1,5 +1,5 @@
 import type { FastifyInstance } from 'fastify'
-import type { Consumer } from './consumer.js'
+import type { Consumer } from './run/consumer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Lookout } from './lookout.js'
 import type { Queue, Queues } from './queue.js'

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { LocalStore } from '../lib/store/local/local-store.js'
-import { Pace } from '../lib/pace.js'
+import { Pace } from '../lib/run/pace.js'
 import { RedisStore } from '../lib/store/redis/redis-store.js'
 import { appOn, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'

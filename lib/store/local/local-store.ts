@@ -1,5 +1,5 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import { heartbeatMs } from '../../heartbeat.js'
+import { heartbeatMs } from '../../run/heartbeat.js'
 import {
   CANCELLED_MS, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict

@@ -3,7 +3,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import { Halt, Withdrawn } from './halt.js'
 import type { Isolation } from './isolation.js'
 import { Pace } from './pace.js'
-import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from './store/store.js'
+import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from '../store/store.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
 export type Attempt = (lease: Lease, halt: Halt) => Promise<Settlement>
