@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer'
-import { KEPT_BYTES, type Answer } from './answer.js'
+import { KEPT_BYTES, type Answer } from './dispatch/answer.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import type { Codec } from './task/codec.js'
 import { kindOf } from './show.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { reasonOf } from '../lib/reason.js'
+import { reasonOf } from '../lib/dispatch/reason.js'
 import type { Lease } from '../lib/store/store.js'
 import { exponential, judge, parseRetryAfter, prejudge, type Backoff, type Outcome } from '../lib/task/verdict.js'
 

@@ -1,4 +1,4 @@
-import type { Answer } from '../answer.js'
+import type { Answer } from '../dispatch/answer.js'
 import type { Lease, Verdict } from '../store/store.js'
 import { MAX_DELAY_MS } from './task.js'
 

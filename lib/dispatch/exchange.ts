@@ -3,7 +3,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import inject from 'light-my-request'
 import { Written } from './answer.js'
-import { LOCAL_IP, type Task } from './task/task.js'
+import { LOCAL_IP, type Task } from '../task/task.js'
 
 /** A request and the response to it, on their way through the app, and what has been written to that. */
 export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }

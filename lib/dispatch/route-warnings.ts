@@ -1,7 +1,7 @@
 import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
 import { bounded } from './reason.js'
 import { takes, type Addressed } from './routing.js'
-import type { Task } from './task/task.js'
+import type { Task } from '../task/task.js'
 
 /** How many paths are remembered, and how many are warned of. */
 const MOST_PATHS = 1000
