@@ -4,7 +4,7 @@ import type {
   RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions, RouteShorthandOptionsWithHandler
 } from 'fastify'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import type { Queues } from '../queue.js'
+import type { Queues } from '../queue/queue.js'
 import { findRoute, type Addressed } from '../dispatch/routing.js'
 import { cut, kindOf, show } from '../show.js'
 import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_URL_LENGTH, type AddOptions, type Task, type TaskMethod } from '../task/task.js'

@@ -1,8 +1,8 @@
-import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from './errors.js'
-import type { Codec } from './task/codec.js'
+import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from '../errors.js'
+import type { Codec } from '../task/codec.js'
 import { answered, type Queue } from './queue.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Found, News, Store } from './store/store.js'
+import type { Found, News, Store } from '../store/store.js'
 
 /** How long to rely on hearing of an end: news may be lost. */
 const LOOK_AGAIN_MS = 5000

@@ -1,12 +1,12 @@
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from './errors.js'
-import { LocalStore } from './store/local/local-store.js'
-import type { Codec } from './task/codec.js'
-import type { QueueSettings, Settings } from './options.js'
-import { RedisStore, type RedisLocation } from './store/redis/redis-store.js'
-import { show } from './show.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
+import { LocalStore } from '../store/local/local-store.js'
+import type { Codec } from '../task/codec.js'
+import type { QueueSettings, Settings } from '../options.js'
+import { RedisStore, type RedisLocation } from '../store/redis/redis-store.js'
+import { show } from '../show.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Counts, Keep, Order, State, Store } from './store/store.js'
-import { checkIds, checkOptions, checkWhole } from './task/task.js'
+import type { Counts, Keep, Order, State, Store } from '../store/store.js'
+import { checkIds, checkOptions, checkWhole } from '../task/task.js'
 
 /** Which part of a list to return. */
 export interface Page {

@@ -1,11 +1,11 @@
 import { isUtf8 } from 'node:buffer'
-import { KEPT_BYTES, type Answer } from './dispatch/answer.js'
-import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
-import type { Codec } from './task/codec.js'
-import { kindOf } from './show.js'
-import type { Found, State } from './store/store.js'
-import type { Task } from './task/task.js'
-import type { Outcome } from './task/verdict.js'
+import { KEPT_BYTES, type Answer } from '../dispatch/answer.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import type { Codec } from '../task/codec.js'
+import { kindOf } from '../show.js'
+import type { Found, State } from '../store/store.js'
+import type { Task } from '../task/task.js'
+import type { Outcome } from '../task/verdict.js'
 
 /** What is known of a task. */
 export interface TaskStatus {
