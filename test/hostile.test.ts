@@ -5,7 +5,7 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { AddOptions, Participant, TaskRoute, TaskToAdd } from '../lib/index.js'
-import { readOptions, type TaskqueueOptions } from '../lib/options.js'
+import { readOptions, type TaskqueueOptions } from '../lib/plugin/options.js'
 import { gate, loggedApp } from './logged-app.js'
 import { startRedis } from './redis-server.js'
 

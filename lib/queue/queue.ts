@@ -1,7 +1,7 @@
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
 import { LocalStore } from '../store/local/local-store.js'
 import type { Codec } from '../task/codec.js'
-import type { QueueSettings, Settings } from '../options.js'
+import type { QueueSettings, Settings } from '../plugin/options.js'
 import { RedisStore, type RedisLocation } from '../store/redis/redis-store.js'
 import { show } from '../show.js'
 import { statusOf, type TaskStatus } from './status.js'

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual } from 'node:crypto'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from '../errors.js'
 import { checkUserId } from '../add/inheritance.js'
-import type { Settings } from '../options.js'
+import type { Settings } from '../plugin/options.js'
 import {
   canonicalUrl, checkHeader, checkMethod, checkWhole, isAddress, isPlain, LOCAL_IP, LONGEST_TIMER_MS, MAX_DELAY_MS,
   type Task
