@@ -1,8 +1,8 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { startRedis } from '../build/test/redis-server.js'
-import { until } from '../build/test/until.js'
+import { startRedis } from '../build/test/support/redis-server.js'
+import { until } from '../build/test/support/until.js'
 
 let starting = Promise.resolve()
 

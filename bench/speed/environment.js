@@ -2,7 +2,7 @@ import { execFileSync } from 'node:child_process'
 import { readFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism, cpus } from 'node:os'
-import { findRedis } from '../../build/test/redis-server.js'
+import { findRedis } from '../../build/test/support/redis-server.js'
 
 /** On what a measure was made. */
 export function environmentOf (options, args) {

@@ -1,7 +1,7 @@
 import { createHash, randomBytes } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
-import type { RedisServer } from '../redis-server.js'
+import type { RedisServer } from '../support/redis-server.js'
 import type { Member } from './fleet.js'
 import type { Write } from './ledger.js'
 import { LEAVES, QUEUES, type FaultKind, type PlannedFault } from './plan.js'

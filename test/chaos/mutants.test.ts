@@ -26,7 +26,7 @@ interface Mutant {
 const MUTANTS: readonly Mutant[] = [
   {
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
-    file: 'redis-adding.js',
+    file: 'store/redis/adding.js',
     edits: [
       ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
       ["keys: ['prepared', 'message']", 'keys: KEYS'],
@@ -40,7 +40,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'leases that run by the time of Redis expire while it is frozen, under consumers that live',
-    file: 'redis-turn.js',
+    file: 'store/redis/turn.js',
     edits: [['math.max(0, math.min(now - contact, heartbeat))', 'math.max(0, now - contact)']],
     seed: 1,
     secs: 12,
@@ -49,7 +49,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'suspects that run beside other tasks take them with them to the dead',
-    file: 'redis-turn.js',
+    file: 'store/redis/turn.js',
     edits: [
       ['p.deaths, p.suspect = p.deaths + p.suspect, 1', 'p.deaths, p.suspect = p.deaths + 1, 0'],
       ['give_back(k.suspects, abandoned)', 'give_back(k.waiting, abandoned)']
@@ -61,7 +61,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'a task is settled by an attempt whose lease was lost where nothing fences it off',
-    file: 'redis-turn.js',
+    file: 'store/redis/turn.js',
     edits: [['return p.running and p.fence == fence', 'return p.running']],
     seed: 2,
     secs: 14,
@@ -70,7 +70,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'an app that closes under its commits tells successes that are not stored',
-    file: 'commits.js',
+    file: 'add/commits.js',
     edits: [['if (this.#isClosed)', 'if (false)'], ['if (this.#underWay > 0)', 'if (false)']],
     seed: 1,
     secs: 5,

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { idsOf, NOTHING, repeat, settledIds, settlements, startAll } from '../processes.js'
-import { until } from '../until.js'
+import { idsOf, NOTHING, repeat, settledIds, settlements, startAll } from '../support/processes.js'
+import { until } from '../support/until.js'
 
 // When tasks run must not change when a process is killed in the middle of it.
 

@@ -1,8 +1,8 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { loggedApp } from '../logged-app.js'
-import { HEARTBEAT_MS, LEASE_MS, NOTHING, SLACK_MS, startAll, type Processes } from '../processes.js'
-import { until } from '../until.js'
+import { loggedApp } from '../support/logged-app.js'
+import { HEARTBEAT_MS, LEASE_MS, NOTHING, SLACK_MS, startAll, type Processes } from '../support/processes.js'
+import { until } from '../support/until.js'
 
 t.setTimeout(300_000)
 // They wait most of the time.

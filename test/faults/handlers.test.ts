@@ -7,10 +7,10 @@ import t from 'tap'
 import type { AddOptions, ConsumerOptions, Store } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/local-store.js'
 import { RedisStore } from '../../lib/store/redis/redis-store.js'
-import { appOn, gate } from '../logged-app.js'
-import { startAll, NOTHING } from '../processes.js'
-import { startRedis } from '../redis-server.js'
-import { until } from '../until.js'
+import { appOn, gate } from '../support/logged-app.js'
+import { startAll, NOTHING } from '../support/processes.js'
+import { startRedis } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 
 t.setTimeout(300_000)
 

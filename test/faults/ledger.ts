@@ -4,8 +4,8 @@ import type { FastifyInstance } from 'fastify'
 import { Redis, type RedisOptions } from 'ioredis'
 import type { Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
-import { gate, loggedApp, type LogLine } from '../logged-app.js'
-import { until } from '../until.js'
+import { gate, loggedApp, type LogLine } from '../support/logged-app.js'
+import { until } from '../support/until.js'
 
 export const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
 

@@ -2,9 +2,9 @@ import { createHash } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import t from 'tap'
 import { makeCodec } from '../../lib/task/codec.js'
-import { loggedApp } from '../logged-app.js'
-import { startRedis } from '../redis-server.js'
-import { until } from '../until.js'
+import { loggedApp } from '../support/logged-app.js'
+import { startRedis } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 import { adminOf, NOTHING } from './ledger.js'
 
 // What is in Redis that was not put there by an app, or is no longer as it was put there.

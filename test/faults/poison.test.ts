@@ -1,5 +1,5 @@
 import t from 'tap'
-import { idsOf, NOTHING, repeat, startAll } from '../processes.js'
+import { idsOf, NOTHING, repeat, startAll } from '../support/processes.js'
 
 // Processes take their time to start.
 t.setTimeout(300_000)

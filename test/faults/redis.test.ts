@@ -5,9 +5,9 @@ import type { TaskqueueOptions } from '../../lib/index.js'
 import { KEYS } from '../../lib/store/redis/keys.js'
 import { RedisStore } from '../../lib/store/redis/redis-store.js'
 import type { TurnResult } from '../../lib/store/store.js'
-import { gate, loggedApp } from '../logged-app.js'
-import { startRedis, type RedisServer } from '../redis-server.js'
-import { until } from '../until.js'
+import { gate, loggedApp } from '../support/logged-app.js'
+import { startRedis, type RedisServer } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 import { adminOf, balance, NOTHING, openLedger, type Ledger } from './ledger.js'
 
 // What happens to Redis itself: it dies, forgets, is full, is tampered with, or has a lot to keep.

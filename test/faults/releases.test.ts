@@ -2,12 +2,12 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { NewTask, TaskqueueOptions } from '../../lib/index.js'
 import { RedisStore } from '../../lib/store/redis/redis-store.js'
-import { addTo } from '../add-to.js'
-import { loggedApp } from '../logged-app.js'
-import { NOTHING } from '../processes.js'
-import { RecordingStore } from '../recording-store.js'
-import { startRedis } from '../redis-server.js'
-import { until } from '../until.js'
+import { addTo } from '../support/add-to.js'
+import { loggedApp } from '../support/logged-app.js'
+import { NOTHING } from '../support/processes.js'
+import { RecordingStore } from '../support/recording-store.js'
+import { startRedis } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 
 t.setTimeout(300_000)
 

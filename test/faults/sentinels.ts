@@ -4,8 +4,8 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
-import { endWithMe, findRedis, freePort, startRedis, type RedisServer } from '../redis-server.js'
-import { until } from '../until.js'
+import { endWithMe, findRedis, freePort, startRedis, type RedisServer } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 import { adminOf } from './ledger.js'
 
 /** A master and its replica, which may change places. */

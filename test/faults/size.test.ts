@@ -4,10 +4,10 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
-import { loggedApp } from '../logged-app.js'
-import { NOTHING } from '../processes.js'
-import { startRedis } from '../redis-server.js'
-import { until } from '../until.js'
+import { loggedApp } from '../support/logged-app.js'
+import { NOTHING } from '../support/processes.js'
+import { startRedis } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 
 t.setTimeout(300_000)
 

@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { HEARTBEAT_MS, idsOf, LEASE_MS, NOTHING, repeat, settlements, startAll, type Process } from '../processes.js'
-import { until } from '../until.js'
+import { HEARTBEAT_MS, idsOf, LEASE_MS, NOTHING, repeat, settlements, startAll, type Process } from '../support/processes.js'
+import { until } from '../support/until.js'
 
 // What is known of tasks, and done to them from outside, must not be torn when a process is killed in the middle of it.
 

@@ -1,9 +1,9 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { KEYS } from '../../lib/store/redis/keys.js'
-import { loggedApp, type LogLine } from '../logged-app.js'
-import { startRedis } from '../redis-server.js'
-import { until } from '../until.js'
+import { loggedApp, type LogLine } from '../support/logged-app.js'
+import { startRedis } from '../support/redis-server.js'
+import { until } from '../support/until.js'
 import { adminOf } from './ledger.js'
 
 // Whoever can write to Redis can do harm there. They crash no process, keep none busy, run nothing of their own where there

@@ -1,0 +1,140 @@
+import type { NewTask, OnDuplicate, State } from '../../../lib/store/store.js'
+import { START_MS } from './virtual-time.js'
+
+/** What happens to the stores, one step after the other. A lease is named by how many were handed out after it. */
+export type Step =
+  | { readonly kind: 'add', readonly tasks: readonly NewTask[] }
+  | { readonly kind: 'prepare', readonly commit: number, readonly tasks: readonly NewTask[] }
+  | { readonly kind: 'commit' | 'rollback', readonly commit: number }
+  | {
+    readonly kind: 'turn',
+    readonly queue: string,
+    readonly limit: number,
+    readonly alone: boolean,
+    readonly leaseMs: number
+    readonly settlements: readonly PlannedSettlement[]
+    /** Whether the answer is lost, so that the next turn of the queue asks for it again. */
+    readonly isLost?: boolean
+  }
+  | { readonly kind: 'extend', readonly queue: string, readonly leases: readonly number[], readonly leaseMs: number }
+  | { readonly kind: 'note', readonly queue: string, readonly lease: number, readonly text: string }
+  | { readonly kind: 'steer', readonly queue: string, readonly order: PlannedOrder }
+  | { readonly kind: 'look', readonly queue: string, readonly id: string, readonly state: State, readonly offset: number, readonly limit: number }
+  | { readonly kind: 'pass', readonly units: number }
+
+export interface PlannedSettlement {
+  readonly lease: number
+  readonly verdict: 'done' | 'retry' | 'defer' | 'unrouted' | 'release' | 'unseen' | 'dead'
+  readonly delayMs?: number
+  readonly record?: string
+  readonly chain?: readonly NewTask[]
+  readonly dedupeMs?: number
+}
+
+/** An order without what is to be kept of tasks that end, which is the same for a whole sequence. */
+export type PlannedOrder =
+  | { readonly kind: 'cancel', readonly ids: readonly string[] }
+  | { readonly kind: 'schedule', readonly ids: readonly string[], readonly delayMs?: number, readonly runAt?: number }
+  | { readonly kind: 'redrive' | 'remove', readonly ids?: readonly string[] }
+  | { readonly kind: 'purge' | 'pause' | 'resume' }
+
+export interface Sequence {
+  readonly seed: number
+  /** How many tasks that have ended are kept. */
+  readonly keepCount: number
+  /** How many dead letters are kept; all without. */
+  readonly keepDeadCount?: number
+  /** Whether nobody is in contact while time passes, so that the clock of the leases stands still. */
+  readonly isOutOfTouch: boolean
+  readonly steps: readonly Step[]
+}
+
+/** By far longer than a sequence takes, whose keys expire by the clock of the machine. Each step takes a millisecond besides: nothing is due at that very moment. */
+export const UNIT_MS = 60_000
+
+export const QUEUES = ['one', 'two'] as const
+export const STATES = ['waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'] as const satisfies readonly State[]
+export const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+
+/** Makes the sequence of a seed. */
+export function makeSequence (seed: number, length?: number): Sequence {
+  const random = randomOf(seed)
+  const below = (limit: number): number => Math.floor(random() * limit)
+  const chance = (share: number): boolean => random() < share
+  const pick = <T>(values: readonly T[]): T => values[below(values.length)]!
+  const times = <T>(count: number, make: (index: number) => T): T[] => Array.from({ length: count }, (_, index) => make(index))
+  // Most often few ids, so that they meet.
+  const ids = IDS.slice(0, pick([1, 2, 4, 8]))
+  const keepCount = pick([0, 3, 100, 100])
+  const leaseMs = () => pick([5.5, 5.5, 9.13]) * UNIT_MS
+  const units = (...counts: number[]) => pick(counts) * UNIT_MS
+  let made = 0
+
+  const task = (queue: string = pick(QUEUES)): NewTask => {
+    // What ids of their own making leave behind when they come again is not told apart where little is kept.
+    const isOwn = chance(0.2)
+    const isNew = isOwn && (keepCount < 100 || chance(0.5))
+    const mode = isOwn ? {} : { onDuplicate: pick<OnDuplicate>(['keep', 'keep', 'keep', 'reject', 'replace', 'replace', 'replace', 'replace']) }
+    const when = chance(0.2) ? { delayMs: units(0, 1, 2, 3) } : chance(0.15) ? { runAt: START_MS + units(0, 2, 5, 8, 20) } : {}
+    return { queue, id: isNew ? `new ${made}` : pick(ids), message: `message ${made++}`, ...mode, ...when, ...chance(0.2) && { expiresMs: units(1, 2, 4, 9) + 100 * (made % 10) } }
+  }
+  const tasks = () => times(1 + below(4), () => task(chance(0.7) ? QUEUES[0] : undefined))
+  const settlement = (): PlannedSettlement => ({
+    lease: below(chance(0.6) ? 3 : 8),
+    verdict: pick(['done', 'done', 'done', 'done', 'retry', 'retry', 'defer', 'unrouted', 'release', 'unseen', 'dead']),
+    ...chance(0.7) && { delayMs: units(0, 0, 1, 2, 3) },
+    ...chance(0.4) && { record: `record ${made++}` },
+    ...chance(0.25) && { chain: tasks().slice(0, 2) },
+    ...chance(0.6) && { dedupeMs: units(1, 9) }
+  })
+  const some = () => times(1 + below(3), () => pick(ids))
+
+  const kinds: ReadonlyArray<readonly [weight: number, make: () => Step]> = [
+    [24, () => ({ kind: 'add', tasks: tasks() })],
+    [6, () => ({ kind: 'prepare', commit: below(2), tasks: tasks() })],
+    [6, () => ({ kind: pick(['commit', 'commit', 'rollback']), commit: below(2) })],
+    [40, () => ({
+      kind: 'turn',
+      queue: pick(['one', 'one', 'two']),
+      limit: pick([0, 1, 2, 4]),
+      alone: chance(0.2),
+      leaseMs: leaseMs(),
+      settlements: times(below(5), settlement),
+      ...chance(0.1) && { isLost: true }
+    })],
+    [4, () => ({ kind: 'extend', queue: pick(QUEUES), leases: [...new Set(times(below(4), () => below(6)))], leaseMs: leaseMs() })],
+    [2, () => ({ kind: 'note', queue: pick(QUEUES), lease: below(4), text: `note ${made++}` })],
+    [10, () => ({
+      kind: 'steer',
+      queue: pick(['one', 'one', 'two']),
+      order: pick<() => PlannedOrder>([
+        () => ({ kind: 'cancel', ids: some() }),
+        () => ({ kind: 'cancel', ids: some() }),
+        () => ({ kind: 'schedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
+        () => ({ kind: 'schedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
+        () => ({ kind: 'redrive', ...chance(0.5) && { ids: some() } }),
+        () => ({ kind: 'remove', ...chance(0.8) && { ids: some() } }),
+        () => ({ kind: pick(['purge', 'pause', 'resume', 'resume']) })
+      ])()
+    })],
+    [4, () => ({ kind: 'look', queue: pick(QUEUES), id: pick(ids), state: pick(STATES), offset: below(4), limit: below(4) })],
+    [16, () => ({ kind: 'pass', units: 1 + below(3) })]
+  ]
+  const total = kinds.reduce((sum, [weight]) => sum + weight, 0)
+  const step = (): Step => {
+    let left = random() * total
+    return (kinds.find(([weight]) => (left -= weight) < 0) ?? kinds[0]!)[1]()
+  }
+  return { seed, keepCount, ...chance(0.2) && { keepDeadCount: below(3) }, isOutOfTouch: chance(0.2), steps: times(length ?? pick([20, 45, 45, 120]), step) }
+}
+
+/** Numbers between 0 and 1, the same for the same seed. */
+function randomOf (seed: number): () => number {
+  let state = Math.imul(seed, 0x9e3779b1) | 0
+  return () => {
+    state = state + 0x6d2b79f5 | 0
+    let mixed = Math.imul(state ^ state >>> 15, 1 | state)
+    mixed = mixed + Math.imul(mixed ^ mixed >>> 7, 61 | mixed) ^ mixed
+    return ((mixed ^ mixed >>> 14) >>> 0) / 2 ** 32
+  }
+}
