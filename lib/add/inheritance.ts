@@ -1,10 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD, FST_TASKQUEUE_INVALID_USER_ID } from '../errors.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD } from '../errors.js'
 import { kindOf, show } from '../show.js'
-import { isUnchanged, snapshotOf, type Snapshot } from './snapshot.js'
-import { isAddress, isReserved, jsonOf, LOCAL_IP, type Inheritance, type Payload } from '../task/task.js'
+import { isReserved } from '../task/headers.js'
+import type { Inheritance } from '../task/options.js'
+import { isAddress, LOCAL_IP } from '../task/origin.js'
+import { jsonOf, type Payload } from '../task/payload.js'
+import { isUnchanged, type Snapshot, snapshotOf } from './snapshot.js'
 
 /**
  * Which headers of the current request a task inherits: all that may be, none, those named, or what a function says
@@ -147,12 +150,4 @@ function formOf (body: unknown): URLSearchParams | undefined {
     }
   }
   return form
-}
-
-/** Reads the id that `user.id` returned; a number becomes a string. */
-export function checkUserId (id: unknown): string | undefined {
-  if (id === undefined || id === null) return undefined
-  const text = Number.isFinite(id) || (typeof id === 'bigint' && BigInt.asIntN(256, id) === id) ? String(id) : id
-  if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
-  throw new FST_TASKQUEUE_INVALID_USER_ID(show(id))
 }

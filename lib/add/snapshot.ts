@@ -1,4 +1,4 @@
-import { isPlain } from '../task/task.js'
+import { isPlain } from '../check.js'
 
 /** What a value of JSON was: another value of the same shape, with the same texts. */
 export type Snapshot = { readonly value: unknown } | undefined

@@ -1,13 +1,18 @@
 import { isDeepStrictEqual } from 'node:util'
 import type {
   ContextConfigDefault, FastifyInstance, FastifyRequest, FastifySchema, FastifySchemaCompiler, FastifyTypeProvider,
-  RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions, RouteShorthandOptionsWithHandler
+  RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions,
+  RouteShorthandOptionsWithHandler
 } from 'fastify'
+import { checkWhole, isPlain, LONGEST_TIMER_MS } from '../check.js'
+import { type Addressed, findRoute } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import type { Queues } from '../queue/queue.js'
-import { findRoute, type Addressed } from '../dispatch/routing.js'
+import type { Queues } from '../queue/queues.js'
 import { cut, kindOf, show } from '../show.js'
-import { checkMethod, checkWhole, isPlain, LONGEST_TIMER_MS, MAX_URL_LENGTH, type AddOptions, type Task, type TaskMethod } from '../task/task.js'
+import { checkMethod, type TaskMethod } from '../task/method.js'
+import type { AddOptions } from '../task/options.js'
+import type { Task } from '../task/task.js'
+import { MAX_URL_LENGTH } from '../task/url.js'
 
 /** What a handle of a route adds with where `add` does not say otherwise. */
 export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>

@@ -1,13 +1,15 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { Commits } from './commits.js'
+import { isPlain } from '../check.js'
 import {
-  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_SAVEPOINT,
-  FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
+  FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION,
+  FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from '../errors.js'
 import { show } from '../show.js'
 import type { NewTask, Prepared, Store } from '../store/store.js'
+import type { AddOptions } from '../task/options.js'
+import type { Task } from '../task/task.js'
+import type { Commits } from './commits.js'
 import type { TaskRoute } from './task-route.js'
-import { isPlain, type AddOptions, type Task } from '../task/task.js'
 
 /** A database transaction that stands or falls with the tasks. */
 export interface Participant {

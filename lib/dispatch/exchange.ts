@@ -2,8 +2,9 @@ import { EventEmitter } from 'node:events'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import inject from 'light-my-request'
-import { Written } from './answer.js'
-import { LOCAL_IP, type Task } from '../task/task.js'
+import { LOCAL_IP } from '../task/origin.js'
+import type { Task } from '../task/task.js'
+import { Written } from './body-capture.js'
 
 /** A request and the response to it, on their way through the app, and what has been written to that. */
 export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }

@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import type { RouteConstraint } from 'fastify/types/route.js'
-import { LOCAL_HOST, type Task } from '../task/task.js'
+import { LOCAL_HOST } from '../task/origin.js'
+import type { Task } from '../task/task.js'
 
 /** What a task's route is chosen by. */
 export type Addressed = Pick<Task, 'method' | 'url' | 'headers'>

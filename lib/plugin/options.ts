@@ -1,14 +1,15 @@
 import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import { type CopyHeaders, isInheritable } from '../add/inheritance.js'
+import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { exchangers } from '../dispatch/exchange.js'
-import { isInheritable, type CopyHeaders } from '../add/inheritance.js'
-import type { RedisLocation } from '../store/redis/redis-store.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { cut, show } from '../show.js'
+import type { RedisLocation } from '../store/redis/redis-store.js'
 import type { Keep, Store } from '../store/store.js'
-import { checkWhole, LONGEST_TIMER_MS, MAX_DELAY_MS } from '../task/task.js'
-import { exponential, type Backoff } from '../task/verdict.js'
+import { MAX_DELAY_MS } from '../task/time.js'
+import { type Backoff, exponential } from '../task/verdict.js'
 
 export interface TaskqueueOptions {
   /**

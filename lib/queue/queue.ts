@@ -1,12 +1,10 @@
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
-import { LocalStore } from '../store/local/local-store.js'
-import type { Codec } from '../task/codec.js'
-import type { QueueSettings, Settings } from '../plugin/options.js'
-import { RedisStore, type RedisLocation } from '../store/redis/redis-store.js'
+import { checkOptions, checkWhole } from '../check.js'
+import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
 import { show } from '../show.js'
+import type { Counts, Order, State, Store } from '../store/store.js'
+import type { Codec } from '../task/codec.js'
+import { checkIds } from '../task/id.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Counts, Keep, Order, State, Store } from '../store/store.js'
-import { checkIds, checkOptions, checkWhole } from '../task/task.js'
 
 /** Which part of a list to return. */
 export interface Page {
@@ -98,47 +96,4 @@ export async function answered<T> (answer: Promise<T>): Promise<T> {
   } catch (cause) {
     throw Object.assign(new FST_TASKQUEUE_UNREACHABLE('The store of the queue', 'it does not answer, or it refuses'), { cause })
   }
-}
-
-/** The queues of an app, in the order of their names. */
-export class Queues {
-  readonly all: readonly Queue[]
-  readonly keep: Keep
-
-  constructor (settings: Settings, codec: Codec) {
-    this.keep = settings.keep
-    const storeOf = storeMaker(settings)
-    this.all = settings.queues.map(queue => new Queue(queue.name, storeOf(queue), codec))
-  }
-
-  /** Finds a queue, the alphabetically first one where there is no name; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is one. */
-  get (name: string = this.all[0]!.name): Queue {
-    const queue = this.all.find(queue => queue.name === name)
-    if (queue !== undefined) return queue
-    throw new FST_TASKQUEUE_UNKNOWN_QUEUE(show(name), this.all.map(({ name }) => name).join(', '))
-  }
-
-  get stores (): Store[] { return [...new Set(this.all.map(({ store }) => store))] }
-}
-
-/** Queues that are given the same Redis, or for which a custom type returns the same store, share it. */
-function storeMaker ({ queues, prefix, commitTimeoutMs, replicas }: Settings): (queue: QueueSettings) => Store {
-  const leaseMs = Math.min(...queues.map(({ consumer }) => consumer === false ? Infinity : consumer.leaseMs))
-  const local = new LocalStore()
-  const redis = new Map<RedisLocation | undefined, Store>()
-  return ({ name, type, redis: location, options }) => {
-    if (typeof type === 'function') return checkStore(name, type(name, options))
-    if (type === 'local') return local
-    const store = redis.get(location) ?? new RedisStore(location!, prefix, commitTimeoutMs, replicas, leaseMs)
-    redis.set(location, store)
-    return store
-  }
-}
-
-const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'steer', 'note', 'close'] as const satisfies ReadonlyArray<keyof Store>
-
-function checkStore (queue: string, store: Store): Store {
-  const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')
-  if (missing.length === 0) return store
-  throw new FST_TASKQUEUE_INVALID_OPTION(`queues.${queue}.type`, `a function that returns a store with ${missing.join(', ')}`, show(store))
 }

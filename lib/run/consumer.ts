@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger } from 'fastify'
-import { Halt, Withdrawn } from './halt.js'
+import { Halt, Withdrawn } from '../dispatch/abort.js'
 import type { Isolation } from './isolation.js'
 import { Pace } from './pace.js'
 import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from '../store/store.js'

@@ -1,14 +1,6 @@
-import type { Answer } from '../dispatch/answer.js'
 import type { Lease, Verdict } from '../store/store.js'
-import { MAX_DELAY_MS } from './task.js'
-
-/** How an attempt ended: with an answer, without one, without a route, or before the app had seen the request. */
-export type Outcome =
-  /** `error` is what the last error of the request said, if there was one. */
-  | { readonly kind: 'answered', readonly status: number, readonly answer: Answer, readonly error?: string }
-  | { readonly kind: 'failed', readonly reason: string }
-  | { readonly kind: 'unrouted', readonly reason: string }
-  | { readonly kind: 'unseen' }
+import type { Outcome } from './outcome.js'
+import { MAX_DELAY_MS } from './time.js'
 
 export interface RetryPolicy {
   readonly maxRetries: number

@@ -1,7 +1,8 @@
 import { inspect } from 'node:util'
 import t from 'tap'
 import type { AddOptions, TaskMethod } from '../../lib/index.js'
-import { canonicalUrl, uuidv7 } from '../../lib/task/task.js'
+import { uuidv7 } from '../../lib/task/id.js'
+import { canonicalUrl } from '../../lib/task/url.js'
 import { startEcho } from '../support/echo-app.js'
 import { until } from '../support/until.js'
 

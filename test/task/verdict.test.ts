@@ -1,7 +1,8 @@
 import t from 'tap'
 import { reasonOf } from '../../lib/dispatch/reason.js'
 import type { Lease } from '../../lib/store/store.js'
-import { exponential, judge, parseRetryAfter, prejudge, type Backoff, type Outcome } from '../../lib/task/verdict.js'
+import type { Outcome } from '../../lib/task/outcome.js'
+import { type Backoff, exponential, judge, parseRetryAfter, prejudge } from '../../lib/task/verdict.js'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const policy = { maxRetries: 2, missingRouteMs: 3_600_000, backoff: (retry: number) => retry * 100 }

@@ -1,15 +1,19 @@
 import { request as connect, type IncomingMessage } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { setImmediate as turn } from 'node:timers/promises'
-import Fastify, { type FastifyInstance, type FastifyReply, type FastifyRequest, type FastifyServerOptions } from 'fastify'
+import Fastify, {
+  type FastifyInstance, type FastifyReply, type FastifyRequest, type FastifyServerOptions
+} from 'fastify'
 import type { Test } from 'tap'
-import { KEPT_BYTES, KEPT_HEADERS } from '../../../lib/dispatch/answer.js'
+import { KEPT_HEADERS } from '../../../lib/dispatch/body-capture.js'
 import { dispatch } from '../../../lib/dispatch/dispatch.js'
 import { exchangers } from '../../../lib/dispatch/exchange.js'
-import { Halt } from '../../../lib/run/halt.js'
+import { Halt } from '../../../lib/dispatch/abort.js'
 import { LocalStore } from '../../../lib/store/local/local-store.js'
-import type { Task, TaskMethod } from '../../../lib/task/task.js'
-import type { Outcome } from '../../../lib/task/verdict.js'
+import type { TaskMethod } from '../../../lib/task/method.js'
+import type { Outcome } from '../../../lib/task/outcome.js'
+import { KEPT_BYTES } from '../../../lib/task/record.js'
+import type { Task } from '../../../lib/task/task.js'
 import { until } from '../../support/until.js'
 
 /** How a request comes into an app: by either way to dispatch a task, or from a client through a socket. */

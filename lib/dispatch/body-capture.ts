@@ -1,18 +1,8 @@
 import type { ServerResponse } from 'node:http'
-
-/** What is kept of the answer to a task. */
-export interface Answer {
-  /** Those of its headers that say what its body is, or where else to look. */
-  readonly headers: Readonly<Record<string, string>>
-  readonly body: Buffer
-  /** Whether that is all of its body. */
-  readonly whole: boolean
-}
+import type { Answer } from '../task/outcome.js'
+import { KEPT_BYTES } from '../task/record.js'
 
 export const KEPT_HEADERS = ['content-type', 'content-encoding', 'content-language', 'content-disposition', 'location', 'etag', 'last-modified', 'retry-after']
-
-/** How much of a body is kept. */
-export const KEPT_BYTES = 64 * 1024
 
 /** The body of an answer as far as it is kept, while it is written. */
 export class Written {

@@ -1,0 +1,57 @@
+import { validateHeaderName, validateHeaderValue } from 'node:http'
+import { isPlain } from '../check.js'
+import { FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import { kindOf, show } from '../show.js'
+import type { AddOptions, Inheritance } from './options.js'
+import type { Payload } from './payload.js'
+import type { Task } from './task.js'
+
+/**
+ * Headers that are between the two ends of one connection (RFC 9110 §7.6.1), that the
+ * bytes of the payload decide, or that the queue sets itself. No task carries one that
+ * its adder chose.
+ */
+export function isReserved (name: string): boolean {
+  return name.startsWith('x-task-') || name.startsWith(':') || RESERVED.has(name)
+}
+
+const RESERVED: ReadonlySet<string> = new Set([
+  'connection', 'keep-alive', 'proxy-connection', 'proxy-authenticate', 'proxy-authorization', 'te', 'trailer',
+  'transfer-encoding', 'upgrade', 'http2-settings', 'expect', 'content-length', 'user-agent'
+])
+
+/** Throws unless a header may be sent with a task. */
+export function checkHeader (name: string, value: unknown): asserts value is string {
+  try {
+    validateHeaderName(name)
+  } catch {
+    // Shown as far as it is a name: behind that may be a value, of whoever has taken one for the other.
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(/^:?[\w!#$%&'*+.^`|~-]{0,100}/.exec(name)![0]), 'has no valid name')
+  }
+  if (isReserved(name)) throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'cannot be set')
+  if (typeof value !== 'string') throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)
+  try {
+    validateHeaderValue(name, value)
+  } catch {
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'has characters in its value that a header cannot carry')
+  }
+}
+
+export function headersOf (
+  given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance
+): Pick<Task, 'headers' | 'inherited'> {
+  if (given === undefined && inheritance === undefined) {
+    return { headers: payload?.contentType === undefined ? {} : { 'content-type': payload.contentType } }
+  }
+  if (given !== undefined && !isPlain(given)) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('headers', 'an object', kindOf(given))
+  }
+  const own = new Map<string, string | null>()
+  if (inheritance?.host !== undefined) own.set('host', inheritance.host)
+  if (payload?.contentType !== undefined) own.set('content-type', payload.contentType)
+  for (const [name, value] of Object.entries(given ?? {})) own.set(name.toLowerCase(), value)
+  const inherited = Object.entries(inheritance?.headers ?? {}).filter(([name]) => !own.has(name))
+  const headers = [...inherited, ...[...own].filter(([, value]) => value !== null)] as Array<[string, string]>
+  for (const [name, value] of headers) checkHeader(name, value)
+  return { headers: Object.fromEntries(headers), ...inherited.length > 0 && { inherited: inherited.length } }
+}
