@@ -2,26 +2,32 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { dispatchOf } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import { FST_TASKQUEUE_TOO_DEEP } from '../errors.js'
-import type { Settings } from '../plugin/options.js'
 import type { Queues } from '../queue/queues.js'
 import type { Codec } from '../task/codec.js'
 import { checkUserId } from '../task/id.js'
 import type { AddOptions, Inheritance } from '../task/options.js'
 import { makeTask, placeOf, type Task } from '../task/task.js'
-import { inheritFrom, isSecure } from './inheritance.js'
+import { inheritFrom, isSecure, type CopyHeaders } from './inheritance.js'
 import { TaskRoute } from './task-route.js'
 import type { Added, AddedTask, Compose } from './transaction.js'
+
+export interface ComposerSettings {
+  readonly copyHeaders: CopyHeaders
+  readonly maxDepth: number
+  /** Says who makes a request. */
+  readonly user: { readonly id: (request: FastifyRequest) => unknown }
+}
 
 /** Turns what `add` is given into a task that is checked, complete and ready for its store. */
 export class Composer {
   readonly #queues: Queues
   readonly #codec: Codec
-  readonly #settings: Settings
+  readonly #settings: ComposerSettings
   readonly #warnings: RouteWarnings
   /** Where a task comes from that no request adds. */
   readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
-  constructor (app: FastifyInstance, queues: Queues, codec: Codec, settings: Settings, warnings: RouteWarnings) {
+  constructor (app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings) {
     this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
     this.#codec = codec

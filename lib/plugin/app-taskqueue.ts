@@ -3,13 +3,14 @@ import type { TaskRoute } from '../add/task-route.js'
 import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from '../add/transaction.js'
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import type { Lookout } from '../queue/task-waiter.js'
 import type { Queue } from '../queue/queue.js'
 import type { Queues } from '../queue/queues.js'
-import type { TaskStatus } from '../queue/status.js'
 import type { Consumer } from '../run/consumer.js'
 import { show } from '../show.js'
+import { statusOf, type TaskStatus } from '../queue/status.js'
+import type { TaskWaiter } from '../queue/task-waiter.js'
 import type { Order } from '../store/store.js'
+import type { Codec } from '../task/codec.js'
 import { checkId } from '../task/id.js'
 import type { AddOptions } from '../task/options.js'
 import { dueOf } from '../task/time.js'
@@ -59,7 +60,7 @@ export interface Taskqueue {
 export const MOST_AT_ONCE = 10_000
 
 /** What `app.taskqueue` is made of. */
-export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'> {
+export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'> {
   const within = async <T>(run: (transaction: Transaction) => T | PromiseLike<T>) => {
     if (typeof run !== 'function') throw new FST_TASKQUEUE_INVALID_OPTION('transaction', 'given a function', show(run))
     const transaction = begin()
@@ -88,9 +89,9 @@ export function adderOf (begin: () => TaskTransaction, added: AddedTask[]): Pick
   }
 }
 
-export function lookerOf (queues: Queues, lookout: Lookout): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
+export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaiter): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
   const steer = async (id: string, order: SingleOrder) => {
-    const found = await lookout.find(id)
+    const found = await queues.find(id)
     return found !== undefined && await queues.get(found.queue).steer({ ...order, ids: [id] }) > 0
   }
   return {
@@ -98,7 +99,8 @@ export function lookerOf (queues: Queues, lookout: Lookout): Pick<Taskqueue, 'qu
     queues: queues.all,
     async get (id) {
       checkId(id)
-      return await lookout.get(id)
+      const found = await queues.find(id)
+      return found && statusOf(codec, found)
     },
     async wait (id, options = {}) {
       checkId(id)
@@ -106,7 +108,7 @@ export function lookerOf (queues: Queues, lookout: Lookout): Pick<Taskqueue, 'qu
       const { timeoutMs = 60_000, signal } = options
       checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
       if (signal !== undefined && !(signal instanceof AbortSignal)) throw new FST_TASKQUEUE_INVALID_OPTION('signal', 'an AbortSignal', show(signal))
-      return await lookout.wait(id, timeoutMs, signal)
+      return await waiter.wait(id, timeoutMs, signal)
     },
     async cancel (id) {
       checkId(id)
@@ -127,7 +129,7 @@ export function lookerOf (queues: Queues, lookout: Lookout): Pick<Taskqueue, 'qu
 /** An order that concerns one task. */
 type SingleOrder = Omit<Extract<Order, { kind: 'cancel' }>, 'ids'> | Omit<Extract<Order, { kind: 'schedule' }>, 'ids'>
 
-export function runnerOf (app: FastifyInstance, queues: Queues, consumers: ReadonlyMap<string, Consumer>): Pick<Taskqueue, 'drain' | 'runOne'> {
+export function createRunner (app: FastifyInstance, queues: Queues, consumers: ReadonlyMap<string, Consumer>): Pick<Taskqueue, 'drain' | 'runOne'> {
   const refuse = (queue: string) => new FST_TASKQUEUE_INVALID_OPTION('consumer', 'given for tasks to run here', `false for ${queue}`)
   return {
     async drain () {

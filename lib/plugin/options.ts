@@ -1,15 +1,9 @@
-import { randomBytes } from 'node:crypto'
-import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
-import { type CopyHeaders, isInheritable } from '../add/inheritance.js'
-import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
+import type { CopyHeaders } from '../add/inheritance.js'
 import { exchangers } from '../dispatch/exchange.js'
-import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import { cut, show } from '../show.js'
 import type { RedisLocation } from '../store/redis/redis-store.js'
-import type { Keep, Store } from '../store/store.js'
-import { MAX_DELAY_MS } from '../task/time.js'
-import { type Backoff, exponential } from '../task/verdict.js'
+import type { CreateStore, StoreType } from '../store/types.js'
+import type { Backoff } from '../task/verdict.js'
 
 export interface TaskqueueOptions {
   /**
@@ -93,15 +87,12 @@ type MaybePromise<T> = T | PromiseLike<T>
 
 export interface QueueOptions {
   /** @default 'redis' where the queue or the plugin is given a `redis`, else 'local' */
-  type?: 'local' | 'redis' | QueueType
+  type?: 'local' | 'redis' | StoreType | CreateStore
   /** Instead of the plugin's. Queues with the same URL or the same object share its connections and commit in one step. */
   redis?: RedisLocation | undefined
   /** What differs from the plugin's `consumer`; false: this process only adds to this queue. */
   consumer?: ConsumerOptions | false
 }
-
-/** Makes the store of a queue. Queues for which it returns the same store commit together. */
-export type QueueType = (queue: string, options: QueueOptions) => Store
 
 export interface ConsumerOptions {
   /** Whether it begins when the app is ready. If not, tasks run by `app.taskqueue.drain()` and `runOne()` only, as in tests. @default true */
@@ -131,187 +122,4 @@ export interface ConsumerOptions {
    * is given back. Fastify's `pluginTimeout` less two seconds limits it. @default 10000
    */
   closeGraceMs?: number
-}
-
-export type ConsumerSettings = Readonly<Required<ConsumerOptions>>
-
-export interface QueueSettings {
-  readonly name: string
-  readonly type: 'local' | 'redis' | QueueType
-  readonly redis: RedisLocation | undefined
-  readonly consumer: ConsumerSettings | false
-  /** As they were given, for a custom type. */
-  readonly options: QueueOptions
-}
-
-/** The options with their defaults, checked. */
-export interface Settings {
-  /** In the order of their names. */
-  readonly queues: readonly QueueSettings[]
-  readonly user: Readonly<Required<UserOptions>>
-  readonly copyHeaders: CopyHeaders
-  readonly secrets: readonly Buffer[]
-  readonly encrypt: boolean
-  readonly prefix: string
-  readonly commitTimeoutMs: number
-  readonly replicas: number
-  readonly maxPayloadBytes: number
-  readonly maxTasksPerRequest: number
-  readonly maxDepth: number
-  readonly keep: Keep
-  /** Undefined where all dead letters are kept. */
-  readonly keepDead: Keep | undefined
-  readonly noteAdded: boolean
-  readonly dispatch: keyof typeof exchangers
-}
-
-const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
-
-/** Checks the options and completes them. Throws `FST_TASKQUEUE_INVALID_OPTION`, which names the option. */
-export function readOptions (options: TaskqueueOptions): Settings {
-  const {
-    redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
-    prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
-    maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, noteAdded = false, dispatch = 'direct', ...unknown
-  } = options
-  // What Fastify itself may add to the options of a plugin.
-  refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
-  if (redis !== undefined) checkRedis('redis', redis)
-  expect('queues', queues, 'an object with at least one queue', isRecord(queues) && Object.keys(queues).length > 0)
-  if (consumer !== false) checkConsumer('consumer', consumer)
-  expect('copyHeaders', copyHeaders, 'true, false, a list of header names, or a function', isCopyHeaders(copyHeaders))
-  expect('prefix', prefix, '1 to 64 of A-Z a-z 0-9 . _ : -', typeof prefix === 'string' && /^[A-Za-z0-9._:-]{1,64}$/.test(prefix))
-  checkWhole('commitTimeoutMs', commitTimeoutMs, 1, LONGEST_TIMER_MS)
-  expect('encrypt', encrypt, 'true or false', typeof encrypt === 'boolean')
-  checkWhole('replicas', replicas, 0)
-  // What is longer than any message can be is not read from Redis.
-  checkWhole('maxPayloadBytes', maxPayloadBytes, 1, 64 * 1024 * 1024)
-  checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
-  checkWhole('maxDepth', maxDepth, 1)
-  checkWhole('keep', keep, 0, 1_000_000)
-  checkWhole('keepMs', keepMs, 1, MAX_DELAY_MS)
-  checkWhole('keepDead', keepDead, 0)
-  checkWhole('keepDeadMs', keepDeadMs, 1)
-  expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
-  expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
-  const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
-  return {
-    queues: Object.keys(queues).sort().map(queue => readQueue(queue, queues[queue], { redis, consumer, name })),
-    user: readUser(user),
-    copyHeaders,
-    secrets: [secrets].flat().map(readSecret),
-    encrypt,
-    prefix,
-    commitTimeoutMs,
-    replicas,
-    maxPayloadBytes,
-    maxTasksPerRequest,
-    maxDepth,
-    keep: { count: keep, ms: keepMs },
-    keepDead: keepDead === undefined && keepDeadMs === undefined
-      ? undefined
-      : { count: keepDead ?? Infinity, ms: keepDeadMs ?? Infinity },
-    noteAdded,
-    dispatch
-  }
-}
-
-function readQueue (name: string, options: QueueOptions | undefined, defaults: {
-  redis: RedisLocation | undefined, consumer: ConsumerOptions | false, name: string
-}): QueueSettings {
-  const path = `queues.${cut(name)}`
-  expect(path, name, 'named with 1 to 64 of A-Z a-z 0-9 . _ -', QUEUE_NAME.test(name))
-  expect(path, options, 'an object', isRecord(options))
-  const { redis = defaults.redis, type = redis === undefined ? 'local' : 'redis', consumer = {}, ...unknown } = options!
-  refuse(unknown, path)
-  expect(`${path}.type`, type, "'local', 'redis' or a function that returns a store", type === 'local' || type === 'redis' || typeof type === 'function')
-  if (options!.redis !== undefined) checkRedis(`${path}.redis`, options!.redis)
-  if (type === 'redis') expect(`${path}.redis`, redis, 'given, here or to the plugin, since the type of the queue is redis', redis !== undefined)
-  if (consumer !== false) checkConsumer(`${path}.consumer`, consumer)
-  return {
-    name,
-    type,
-    redis,
-    options: options!,
-    consumer: consumer !== false && defaults.consumer !== false && {
-      name: defaults.name,
-      autoStart: true,
-      concurrency: 1,
-      maxRetries: 10,
-      backoff: exponential,
-      timeoutMs: 60_000,
-      missingRouteMs: 3_600_000,
-      leaseMs: 10_000,
-      closeGraceMs: 10_000,
-      ...defined(defaults.consumer),
-      ...defined(consumer)
-    }
-  }
-}
-
-/** Without what is undefined, which would hide a default. */
-function defined (consumer: ConsumerOptions): ConsumerOptions {
-  return Object.fromEntries(Object.entries(consumer).filter(([, value]) => value !== undefined))
-}
-
-function checkConsumer (path: string, consumer: ConsumerOptions): void {
-  expect(path, consumer, 'an object, or false', isRecord(consumer))
-  const { name, autoStart, concurrency, maxRetries, backoff, timeoutMs, missingRouteMs, leaseMs, closeGraceMs, ...unknown } = consumer
-  refuse(unknown, path)
-  if (name !== undefined) expect(`${path}.name`, name, 'a string of 1 to 255 characters', typeof name === 'string' && name.length > 0 && name.length < 256)
-  if (autoStart !== undefined) expect(`${path}.autoStart`, autoStart, 'true or false', typeof autoStart === 'boolean')
-  if (backoff !== undefined) expect(`${path}.backoff`, backoff, 'a function', typeof backoff === 'function')
-  if (concurrency !== undefined) checkWhole(`${path}.concurrency`, concurrency, 1, 1000)
-  if (maxRetries !== undefined) checkWhole(`${path}.maxRetries`, maxRetries, 0)
-  if (timeoutMs !== undefined) checkWhole(`${path}.timeoutMs`, timeoutMs, 1, LONGEST_TIMER_MS)
-  if (missingRouteMs !== undefined) checkWhole(`${path}.missingRouteMs`, missingRouteMs, 0)
-  if (leaseMs !== undefined) checkWhole(`${path}.leaseMs`, leaseMs, 100, LONGEST_TIMER_MS)
-  if (closeGraceMs !== undefined) checkWhole(`${path}.closeGraceMs`, closeGraceMs, 0, LONGEST_TIMER_MS)
-}
-
-function readUser (user: UserOptions): Required<UserOptions> {
-  expect('user', user, 'an object', isRecord(user))
-  const { id = userOf, load = (id: string) => ({ id }), ...unknown } = user
-  refuse(unknown, 'user')
-  expect('user.id', id, 'a function', typeof id === 'function')
-  expect('user.load', load, 'a function', typeof load === 'function')
-  return { id, load }
-}
-
-function userOf (request: FastifyRequest): string | undefined {
-  const { user } = request as { user?: { id?: string, sub?: string } }
-  return user?.id ?? user?.sub
-}
-
-function readSecret (secret: Secret): Buffer {
-  const bytes = typeof secret === 'string' || secret instanceof Uint8Array ? Buffer.from(secret) : undefined
-  // Not shown: it may be one that is only too short.
-  if (bytes === undefined || bytes.length < 32) throw new FST_TASKQUEUE_INVALID_OPTION('secrets', 'one key or several, of 32 bytes or more', 'another value')
-  return bytes
-}
-
-function checkRedis (path: string, redis: RedisLocation): void {
-  const isLocation = typeof redis === 'string' ? /^(?:rediss?:\/\/|unix:\/\/|\/)./.test(redis) : isRecord(redis)
-  // Not shown: it may hold a password.
-  if (!isLocation) throw new FST_TASKQUEUE_INVALID_OPTION(path, 'a redis:, rediss: or unix: URL, options of ioredis or a client', `another ${typeof redis}`)
-}
-
-function isCopyHeaders (value: unknown): boolean {
-  if (typeof value === 'boolean' || typeof value === 'function') return true
-  return Array.isArray(value) && value.every(name => typeof name === 'string' && isInheritable(name.toLowerCase()))
-}
-
-function refuse (unknown: object, path: string, known: string[] = []): void {
-  for (const name of Object.keys(unknown)) {
-    if (known.includes(name)) continue
-    throw new FST_TASKQUEUE_INVALID_OPTION(path === '' ? cut(name) : `${path}.${cut(name)}`, 'left out', 'an option that does not exist')
-  }
-}
-
-function expect (path: string, value: unknown, expected: string, isMet: boolean): void {
-  if (!isMet) throw new FST_TASKQUEUE_INVALID_OPTION(path, expected, show(value))
-}
-
-function isRecord (value: unknown): boolean {
-  return typeof value === 'object' && value !== null && !Array.isArray(value)
 }

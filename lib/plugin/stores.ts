@@ -1,28 +1,64 @@
+import type { FastifyBaseLogger } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import { heartbeatMs } from '../run/heartbeat.js'
 import { show } from '../show.js'
 import { LocalStore } from '../store/local/local-store.js'
-import { type RedisLocation, RedisStore } from '../store/redis/redis-store.js'
+import type { RedisLocation } from '../store/redis/redis-store.js'
 import type { Store } from '../store/store.js'
-import type { QueueSettings, Settings } from './options.js'
+import type { StoreContext, StoreType } from '../store/types.js'
+import type { QueueSettings, Settings } from './settings.js'
 
-/** Queues that are given the same Redis, or for which a custom type returns the same store, share it. */
-export function storeMaker ({ queues, prefix, commitTimeoutMs, replicas }: Settings): (queue: QueueSettings) => Store {
-  const leaseMs = Math.min(...queues.map(({ consumer }) => consumer === false ? Infinity : consumer.leaseMs))
-  const local = new LocalStore()
-  const redis = new Map<RedisLocation | undefined, Store>()
-  return ({ name, type, redis: location, options }) => {
-    if (typeof type === 'function') return checkStore(name, type(name, options))
+/** A queue with the store that keeps its tasks. */
+export interface KeptQueue {
+  readonly name: string
+  readonly store: Store
+  readonly isVolatile: boolean
+}
+
+/** Creates the stores of all queues. Local queues share one store, and so do queues that are given the same Redis. */
+export async function createStores (settings: Settings, log: FastifyBaseLogger): Promise<KeptQueue[]> {
+  const leases = settings.queues.map(({ consumer }) => consumer === false ? Infinity : consumer.leaseMs)
+  const context: StoreContext = { heartbeatMs: heartbeatMs(Math.min(...leases)), log, clock: Date }
+  const typeOf = typesWith(settings)
+  return await Promise.all(settings.queues.map(async queue => {
+    const { isVolatile = false, create } = typeOf(queue)
+    return { name: queue.name, store: checkStore(queue.name, await create(queue.name, context)), isVolatile }
+  }))
+}
+
+function typesWith (settings: Settings): (queue: QueueSettings) => StoreType {
+  const local = localType()
+  const redis = new Map<RedisLocation, StoreType>()
+  return ({ type, redis: location }) => {
     if (type === 'local') return local
-    const store = redis.get(location) ?? new RedisStore(location!, prefix, commitTimeoutMs, replicas, leaseMs)
-    redis.set(location, store)
-    return store
+    if (type !== 'redis') return typeof type === 'function' ? { name: 'custom', create: type } : type
+    if (!redis.has(location!)) redis.set(location!, redisType(location!, settings))
+    return redis.get(location!)!
   }
 }
 
-const STORE_METHODS = ['open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'steer', 'note', 'close'] as const satisfies ReadonlyArray<keyof Store>
+function localType (): StoreType {
+  let store: LocalStore | undefined
+  return { name: 'local', isVolatile: true, create: () => (store ??= new LocalStore()) }
+}
+
+/** The client of Redis is loaded only by apps that have a queue on Redis. */
+function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas }: Settings): StoreType {
+  let store: Promise<Store> | undefined
+  return {
+    name: 'redis',
+    create: (_queue, { heartbeatMs }) => (store ??= import('../store/redis/redis-store.js')
+      .then(({ RedisStore }) => new RedisStore(location, prefix, commitTimeoutMs, replicas, heartbeatMs)))
+  }
+}
+
+const METHODS = [
+  'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'steer', 'note', 'close'
+] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {
-  const missing = STORE_METHODS.filter(method => typeof store?.[method] !== 'function')
+  const missing = METHODS.filter(method => typeof store?.[method] !== 'function')
   if (missing.length === 0) return store
-  throw new FST_TASKQUEUE_INVALID_OPTION(`queues.${queue}.type`, `a function that returns a store with ${missing.join(', ')}`, show(store))
+  throw new FST_TASKQUEUE_INVALID_OPTION(
+    `queues.${queue}.type`, `a type whose stores have ${missing.join(', ')}`, show(store))
 }

@@ -1,28 +1,39 @@
 import { FST_TASKQUEUE_UNKNOWN_QUEUE } from '../errors.js'
-import type { Settings } from '../plugin/options.js'
-import { storeMaker } from '../plugin/stores.js'
 import { show } from '../show.js'
-import type { Keep, Store } from '../store/store.js'
-import type { Codec } from '../task/codec.js'
-import { Queue } from './queue.js'
+import type { Found, Keep, Store } from '../store/store.js'
+import { answered, type Queue } from './queue.js'
 
 /** The queues of an app, in the order of their names. */
 export class Queues {
   readonly all: readonly Queue[]
   readonly keep: Keep
+  /** The names of the queues of each store. */
+  readonly #byStore = new Map<Store, string[]>()
 
-  constructor (settings: Settings, codec: Codec) {
-    this.keep = settings.keep
-    const storeOf = storeMaker(settings)
-    this.all = settings.queues.map(queue => new Queue(queue.name, storeOf(queue), codec))
+  constructor (all: readonly Queue[], keep: Keep) {
+    this.all = all
+    this.keep = keep
+    for (const { name, store } of all) this.#byStore.set(store, [...this.#byStore.get(store) ?? [], name])
   }
 
-  /** Finds a queue, the alphabetically first one where there is no name; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is one. */
+  get stores (): Store[] { return [...this.#byStore.keys()] }
+
+  /**
+   * Finds a queue by its name, or the alphabetically first one; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` if there is none
+   * of that name.
+   */
   get (name: string = this.all[0]!.name): Queue {
     const queue = this.all.find(queue => queue.name === name)
     if (queue !== undefined) return queue
     throw new FST_TASKQUEUE_UNKNOWN_QUEUE(show(name), this.all.map(({ name }) => name).join(', '))
   }
 
-  get stores (): Store[] { return [...new Set(this.all.map(({ store }) => store))] }
+  /** Finds a task by its id in whichever queue has it. With `awaitMs` its store tells of its end for that long. */
+  async find (id: string, awaitMs?: number): Promise<Found | undefined> {
+    for (const [store, names] of this.#byStore) {
+      const found = await answered(store.find(names, id, awaitMs))
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
 }

@@ -1,8 +1,9 @@
 import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from '../errors.js'
 import type { Codec } from '../task/codec.js'
-import { answered, type Queue } from './queue.js'
+import { answered } from './queue.js'
+import type { Queues } from './queues.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { Found, News, Store } from '../store/store.js'
+import type { News } from '../store/store.js'
 
 /** How long to rely on hearing of an end: news may be lost. */
 const LOOK_AGAIN_MS = 5000
@@ -17,17 +18,15 @@ const MAX_WAITS = 20_000
 const ENDED: ReadonlySet<string> = new Set(['done', 'dead', 'cancelled', 'expired'])
 
 /**
- * Finds tasks wherever they are among some queues, and waits for their ends.
+ * Waits for the ends of tasks, wherever they are among the queues of an app.
  *
  * All who wait for a task share the looks at it, of which there is one at a time, and what a look finds. News of
  * its end ask for a look, and so does each new wait, since a look that began before it may have found another
  * task of the id. Whatever asks for many looks at once gets them a few at a time.
  */
-export class Lookout {
-  readonly #queues: readonly Queue[]
+export class TaskWaiter {
+  readonly #queues: Queues
   readonly #codec: Codec
-  /** The names of the queues of each store. */
-  readonly #places = new Map<Store, string[]>()
   /** By the ids of tasks, those at which nobody has looked for longest first. */
   readonly #watches = new Map<string, Watch>()
   /** Ids of tasks at which to look next. */
@@ -38,22 +37,9 @@ export class Lookout {
   #waits = 0
   #isClosed = false
 
-  constructor (queues: readonly Queue[], codec: Codec) {
+  constructor (queues: Queues, codec: Codec) {
     this.#queues = queues
     this.#codec = codec
-    for (const { name, store } of queues) this.#places.set(store, [...this.#places.get(store) ?? [], name])
-  }
-
-  async find (id: string, awaitMs?: number): Promise<Found | undefined> {
-    for (const [store, names] of this.#places) {
-      const found = await answered(store.find(names, id, awaitMs))
-      if (found !== undefined) return found
-    }
-    return undefined
-  }
-
-  async get (id: string): Promise<TaskStatus | undefined> {
-    return this.#statusOf(await this.find(id))
   }
 
   /** Returns what is known of a task once it has ended; undefined when nothing is, any more. */
@@ -99,10 +85,6 @@ export class Lookout {
     for (const { waiters } of this.#watches.values()) for (const waiter of waiters) waiter.reject(new FST_TASKQUEUE_CLOSING())
   }
 
-  #statusOf (found: Found | undefined): TaskStatus | undefined {
-    return found && statusOf(this.#codec, found)
-  }
-
   /** Has a task looked at soon. */
   #ask (id: string): void {
     if (!this.#watches.has(id)) return
@@ -130,8 +112,8 @@ export class Lookout {
     try {
       await this.#listen()
       const look = watch.begin()
-      const found = await this.find(id, Math.max(1, Math.ceil(watch.until - performance.now())))
-      if (found === undefined || ENDED.has(found.state)) watch.end(look, this.#statusOf(found))
+      const found = await this.#queues.find(id, Math.max(1, Math.ceil(watch.until - performance.now())))
+      if (found === undefined || ENDED.has(found.state)) watch.end(look, found && statusOf(this.#codec, found))
       else watch.expire(look, id)
     } catch (error) {
       this.#fail(watch, error)
@@ -161,7 +143,7 @@ export class Lookout {
 
   /** Listens to all queues. What fails is tried again by the next look. */
   async #listen (): Promise<void> {
-    this.#listening ??= answered(Promise.all(this.#queues.map(async ({ name, store }) => { await store.watch(name, this.#hear) })))
+    this.#listening ??= answered(Promise.all(this.#queues.all.map(async ({ name, store }) => { await store.watch(name, this.#hear) })))
     try {
       await this.#listening
     } catch (error) {

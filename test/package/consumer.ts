@@ -4,16 +4,18 @@ import auth from '@fastify/auth'
 import Fastify, { type FastifyPluginAsync } from 'fastify'
 import taskqueue, {
   RECORD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
-  type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts, type Participant, type Queue, type QueueType,
+  type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts,
+  type CreateStore, type Participant, type Queue, type StoreType,
   type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
 
 declare const store: Store
 
-const custom: QueueType = (queue, { consumer }) => {
-  if (consumer !== false && consumer?.concurrency === 1) console.log(queue.toUpperCase())
+const custom: CreateStore = (queue, { heartbeatMs, log }) => {
+  if (heartbeatMs < Infinity) log.info({ queue }, queue.toUpperCase())
   return store
 }
+const typed: StoreType = { name: 'typed', isVolatile: true, create: async () => store }
 const consumer: ConsumerOptions = {
   name: 'one', concurrency: 4, maxRetries: 3, backoff: retry => retry * 1000, timeoutMs: 1000, leaseMs: 1000, closeGraceMs: 0
 }
@@ -24,6 +26,7 @@ const options: TaskqueueOptions = {
     default: {},
     local: { type: 'local', consumer },
     custom: { type: custom, consumer: false },
+    typed: { type: typed },
     redis: { type: 'redis', redis: { host: 'localhost', port: 6379 } }
   },
   consumer,

@@ -104,14 +104,14 @@ export class RedisStore implements Store {
   #lastWait: Promise<unknown> = Promise.resolve()
   #nextWait: Promise<number> | undefined
 
-  /** @param leaseMs the shortest lease of those who claim tasks here */
-  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, leaseMs = Infinity) {
+  /** @param beatMs the longest time between two beats of the heartbeat of those who claim tasks here */
+  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, beatMs = Infinity) {
     this.#prefix = prefix
     this.#timeoutMs = timeoutMs
     this.#replicas = replicas
     if (replicas > 0 && isClient(location) && location.isCluster) throw new FST_TASKQUEUE_INVALID_OPTION('replicas', '0 with a Cluster', String(replicas))
     this.#isOurs = !isClient(location)
-    this.#settings = settingsOf(timeoutMs, leaseMs)
+    this.#settings = settingsOf(timeoutMs, beatMs)
     this.#client = isClient(location) ? location : connect(location, this.#settings)
     this.#link = new Link(this.#client, this.#isOurs, {
       duplicate: client => duplicate(client, this.#settings),
@@ -744,10 +744,10 @@ function isClient (location: RedisLocation): location is Redis | Cluster {
 }
 
 /** Of a client that fails a command at once while it is not connected, and connects again for as long as it is not closed. */
-function settingsOf (timeoutMs: number, leaseMs: number) {
+function settingsOf (timeoutMs: number, beatMs: number) {
   // While it is away no lease can be prolonged, of which others may be in contact again: these may move the lease clock
   // on by two heartbeats, and then by the time that this takes.
-  const longestPauseMs = Math.min(200, leaseMs / 4)
+  const longestPauseMs = Math.min(200, beatMs)
   const pauseMs = (times: number) => Math.min(25 * 2 ** (times - 1), longestPauseMs)
   return {
     lazyConnect: true,

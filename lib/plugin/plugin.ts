@@ -1,0 +1,138 @@
+import { AsyncLocalStorage } from 'node:async_hooks'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { bindToReply } from '../add/commit-on-reply.js'
+import { Commits } from '../add/commits.js'
+import { Composer } from '../add/compose.js'
+import { addTaskRoutes } from '../add/task-route.js'
+import { TaskTransaction, type AddedTask, type Prepare, type Transaction } from '../add/transaction.js'
+import { dispatchOf, guardHeaders, type RequestTask } from '../dispatch/identity.js'
+import { RouteWarnings } from '../dispatch/route-warnings.js'
+import { hideTaskRoutes, taskOnly } from '../dispatch/task-only.js'
+import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GONE } from '../errors.js'
+import { Queue } from '../queue/queue.js'
+import { Queues } from '../queue/queues.js'
+import { TaskWaiter } from '../queue/task-waiter.js'
+import { makeCodec } from '../task/codec.js'
+import { createAdder, createInspector, createRunner, MOST_AT_ONCE, type Taskqueue } from './app-taskqueue.js'
+import type { TaskqueueOptions } from './options.js'
+import { Runtime } from './runtime.js'
+import { readOptions, type Settings } from './settings.js'
+import { createStores, type KeptQueue } from './stores.js'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    readonly taskqueue: Taskqueue
+    /** Authenticates a task as the user who queued it: a strategy for `@fastify/auth`, or a hook by itself, whatever the server's type. */
+    verifyTask (request: Pick<FastifyRequest, 'task'>): Promise<void>
+  }
+  interface FastifyRequest {
+    /** The tasks that this request adds: queued when it succeeds, and otherwise not. */
+    readonly taskqueue: Transaction
+    /** The task that this request is; null on an ordinary request. */
+    readonly task: RequestTask | null
+  }
+}
+
+declare module 'fastify/types/route.js' {
+  interface RouteConstraint {
+    /** The route exists for tasks only; any other request gets the same 404 as for an unknown path. */
+    taskOnly?: true
+  }
+}
+
+const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
+  // Tasks run in this asynchronous context, and not in that of whoever has added, woken or awaited something.
+  const inContext = AsyncLocalStorage.snapshot()
+  const settings = readOptions(options)
+  const kept = await createStores(settings, app.log)
+  const codec = makeCodec(settings)
+  const queues = new Queues(kept.map(({ name, store }) => new Queue(name, store, codec)), settings.keep)
+  const waiter = new TaskWaiter(queues, codec)
+  const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
+  const warnings = new RouteWarnings(app, consumed)
+  const composer = new Composer(app, queues, codec, settings, warnings)
+  const commits = new Commits(settings.commitTimeoutMs)
+  const added: AddedTask[] = []
+  const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
+  const outsideOfRequests = () => new TaskTransaction(composer.alone, commits, app.log, MOST_AT_ONCE, note)
+  const closed = outsideOfRequests()
+  closed.close()
+  const runtime = new Runtime(app, settings, queues, codec, warnings, inContext)
+
+  guardHeaders(app)
+  app.addConstraintStrategy(taskOnly(app))
+  hideTaskRoutes(app)
+  addTaskRoutes(app, queues)
+  app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
+  app.decorate('verifyTask', verifyWith(settings))
+  app.decorate<Taskqueue>('taskqueue', {
+    ...createAdder(outsideOfRequests, added),
+    ...createInspector(queues, codec, waiter),
+    ...createRunner(app, queues, runtime.consumers)
+  })
+  bindToReply(app, {
+    begin: request => new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
+    isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
+    prepareFor,
+    closed
+  })
+
+  app.addHook('onReady', async () => {
+    await inContext(() => runtime.open())
+    warnOfClearText(app, settings, kept)
+    // Later, and not awaited here: the first task is to find every other plugin ready too.
+    app.ready(error => { if (error === null || error === undefined) inContext(() => { runtime.start() }) })
+  })
+  // Before the plugins close that tasks depend on. Fastify gives a hook no longer than this.
+  app.addHook('preClose', async () => {
+    // First, so that a task that waits for another one ends with the consumers.
+    waiter.close()
+    const { pluginTimeout = 10_000 } = app.initialConfig
+    await runtime.stop(pluginTimeout === 0 ? Infinity : pluginTimeout - 1000)
+  })
+  // After the last request, which may add tasks.
+  app.addHook('onClose', async () => {
+    const left = await commits.close()
+    if (left > 0) app.log.error({ commits: left }, 'the app closes before commits have ended: their tasks may not be stored')
+    await warnOfLosses(app, kept)
+    await runtime.close()
+  })
+}
+
+/** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
+function prepareFor (request: FastifyRequest): Prepare | undefined {
+  const context = dispatchOf(request.raw)
+  if (context === undefined) return undefined
+  return async (store, tasks) => {
+    if (store !== context.store) return await store.prepare(tasks)
+    return { keptOut: [], commit: async () => { context.chain.push(...tasks) }, rollback () {} }
+  }
+}
+
+function verifyWith ({ user }: Settings) {
+  return async (request: FastifyRequest): Promise<void> => {
+    const { task } = request
+    if (task === null) throw new FST_TASKQUEUE_NOT_A_TASK()
+    if (task.userId === undefined) throw new FST_TASKQUEUE_NO_USER()
+    const loaded = await user.load(task.userId, request)
+    if (loaded === undefined || loaded === null) throw new FST_TASKQUEUE_USER_GONE();
+    (request as { user?: unknown }).user = loaded
+  }
+}
+
+function warnOfClearText (app: FastifyInstance, { secrets, copyHeaders }: Settings, queues: readonly KeptQueue[]): void {
+  if (secrets.length > 0 || queues.every(({ isVolatile }) => isVolatile)) return
+  const copied = copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
+  app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and whoever can write to their store can make this app run requests as any user`)
+}
+
+async function warnOfLosses (app: FastifyInstance, queues: readonly KeptQueue[]): Promise<void> {
+  for (const { name: queue, store, isVolatile } of queues) {
+    if (!isVolatile) continue
+    const { waiting, delayed } = await store.counts(queue)
+    if (waiting + delayed > 0) app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')
+  }
+}
+
+export default fp(taskqueue, { fastify: '5.x', name: 'fastify-taskqueue' })

@@ -1,0 +1,79 @@
+import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import { exchangers } from '../dispatch/exchange.js'
+import type { RouteWarnings } from '../dispatch/route-warnings.js'
+import type { Queues } from '../queue/queues.js'
+import { attemptWith } from '../run/attempt.js'
+import { Consumer, type InContext } from '../run/consumer.js'
+import { startHeartbeat, type Heartbeat } from '../run/heartbeat.js'
+import { Isolation } from '../run/isolation.js'
+import type { Store } from '../store/store.js'
+import type { Codec } from '../task/codec.js'
+import type { Settings } from './settings.js'
+
+/** What runs the tasks of an app: a consumer for each queue that the app consumes, and a heartbeat for each of their stores. */
+export class Runtime {
+  /** By the names of their queues. */
+  readonly consumers: ReadonlyMap<string, Consumer>
+  readonly #settings: Settings
+  readonly #queues: Queues
+  readonly #log: FastifyBaseLogger
+  readonly #inContext: InContext
+  readonly #heartbeats = new Map<Store, Heartbeat>()
+
+  constructor (
+    app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, warnings: RouteWarnings, inContext: InContext
+  ) {
+    this.#settings = settings
+    this.#queues = queues
+    this.#log = app.log
+    this.#inContext = inContext
+    const { keep, keepDead } = settings
+    const exchanger = exchangers[settings.dispatch]
+    const isolation = new Isolation()
+    const consumers = new Map<string, Consumer>()
+    for (const { name, consumer } of settings.queues) {
+      if (consumer === false) continue
+      const { store } = queues.get(name)
+      const attempt = attemptWith({ app, queue: name, store, codec, exchanger, keep, policy: consumer, warnings })
+      const limits = { ...consumer, keep, keepDead }
+      consumers.set(name, new Consumer(name, store, attempt, isolation, app.log, limits, inContext))
+    }
+    this.consumers = consumers
+  }
+
+  /** Opens all stores, and has those of the consumed queues tell the consumers of work. */
+  async open (): Promise<void> {
+    const { stores } = this.#queues
+    await Promise.all(stores.map(store => store.open()))
+    await Promise.all([...this.consumers.values()].map(consumer =>
+      consumer.watch(() => { this.#heartbeats.get(this.#storeOf(consumer))?.beat() })))
+  }
+
+  /** Starts the heartbeats, and those consumers that are to start by themselves. */
+  start (): void {
+    const consumers = [...this.consumers.values()]
+    for (const store of new Set(consumers.map(consumer => this.#storeOf(consumer)))) {
+      const ofStore = consumers.filter(consumer => this.#storeOf(consumer) === store)
+      this.#heartbeats.set(store, startHeartbeat(store, ofStore, this.#log, this.#inContext))
+    }
+    for (const { name, consumer } of this.#settings.queues) {
+      if (consumer !== false && consumer.autoStart) this.consumers.get(name)!.start()
+    }
+  }
+
+  /** Lets the consumers claim no more, and waits for their running tasks, but no longer than `longestMs`. */
+  async stop (longestMs: number): Promise<void> {
+    await Promise.all([...this.consumers.values()].map(consumer => consumer.stop(longestMs)))
+  }
+
+  async close (): Promise<void> {
+    for (const heartbeat of this.#heartbeats.values()) heartbeat.stop()
+    await Promise.all(this.#queues.stores.map(async store => {
+      await store.close().catch(err => { this.#log.error({ err }, 'store did not close cleanly') })
+    }))
+  }
+
+  #storeOf ({ queue }: Consumer): Store {
+    return this.#queues.get(queue).store
+  }
+}
