@@ -1,12 +1,13 @@
-/** Why an attempt is stopped whose end nobody waits for any more. */
-export class Withdrawn extends Error {}
+/** The reason why an attempt is aborted whose result no longer matters: lease lost, task cancelled, app closing. */
+export class AttemptWithdrawn extends Error {}
 
-/** Whether an attempt has to end before its time, and why. Its signal is made when somebody asks for it, as few do. */
-export class Halt {
+/** An AbortController that makes its signal when somebody asks for it, as few do. */
+export class LazyAbortController {
   #reason: Error | undefined
   #controller: AbortController | undefined
   #listener: (() => void) | undefined
 
+  /** Why it was aborted; undefined while it was not. */
   get reason (): Error | undefined { return this.#reason }
 
   get signal (): AbortSignal {
@@ -17,13 +18,13 @@ export class Halt {
     return this.#controller.signal
   }
 
-  /** Calls one listener after those of the signal; at once if it has been called already. */
-  listen (listener: () => void): void {
+  /** Has one listener called after those of the signal; at once if it was aborted already. */
+  onAbort (listener: () => void): void {
     this.#listener = listener
     if (this.#reason !== undefined) listener()
   }
 
-  call (reason: Error): void {
+  abort (reason: Error): void {
     if (this.#reason !== undefined) return
     this.#reason = reason
     this.#controller?.abort(reason)

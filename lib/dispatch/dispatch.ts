@@ -14,21 +14,21 @@ import { hideFromRouter, takes } from './routing.js'
  * when it is halted at the latest.
  */
 export function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
-  const { task, halt } = context
+  const { task, aborter } = context
   return new Promise<Outcome>(resolve => {
     let isOver = false
     let exchange: Exchange | undefined
     const fail = (error: unknown) => {
       if (isOver) return
       isOver = true
-      const failed: Outcome = { kind: 'failed', reason: reasonOf(halt.reason ?? error) }
+      const failed: Outcome = { kind: 'failed', reason: reasonOf(aborter.reason ?? error) }
       resolve(context.routed === false ? unrouted(described) : failed)
     }
-    halt.listen(() => {
+    aborter.onAbort(() => {
       if (isOver) return
-      fail(halt.reason)
+      fail(aborter.reason)
       if (exchange === undefined) return
-      hangUp(exchange, halt.reason!, err => { app.log.error({ err, taskId: task.id }, 'listener of a halted task threw') })
+      hangUp(exchange, aborter.reason!, err => { app.log.error({ err, taskId: task.id }, 'listener of a halted task threw') })
     })
     // A hook may enter an asynchronous context for the rest of its tick, which must not be that of what runs next.
     soon.then(() => {

@@ -1,6 +1,6 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance } from 'fastify'
-import type { Halt } from './abort.js'
+import type { LazyAbortController } from './abort.js'
 import type { NewTask, Store } from '../store/store.js'
 import { type Hidden, reveal } from './routing.js'
 
@@ -24,7 +24,7 @@ export interface RequestTask {
 /** A task while it is dispatched. */
 export interface Dispatch {
   readonly task: RequestTask
-  readonly halt: Halt
+  readonly aborter: LazyAbortController
   /** Its place in a chain of tasks. */
   readonly depth: number
   /** Where the task is kept. */

@@ -73,7 +73,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   })
   bindToReply(app, {
     begin: request => new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
-    isAborted: request => dispatchOf(request.raw)?.halt.reason !== undefined,
+    isAborted: request => dispatchOf(request.raw)?.aborter.reason !== undefined,
     prepareFor,
     closed
   })

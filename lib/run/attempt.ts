@@ -11,7 +11,7 @@ import { progressOf, recordOf } from '../task/record.js'
 import type { Task } from '../task/task.js'
 import { judge, prejudge, type RetryPolicy } from '../task/verdict.js'
 import type { Attempt } from './consumer.js'
-import { type Halt, Withdrawn } from '../dispatch/abort.js'
+import { type LazyAbortController, AttemptWithdrawn } from '../dispatch/abort.js'
 
 export interface AttemptPolicy extends RetryPolicy {
   /** How long an attempt may take. */
@@ -32,7 +32,7 @@ export interface AttemptContext {
 
 /** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
 export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy, warnings }: AttemptContext): Attempt {
-  return async (lease, halt) => {
+  return async (lease, aborter) => {
     const bury = (verdict: Verdict, err?: unknown): Settlement => {
       const details = { taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }
       quietly(() => { app.log.error(details, 'task is dead before it was attempted') })
@@ -40,7 +40,7 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     }
     const prejudged = prejudge(lease)
     if (prejudged !== undefined) return bury(prejudged)
-    const message = typeof lease.message === 'string' ? lease.message : await lease.message(halt.signal).catch(() => undefined)
+    const message = typeof lease.message === 'string' ? lease.message : await lease.message(aborter.signal).catch(() => undefined)
     if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
     const at = Date.now()
     const start = performance.now()
@@ -52,18 +52,18 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     }
     const note = async (value: unknown) => { await answered(store.note(queue, lease, codec.encodeRecord(queue, task.id, progressOf(value)))) }
     const context: Dispatch = {
-      task: new CurrentTask(task, queue, lease.attempt, halt, note),
-      halt,
+      task: new CurrentTask(task, queue, lease.attempt, aborter, note),
+      aborter,
       depth: task.depth,
       store,
       chain: [],
       seen: false
     }
     const { timeoutMs = policy.timeoutMs, maxRetries = policy.maxRetries } = task
-    const timer = setTimeout(() => { halt.call(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
+    const timer = setTimeout(() => { aborter.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
     const outcome = await dispatch(app, exchanger, task, context)
     clearTimeout(timer)
-    if (halt.reason instanceof Withdrawn) return { lease, verdict: { kind: 'release' } }
+    if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
     const durationMs = performance.now() - start
     const attempt = { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }
@@ -101,18 +101,18 @@ class CurrentTask implements RequestTask {
   readonly attempt: number
   readonly userId: string | undefined
   readonly progress: RequestTask['progress']
-  readonly #halt: Halt
+  readonly #aborter: LazyAbortController
 
-  constructor ({ id, userId }: Task, queue: string, attempt: number, halt: Halt, progress: RequestTask['progress']) {
+  constructor ({ id, userId }: Task, queue: string, attempt: number, aborter: LazyAbortController, progress: RequestTask['progress']) {
     this.id = id
     this.queue = queue
     this.attempt = attempt
     this.userId = userId
     this.progress = progress
-    this.#halt = halt
+    this.#aborter = aborter
   }
 
-  get signal (): AbortSignal { return this.#halt.signal }
+  get signal (): AbortSignal { return this.#aborter.signal }
 }
 
 /** Logs the one line that each attempt ends with. */

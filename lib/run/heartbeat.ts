@@ -36,9 +36,9 @@ export function startHeartbeat (
     if (beating || stopped) return
     beating = true
     try {
-      const holdings = consumers.map(consumer => consumer.holding())
+      const holdings = consumers.map(consumer => consumer.heldLeases())
       const pulses = await store.extend(holdings)
-      pulses.forEach((pulse, index) => { consumers[index]!.feel(pulse, holdings[index]!) })
+      pulses.forEach((pulse, index) => { consumers[index]!.applyHeartbeat(pulse, holdings[index]!) })
       report(pulses)
       failing = false
     } catch (err) {

@@ -8,7 +8,7 @@ import type { Test } from 'tap'
 import { KEPT_HEADERS } from '../../../lib/dispatch/body-capture.js'
 import { dispatch } from '../../../lib/dispatch/dispatch.js'
 import { exchangers } from '../../../lib/dispatch/exchange.js'
-import { Halt } from '../../../lib/dispatch/abort.js'
+import { LazyAbortController } from '../../../lib/dispatch/abort.js'
 import { LocalStore } from '../../../lib/store/local/local-store.js'
 import type { TaskMethod } from '../../../lib/task/method.js'
 import type { Outcome } from '../../../lib/task/outcome.js'
@@ -110,8 +110,8 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
   const { method = 'GET', url = '/it', payload } = each
   const described = { id: 'id', method, url, headers: headersOf(each), payload: payload === undefined ? undefined : Buffer.from(payload) } as unknown as Task
   let closed!: Promise<unknown>
-  const halt = new Halt()
-  signal.addEventListener('abort', () => { halt.call(signal.reason) })
+  const aborter = new LazyAbortController()
+  signal.addEventListener('abort', () => { aborter.abort(signal.reason) })
   const outcome = await dispatch(app, (...[task, headers, route, fail]) => {
     exchangers[way](task, headers, exchange => {
       closed = new Promise(resolve => { exchange.response.once('close', resolve) })
@@ -119,7 +119,7 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
     }, fail)
   }, described, {
     task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal, progress: async () => {} },
-    halt,
+    aborter,
     depth: 1,
     store: new LocalStore(),
     chain: [],

@@ -1,0 +1,34 @@
+/** Where a consumer stands when it decides what to claim. */
+export interface Standing {
+  /** Whether it claims at all: it was started, is not closing, and the app does not turn its tasks away. */
+  readonly isOpen: boolean
+  /** Whether there are suspects in the queue. */
+  readonly suspects: boolean
+  /** Whether no suspect runs in this process, and none waits to. */
+  readonly isShared: boolean
+  /** How many tasks it may still claim. */
+  readonly allowed: number
+  /** How many tasks may run at once, and how many more it claims ahead. */
+  readonly concurrency: number
+  readonly ahead: number
+  /** How many tasks run, and how many are claimed and not begun. */
+  readonly running: number
+  readonly ready: number
+}
+
+export interface Admission {
+  /** Whether tasks that are claimed may begin. */
+  readonly begins: boolean
+  /** What to claim: a suspect that then runs alone, a number of tasks, or nothing. */
+  readonly claims: 'suspect' | number
+}
+
+const NOTHING: Admission = { begins: false, claims: 0 }
+
+/** Decides what a consumer may begin and claim. Suspects go first, and run beside nothing else. */
+export function admission ({ isOpen, suspects, isShared, allowed, concurrency, ahead, running, ready }: Standing): Admission {
+  if (!isOpen) return NOTHING
+  if (suspects) return allowed > 0 ? { begins: false, claims: 'suspect' } : NOTHING
+  if (!isShared) return NOTHING
+  return { begins: true, claims: Math.max(0, Math.min(concurrency + ahead - running - ready, allowed)) }
+}

@@ -1,0 +1,65 @@
+import type { InContext } from './consumer.js'
+
+/**
+ * Takes the turns of a consumer: one at a time, each for any number of wake-ups.
+ *
+ *     resting ── wake ──▶ turning ── wake ──▶ turning again
+ *        ▲                  │  ▲                   │
+ *        └── the turn ends ─┘  └─ the turn ends ───┘
+ *
+ * Two timers wake it as well. The alarm is set for the time at which the store has something to claim, or at which a
+ * store that has failed is tried again. The other one collects what has ended until it is worth a turn.
+ */
+export class TurnLoop {
+  readonly #takeTurn: () => Promise<void>
+  readonly #onRest: () => void
+  readonly #inContext: InContext
+  #phase: 'resting' | 'turning' | 'turning again' = 'resting'
+  #alarm: NodeJS.Timeout | undefined
+  #collecting: NodeJS.Timeout | undefined
+
+  /**
+   * @param takeTurn never rejects
+   * @param onRest called when no turn follows
+   */
+  constructor (takeTurn: () => Promise<void>, onRest: () => void, inContext: InContext) {
+    this.#takeTurn = takeTurn
+    this.#onRest = onRest
+    this.#inContext = inContext
+  }
+
+  get isResting (): boolean { return this.#phase === 'resting' }
+
+  wake (): void {
+    if (this.#phase === 'resting') this.#inContext(this.#run)
+    else this.#phase = 'turning again'
+  }
+
+  /** Sets the alarm anew. */
+  wakeIn (ms: number): void {
+    clearTimeout(this.#alarm)
+    this.#alarm = setTimeout(() => { this.wake() }, ms)
+  }
+
+  /** Takes the next turn so many milliseconds from now at the latest, whatever the alarm says. */
+  wakeWithin (ms: number): void {
+    this.#collecting ??= setTimeout(() => { this.wake() }, ms)
+  }
+
+  /** Switches the alarm off. */
+  silence (): void { clearTimeout(this.#alarm) }
+
+  readonly #run = async (): Promise<void> => {
+    do {
+      this.#phase = 'turning'
+      clearTimeout(this.#collecting)
+      this.#collecting = undefined
+      await this.#takeTurn()
+    } while (this.#isWoken())
+    this.#phase = 'resting'
+    this.#onRest()
+  }
+
+  /** The phase may have changed while the turn was taken, which the compiler does not see. */
+  #isWoken (): boolean { return this.#phase === 'turning again' }
+}
