@@ -172,7 +172,6 @@ const plugin = fp(taskqueue, { fastify: '5.x', name: 'fastify-taskqueue' })
 export default plugin
 export { plugin as taskqueue }
 export * as errorCodes from './errors.js'
-export { storeConformance, type ConformanceTest } from './store/conformance/index.js'
 export { CANCELLED_MS, RECORD_LIMIT } from './store/store.js'
 export type { Answer } from './dispatch/answer.js'
 export type { Page, Queue } from './queue/queue.js'

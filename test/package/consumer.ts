@@ -3,10 +3,11 @@
 import auth from '@fastify/auth'
 import Fastify, { type FastifyPluginAsync } from 'fastify'
 import taskqueue, {
-  RECORD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
-  type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts, type Participant, type Queue, type QueueType,
+  RECORD_LIMIT, errorCodes, taskqueue as byName,
+  type AddOptions, type ConsumerOptions, type Counts, type Participant, type Queue, type QueueType,
   type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
+import { storeConformance, type ConformanceTest } from 'fastify-taskqueue/conformance'
 
 declare const store: Store
 
