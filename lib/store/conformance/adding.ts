@@ -97,9 +97,7 @@ export const adding = chapter({
     await assertCounts(store, queue, { delayed: 2, running: 2 })
   },
 
-  async 'takes an id again once its task is done, and once one that is dead is removed or replaced, and no sooner' (
-    store, queue
-  ) {
+  async 'frees an id when its task is done, but that of a dead one only when it is removed or replaced' (store, queue) {
     const fail = async () => {
       await settle(store, queue, await claimOne(store, queue), retry(0))
       await untilClaimable(store, queue)
@@ -141,7 +139,7 @@ export const adding = chapter({
     assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 10)), ['at', 'delayed'])
   },
 
-  async 'takes thousands of tasks in one commit or none of them, and decides about those of one id that are far apart' (
+  async 'takes thousands of tasks in one commit or none of them, and compares even ids that are far apart' (
     store, queue, other
   ) {
     const many = Array.from({ length: 2500 }, (_, index) => {

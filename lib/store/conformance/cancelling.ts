@@ -59,7 +59,7 @@ export const cancelling = chapter({
     assert.equal(await settle(store, queue, young, done), true)
   },
 
-  async 'cancels a task that runs together with what was to follow it' (store, queue) {
+  async 'cancels a running task together with its replacement' (store, queue) {
     await add(store, [task(queue, 'a')])
     const lease = await claimOne(store, queue)
     await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'replace' })])
@@ -69,7 +69,9 @@ export const cancelling = chapter({
     assert.equal((await show(store, queue, 'a'))?.state, 'cancelled')
   },
 
-  async 'has nothing to claim, and is woken again, when all that waited has left the line' (store, queue) {
+  async 'has nothing to claim when all that waited has left the line, and wakes the watchers of what is added then' (
+    store, queue
+  ) {
     await add(store, tasks(queue, ['a', 'b', 'c']))
     await store.steer(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
     await store.steer(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })

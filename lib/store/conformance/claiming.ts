@@ -53,7 +53,7 @@ export const claiming = chapter({
     assert.ok(wakeInMs > 0)
   },
 
-  async 'runs a task at a time, at once if that is past' (store, queue) {
+  async 'makes a task due at its runAt, and at once if that is past' (store, queue) {
     const now = Date.now()
     await add(store, [
       task(queue, 'past', { runAt: now - 3_600_000 }),

@@ -10,9 +10,7 @@ import { untilClaimable, untilExpired } from './support/until.js'
 
 /** Deferred tasks: they cost no retry, and the store adds up for how long. */
 export const deferring = chapter({
-  async 'defers a task at no cost of a retry, counts for how long, and forgets that when it is put back in line or replaced' (
-    store, queue
-  ) {
+  async 'defers a task without a retry, and adds up for how long until it is redriven or replaced' (store, queue) {
     await add(store, [task(queue, 'a'), task(queue, 'b')])
     const [a, b] = await claim(store, queue)
     assert.deepEqual(deferrals(a!), { deferredMs: 0, unroutedMs: 0 })
@@ -52,7 +50,7 @@ export const deferring = chapter({
     assert.deepEqual(deferrals(await claimOne(store, queue)), { deferredMs: 0, unroutedMs: 0 })
   },
 
-  async 'does not count an attempt at a task that no route takes, and lets it expire; counts apart for how long it was deferred' (
+  async 'does not count the attempt when no route takes a task, adds up its deferrals apart, and lets it expire' (
     store, queue, other
   ) {
     await add(store, [task(queue, 'a'), ...tasks(other, ['b', 'late'], { expiresMs: 10 * SHORT_MS })])
@@ -79,7 +77,7 @@ export const deferring = chapter({
     await assertCounts(store, other, { delayed: 1 })
   },
 
-  async 'keeps for how long a task was deferred when its consumer dies, and suspects none that is deferred' (
+  async 'remembers for how long a task was deferred when its consumer dies, and clears a suspect that is deferred' (
     store, queue
   ) {
     await add(store, [task(queue, 'a')])

@@ -40,7 +40,7 @@ export const duplicates = chapter({
     await assertCounts(store, queue, { waiting: 3, delayed: 2, running: 1, dead: 1 })
   },
 
-  async 'keeps an id out, or refuses it, for a while after it is done, and forgets the rest of it at once' (
+  async 'keeps an id out, or refuses it, for dedupeMs after it is done, even if nothing else is kept of it' (
     store, queue
   ) {
     const nothing: Partial<Turn> = { keep: { count: 0, ms: LONG_MS } }
@@ -73,7 +73,7 @@ export const duplicates = chapter({
     assert.deepEqual(await add(store, [task(queue, 'a', { onDuplicate: 'keep' })]), ['a'])
   },
 
-  async 'adds a task that is not to be compared with others while its id is kept out' (store, queue) {
+  async 'adds a task without onDuplicate even while its id keeps others out' (store, queue) {
     await add(store, [task(queue, 'a')])
     await settle(store, queue, await claimOne(store, queue), done, [], { dedupeMs: LONG_MS })
     await add(store, [task(queue, 'a')])
@@ -99,7 +99,7 @@ export const duplicates = chapter({
     assert.deepEqual(await claim(store, queue), [])
   },
 
-  async 'adds what was not kept out although its id has been done since, and leaves alone what is under way by then' (
+  async 'commits a task although its id was done since prepare, but leaves alone one that is under way by then' (
     store, queue
   ) {
     const prepared = await store.prepare([
@@ -116,7 +116,9 @@ export const duplicates = chapter({
     assert.deepEqual(await lost(store, queue, [running!]), [])
   },
 
-  async 'waits for what becomes of an id that is prepared, and then decides' (store, queue, other) {
+  async 'waits until a prepared task of the same id is committed or rolled back, and then decides' (
+    store, queue, other
+  ) {
     const choices = ['keep', 'reject', 'replace'] as const
     const cases = ['commit', 'rollback'].flatMap(outcome => choices.map(choice => [outcome, choice] as const))
     for (const [outcome, onDuplicate] of cases) {
@@ -151,7 +153,7 @@ export const duplicates = chapter({
     }
   },
 
-  async 'lets several who wait for one id have it one after the other' (store, queue) {
+  async 'decides one after the other about several calls of prepare that wait for the same ids' (store, queue) {
     const both = tasks(queue, ['a', 'b'], { onDuplicate: 'keep' })
     const first = await store.prepare(both)
     const others = [both, both.toReversed(), both].map(async wanted => {

@@ -45,7 +45,7 @@ export const finding = chapter({
     ])
   },
 
-  async 'finds the task in the first of several queues that knows its id, and none that nobody knows' (
+  async 'finds a task in the first of several queues that knows its id, and nothing for an unknown id' (
     store, queue, other
   ) {
     await add(store, [task(queue, 'a'), task(other, 'a'), task(other, 'b')])
@@ -113,7 +113,9 @@ export const finding = chapter({
     }
   },
 
-  async 'lists what waits once, and in full pages, whatever has left the line and come back' (store, queue) {
+  async 'lists each waiting task once, and in full pages, after others have left the line and come back' (
+    store, queue
+  ) {
     const all = Array.from({ length: 12 }, (_, index) => `${index}`)
     await add(store, tasks(queue, all))
     await store.steer(queue, { kind: 'schedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })

@@ -41,7 +41,7 @@ export const leases = chapter({
     assert.deepEqual(counters(await claimSuspect(store, queue)), { attempt: 3, retries: 0, deaths: 1 })
   },
 
-  async 'keeps a suspect one that is given back, and clears one that is tried again' (store, queue) {
+  async 'does not clear a suspect that is given back, and clears one that is tried again' (store, queue) {
     await add(store, tasks(queue, ['a', 'b']))
     await claim(store, queue, 2, SHORT_MS)
     await untilClaimable(store, queue)
@@ -69,7 +69,7 @@ export const leases = chapter({
     await assertCounts(store, other, {})
   },
 
-  async 'keeps what it has counted, whatever happens next' (store, queue) {
+  async 'keeps counts of attempts, retries and deaths through expired leases, retries and releases' (store, queue) {
     await add(store, [task(queue, 'a')])
     await claimOne(store, queue, SHORT_MS)
     await untilClaimable(store, queue)
@@ -93,7 +93,7 @@ export const leases = chapter({
     assert.deepEqual(await lost(store, queue, [a!]), [])
   },
 
-  async 'lets leases last that are prolonged' (store, queue, other) {
+  async 'keeps a lease alive that is prolonged, while others of the same claim expire' (store, queue, other) {
     await add(store, ['a', 'b', 'c'].flatMap(id => [task(queue, id), task(other, id)]))
     const held = await claim(store, queue, 3, 4 * SHORT_MS)
     const alsoHeld = await claim(store, other, 3, 4 * SHORT_MS)
@@ -109,7 +109,7 @@ export const leases = chapter({
     assert.deepEqual(await lost(store, other, alsoHeld), ['a'])
   },
 
-  async 'fences off who had a lease of an earlier task of the same id' (store, queue, other) {
+  async 'fences off the holder of a lease of an earlier task with the same id' (store, queue, other) {
     await add(store, [task(queue, 'a')])
     const first = await claimOne(store, queue, SHORT_MS)
     await untilClaimable(store, queue)

@@ -10,7 +10,9 @@ import { untilClaimable, untilExpired, untilTold, untilWoken } from './support/u
 
 /** What a store tells its watchers. */
 export const news = chapter({
-  async 'wakes the watchers of a queue in which a task is left to others, who may have a route for it' (store, queue) {
+  async 'wakes the watchers of a queue when a task is deferred because it is unrouted: they may have a route' (
+    store, queue
+  ) {
     let round = 0
     await untilWoken(store, queue, async () => {
       await add(store, [task(queue, `${++round}`, { expiresMs: LONG_MS })])
@@ -18,7 +20,7 @@ export const news = chapter({
     })
   },
 
-  async 'wakes the watchers of an empty queue to which a task is added, chained or given back, and of any that has one delayed' (
+  async 'wakes watchers when a task is added, chained or given back to an empty queue, or delayed in any queue' (
     store, queue, other
   ) {
     await untilWoken(store, queue, () => add(store, [task(queue, '1')]))
@@ -57,7 +59,7 @@ export const news = chapter({
     })
   },
 
-  async 'tells the watchers that a task that ran is cancelled, but not within the call' (store, queue) {
+  async 'tells the watchers that a running task is cancelled, but not within the call' (store, queue) {
     let round = 0
     let told = 0
     await store.watch(queue, () => { told++ })
@@ -72,7 +74,7 @@ export const news = chapter({
     })
   },
 
-  async 'tells the watchers that a task has ended which somebody awaits' (store, queue) {
+  async 'tells the watchers that a task that somebody awaits has ended' (store, queue) {
     let id = ''
     const isMeant = (news: News) => news.kind === 'ended' && news.id === id
     const awaited = async (rest: Partial<NewTask> = {}) => {

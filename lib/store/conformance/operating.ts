@@ -10,9 +10,7 @@ import { until, untilClaimable } from './support/until.js'
 
 /** Other orders from outside: purge, schedule, redrive, remove, pause and resume. */
 export const operating = chapter({
-  async 'counts tasks by state and purges those that wait or are delayed, not those that run nor dead ones' (
-    store, queue, other
-  ) {
+  async 'counts tasks by state, and purges only those that wait or are delayed' (store, queue, other) {
     await add(store, tasks(queue, ['dead', 'running', 'released', 'retried', 'waiting', 'waiting too']))
     const [a, running, b, c] = await claim(store, queue, 4)
     await turn(store, queue, [
@@ -83,7 +81,7 @@ export const operating = chapter({
     await assertCounts(store, other, { dead: 1 })
   },
 
-  async 'no more suspects a task that was put back in line' (store, queue) {
+  async 'no longer treats a dead task as a suspect once it is put back in line' (store, queue) {
     await add(store, [task(queue, 'a')])
     await claimOne(store, queue, SHORT_MS)
     await untilClaimable(store, queue)
@@ -102,10 +100,10 @@ export const operating = chapter({
     await add(store, ['a', 'b', 'c'].flatMap(id => [task(queue, id), task(other, id)]))
     await settle(store, queue, (await claim(store, queue)).find(({ id }) => id === 'a')!, dead)
     await turn(store, other, (await claim(store, other)).map(lease => ({ lease, verdict: dead })))
-    const alive = ['suspect', 'running', 'delayed', 'retried', 'done', 'cancelled', 'expired']
-    assert.equal(await store.steer(queue, { kind: 'remove', ids: [...alive, 'a', 'a', 'nobody'] }), 1)
+    const notDead = ['suspect', 'running', 'delayed', 'retried', 'done', 'cancelled', 'expired']
+    assert.equal(await store.steer(queue, { kind: 'remove', ids: [...notDead, 'a', 'a', 'nobody'] }), 1)
     assert.equal(await show(store, queue, 'a'), undefined)
-    for (const id of [...alive, 'dead']) assert.equal((await show(store, queue, id))?.id, id)
+    for (const id of [...notDead, 'dead']) assert.equal((await show(store, queue, id))?.id, id)
     assert.equal(await store.steer(other, { kind: 'remove', ids: ['b'] }), 1)
     assert.deepEqual(ids(await store.list(other, 'dead', 0, 10)), ['c', 'a'])
     assert.equal(await store.steer(other, { kind: 'remove' }), 2)
@@ -114,7 +112,7 @@ export const operating = chapter({
     assert.deepEqual(await add(store, [task(other, 'a', { onDuplicate: 'reject' })]), [])
   },
 
-  async 'has nothing claimed while a queue is paused, and all else go on' (store, queue, other) {
+  async 'hands out nothing while a queue is paused, and does everything else' (store, queue, other) {
     const running = await stageUnended(store, queue)
     const resumed = (await turn(store, queue, [])).outlook
     assert.equal((await store.counts(queue)).paused, false)
@@ -140,7 +138,7 @@ export const operating = chapter({
     assert.equal((await claimSuspect(store, queue)).id, 'suspect')
   },
 
-  async 'does what time demands in a queue that is paused' (store, queue) {
+  async 'expires leases and tasks and makes tasks due in a paused queue too' (store, queue) {
     await add(store, [task(queue, 'running')])
     await claimOne(store, queue, SHORT_MS)
     await add(store, [

@@ -79,7 +79,7 @@ export const replacing = chapter({
     await assertCounts(store, queue, { running: 1 })
   },
 
-  async 'shows and hands out nothing of what follows a task while that runs' (store, queue) {
+  async 'neither shows nor hands out the replacement of a running task until that attempt has ended' (store, queue) {
     await add(store, [task(queue, 'a')])
     const lease = await claimOne(store, queue)
     const before = await show(store, queue, 'a')
@@ -92,7 +92,9 @@ export const replacing = chapter({
     assert.equal(await settle(store, queue, lease, done), false)
   },
 
-  async 'lets what follows a task expire by itself, and counts no attempt that was unseen' (store, queue) {
+  async 'lets the replacement of a running task expire by its own time, and counts no attempt that was unseen' (
+    store, queue
+  ) {
     await add(store, tasks(queue, ['a', 'b', 'c'], { expiresMs: SHORT_MS }))
     const leases = await claim(store, queue)
     const replacement = { message: 'again', onDuplicate: 'replace' } as const
@@ -114,7 +116,7 @@ export const replacing = chapter({
     assert.deepEqual(ids(await store.list(queue, 'expired', 0, 10)), ['a'])
   },
 
-  async 'delays what follows a task that runs until it is due by itself' (store, queue) {
+  async 'delays the replacement of a running task until its own due time' (store, queue) {
     await add(store, tasks(queue, ['a', 'b']))
     const leases = await claim(store, queue)
     const since = performance.now()
@@ -130,7 +132,7 @@ export const replacing = chapter({
     await assertCounts(store, queue, { delayed: 1, running: 1 })
   },
 
-  async 'makes one suspect, with the message of the later one and all its retries, of a task and what was to follow it' (
+  async 'merges a task whose lease expires with its replacement: one suspect, the later message, all retries' (
     store, queue
   ) {
     await add(store, [task(queue, 'a')])

@@ -95,7 +95,7 @@ export const settling = chapter({
     await assertCounts(store, queue, { dead: 1 })
   },
 
-  async 'lets a lease that was settled settle and prolong nothing more' (store, queue, other) {
+  async 'refuses to settle or prolong a lease that was settled' (store, queue, other) {
     const verdicts = [done, release, retry(LONG_MS), defer(LONG_MS), retry(0), dead]
     await add(store, verdicts.map((_, index) => task(queue, `${index}`)))
     const leases = await claim(store, queue)
@@ -123,9 +123,7 @@ export const settling = chapter({
     assert.deepEqual(ids(await claim(store, other)), chained)
   },
 
-  async 'adds chains when all settlements of the turn are carried out, and one without a delay before it claims' (
-    store, queue
-  ) {
+  async 'adds the chains of a turn after all its settlements, and before it claims' (store, queue) {
     await add(store, tasks(queue, ['a', 'b']))
     const [a, b] = await claim(store, queue)
     const chain = [
