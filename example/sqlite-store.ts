@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  CANCELLED_MS, RECORD_LIMIT, errorCodes, storeConformance, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  CANCELLED_MS, RECORD_LIMIT, errorCodes, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
@@ -454,6 +454,8 @@ type Values = Record<string, string | number | null>
 const named = (values: Values) => Object.fromEntries(Object.entries(values).map(([name, value]) => [`:${name}`, value]))
 
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
+  // Only this program needs the suite. An app that uses the store does not load it.
+  const { storeConformance } = await import('fastify-taskqueue/conformance')
   for (const { title, run } of storeConformance(() => new SqliteStore(new sqlite.Database()))) {
     await run()
     console.log(`ok – ${title}`)

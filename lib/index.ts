@@ -1,6 +1,5 @@
 export { default, default as taskqueue } from './plugin/plugin.js'
 export * as errorCodes from './errors.js'
-export { storeConformance, type ConformanceTest } from './store/conformance/conformance.js'
 export { CANCELLED_MS, RECORD_LIMIT } from './store/store.js'
 export type { TaskDefaults, TaskInput, TaskRoute } from './add/task-route.js'
 export type { AddedTask, CommitResult, Participant, Savepoint, TaskToAdd, Transaction } from './add/transaction.js'

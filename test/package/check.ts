@@ -32,7 +32,18 @@ const programs: Record<string, string> = {
   'both.js': `
     import assert from 'node:assert'; import { createRequire } from 'node:module'; import * as imported from '${name}'
     const required = createRequire(import.meta.url)('${name}')
-    for (const name of ['default', 'taskqueue', 'errorCodes', 'storeConformance']) assert.ok(required[name] === imported[name] && imported[name])`
+    for (const name of ['default', 'taskqueue', 'errorCodes']) assert.ok(required[name] === imported[name] && imported[name])
+    assert.equal(imported.storeConformance, undefined)`,
+  'conformance.js': `
+    import assert from 'node:assert'; import { createRequire } from 'node:module'
+    import { storeConformance } from '${name}/conformance'
+    assert.equal(createRequire(import.meta.url)('${name}/conformance').storeConformance, storeConformance)
+    // Any test of the suite fails on a store that does not open, and the suite closes it all the same.
+    let closed = 0
+    const store = { open: async () => { throw new Error('not open') }, close: async () => { closed++ } }
+    const tests = storeConformance(() => store)
+    for (const { title, run } of tests) await assert.rejects(run(), { message: 'not open' }, title)
+    assert.ok(tests.length > 0 && closed === tests.length)`
 }
 
 const strict = { strict: true, skipLibCheck: false, noEmit: true, target: 'es2023', types: ['node'] }

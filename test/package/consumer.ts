@@ -1,13 +1,14 @@
-// What a user of the package writes: compiled here against its source, and by `package.ts`
+// What a user of the package writes: compiled here against its source, and by `check.ts`
 // against the packed package, as ESM and as CommonJS. It is never run.
 import auth from '@fastify/auth'
 import Fastify, { type FastifyPluginAsync } from 'fastify'
 import taskqueue, {
-  RECORD_LIMIT, errorCodes, storeConformance, taskqueue as byName,
-  type AddOptions, type ConformanceTest, type ConsumerOptions, type Counts,
+  RECORD_LIMIT, errorCodes, taskqueue as byName,
+  type AddOptions, type ConsumerOptions, type Counts,
   type CreateStore, type Participant, type Queue, type StoreType,
   type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
+import { storeConformance, type ConformanceTest } from 'fastify-taskqueue/conformance'
 
 declare const store: Store
 

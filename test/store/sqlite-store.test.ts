@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { SqliteStore } from '../../example/sqlite-store.js'
-import { storeConformance } from '../../lib/store/conformance/conformance.js'
+import { storeConformance } from '../../lib/store/conformance/index.js'
 import type { NewTask, Settlement } from '../../lib/store/store.js'
 
 const file = join(t.testdir(), 'app.db')

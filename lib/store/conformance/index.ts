@@ -1,0 +1,32 @@
+import { adding } from './adding.js'
+import { cancelling } from './cancelling.js'
+import type { ConformanceTest, CreateStore } from './chapter.js'
+import { claiming } from './claiming.js'
+import { deferring } from './deferring.js'
+import { duplicates } from './duplicates.js'
+import { expiry } from './expiry.js'
+import { finding } from './finding.js'
+import { keeping } from './keeping.js'
+import { leases } from './leases.js'
+import { news } from './news.js'
+import { operating } from './operating.js'
+import { replacing } from './replacing.js'
+import { settling } from './settling.js'
+
+export type { ConformanceTest }
+
+const chapters = [
+  adding, claiming, settling, deferring, leases, duplicates, replacing, expiry, finding, keeping, cancelling, operating,
+  news
+]
+
+/**
+ * States what every store must do, as tests for any runner:
+ *
+ *     for (const { title, run } of storeConformance(() => new MyStore())) test(title, run)
+ *
+ * The suite creates, opens and closes a store for each test.
+ */
+export function storeConformance (create: CreateStore): ConformanceTest[] {
+  return chapters.flatMap(chapter => chapter(create))
+}
