@@ -10,7 +10,7 @@ import { FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_USER_GON
 import { exchangers } from './dispatch/exchange.js'
 import { startHeartbeat, type Heartbeat } from './run/heartbeat.js'
 import { Isolation } from './run/isolation.js'
-import { LocalStore } from './store/local/local-store.js'
+import { LocalStore } from './store/local/store.js'
 import { Lookout } from './queue/lookout.js'
 import { makeCodec, type Codec } from './task/codec.js'
 import { readOptions, type Settings, type TaskqueueOptions } from './plugin/options.js'

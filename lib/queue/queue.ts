@@ -1,5 +1,5 @@
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNKNOWN_QUEUE, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
-import { LocalStore } from '../store/local/local-store.js'
+import { LocalStore } from '../store/local/store.js'
 import type { Codec } from '../task/codec.js'
 import type { QueueSettings, Settings } from '../plugin/options.js'
 import { RedisStore, type RedisLocation } from '../store/redis/redis-store.js'

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { LocalStore } from '../../lib/store/local/local-store.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import { storeConformance, type Settlement } from '../../lib/index.js'
 import { addTo } from '../support/add-to.js'
 
