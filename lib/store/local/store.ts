@@ -1,5 +1,7 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
 import { heartbeatMs } from '../../run/heartbeat.js'
+import { Line } from './line.js'
+import { Timetable } from './timetable.js'
 import {
   CANCELLED_MS, RECORD_LIMIT, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask, type News, type Order,
   type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult, type Verdict
@@ -168,19 +170,19 @@ class LocalQueue {
   readonly #tasks = new Map<string, Entry>()
   readonly #waiting = new Line()
   readonly #suspects = new Line()
-  readonly #delayed = new Schedule()
-  readonly #running = new Schedule()
-  readonly #dead = new Schedule()
+  readonly #delayed = new Timetable()
+  readonly #running = new Timetable()
+  readonly #dead = new Timetable()
   /** Done, cancelled or expired. */
-  readonly #ended = new Schedule()
+  readonly #ended = new Timetable()
   /** Those of the tasks that wait or are delayed which expire. */
-  readonly #expiring = new Schedule()
+  readonly #expiring = new Timetable()
   /** Ids that keep others out after their task is done, until then. */
-  readonly #deduped = new Schedule()
+  readonly #deduped = new Timetable()
   /** Ids whose end somebody awaits, until then. */
-  readonly #awaited = new Schedule()
+  readonly #awaited = new Timetable()
   /** Leases of cancelled tasks, for as long as that is to be known. */
-  readonly #cancelled = new Schedule()
+  readonly #cancelled = new Timetable()
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
   /** The time on which leases run out; it stands still while nobody is in contact, a blocked event loop included. */
@@ -556,7 +558,7 @@ class LocalQueue {
     if (entry.expires < Infinity) this.#expiring.delete(entry.id)
   }
 
-  #placeOf ({ state, suspect }: Entry): Line | Schedule {
+  #placeOf ({ state, suspect }: Entry): Line | Timetable {
     switch (state) {
       case 'waiting': return suspect ? this.#suspects : this.#waiting
       case 'delayed': return this.#delayed
@@ -625,132 +627,3 @@ function newEntry ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTas
 }
 
 const leaseOf = ({ id, fence }: Held) => `${fence} ${id}`
-
-/** Ids in line; both ends are reached in constant time, and so is an id that leaves it. */
-class Line {
-  /** What was put before the rest, last first. */
-  #front: Place[] = []
-  #rest: Place[] = []
-  #taken = 0
-  /** Where each id is: any other place is one that it has left. */
-  readonly #places = new Map<string, Place>()
-
-  get size (): number { return this.#places.size }
-
-  has (id: string): boolean { return this.#places.has(id) }
-
-  push (id: string): void { this.#rest.push(this.#place(id)) }
-
-  unshift (id: string): void { this.#front.push(this.#place(id)) }
-
-  delete (id: string): void {
-    if (!this.#places.delete(id)) return
-    const left = this.#front.length + this.#rest.length - this.#taken - this.size
-    if (left <= 1024 || left < this.size) return
-    this.#front = this.#front.filter(place => this.#isTaken(place))
-    this.#rest = this.#rest.filter(place => this.#isTaken(place))
-    this.#taken = 0
-  }
-
-  take (limit: number): string[] {
-    const ids: string[] = []
-    while (ids.length < limit && this.size > 0) {
-      const place = this.#front.pop() ?? this.#rest[this.#taken++]!
-      if (!this.#isTaken(place)) continue
-      this.#places.delete(place.id)
-      ids.push(place.id)
-    }
-    if (this.#taken > 1024 && this.#taken * 2 > this.#rest.length) {
-      this.#rest = this.#rest.slice(this.#taken)
-      this.#taken = 0
-    }
-    return ids
-  }
-
-  * ids (): Iterable<string> {
-    for (let index = this.#front.length - 1; index >= 0; index--) if (this.#isTaken(this.#front[index]!)) yield this.#front[index]!.id
-    for (let index = this.#taken; index < this.#rest.length; index++) if (this.#isTaken(this.#rest[index]!)) yield this.#rest[index]!.id
-  }
-
-  #place (id: string): Place {
-    const place = { id }
-    this.#places.set(id, place)
-    return place
-  }
-
-  #isTaken (place: Place): boolean { return this.#places.get(place.id) === place }
-}
-
-interface Place { readonly id: string }
-
-/** Ids by time, then by arrival: the part of a Redis sorted set that is needed here. */
-class Schedule {
-  #entries: Array<readonly [id: string, at: number]> = []
-  /** How many at the beginning are gone: the first of a long array takes long to remove. */
-  #taken = 0
-  readonly #at = new Map<string, number>()
-
-  get size (): number { return this.#at.size }
-
-  get first (): number { return this.#entries[this.#taken]?.[1] ?? Infinity }
-
-  has (id: string): boolean { return this.#at.has(id) }
-
-  /** When that is; before all times if the id is not there. */
-  at (id: string): number { return this.#at.get(id) ?? -Infinity }
-
-  ids (): string[] { return this.#entries.slice(this.#taken).map(([id]) => id) }
-
-  set (id: string, at: number): void {
-    this.delete(id)
-    this.#at.set(id, at)
-    this.#entries.splice(this.#end(at), 0, [id, at])
-  }
-
-  setAtLeast (id: string, at: number): void { if (at > this.at(id)) this.set(id, at) }
-
-  delete (id: string): void {
-    const at = this.#at.get(id)
-    if (at === undefined) return
-    if (this.#entries[this.#taken]![0] === id) {
-      this.#at.delete(id)
-      this.#drop(1)
-      return
-    }
-    let index = this.#end(at) - 1
-    while (this.#entries[index]![0] !== id) index--
-    this.#entries.splice(index, 1)
-    this.#at.delete(id)
-  }
-
-  takeUpTo (at: number): string[] { return this.take(this.countUpTo(at)) }
-
-  take (limit: number): string[] {
-    if (limit <= 0) return []
-    const ids = this.#entries.slice(this.#taken, this.#taken + limit).map(([id]) => id)
-    for (const id of ids) this.#at.delete(id)
-    this.#drop(ids.length)
-    return ids
-  }
-
-  #drop (count: number): void {
-    this.#taken += count
-    if (this.#taken * 2 <= this.#entries.length || (this.#taken < 64 && this.#taken < this.#entries.length)) return
-    this.#entries = this.#entries.slice(this.#taken)
-    this.#taken = 0
-  }
-
-  countUpTo (at: number): number { return this.#end(at) - this.#taken }
-
-  /** Where those end that are at that time or before. */
-  #end (at: number): number {
-    let low = this.#taken
-    let high = this.#entries.length
-    while (low < high) {
-      const middle = (low + high) >>> 1
-      if (this.#entries[middle]![1] <= at) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
-}
