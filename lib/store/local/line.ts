@@ -1,11 +1,11 @@
-/** A line of ids. It adds and removes at both ends, and removes any id, in constant time on average. */
+/** Ids in line. Entering at either end and leaving from any place take constant time on average. */
 export class Line {
-  /** What was put before the rest, last first. */
+  /** The positions before the rest, in reverse order. */
   #front: Position[] = []
   #rest: Position[] = []
   /** Where the rest begins: removing the first element of a long array takes long. */
   #start = 0
-  /** The position of each id. An id leaves any other position behind as a gap. */
+  /** The position that each id holds. Every other position is a gap that an id has left. */
   readonly #positions = new Map<string, Position>()
 
   get size (): number { return this.#positions.size }

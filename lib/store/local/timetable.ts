@@ -1,4 +1,4 @@
-/** Ids in the order of their times, and of their arrival where times are equal: a small sorted set, as Redis has it. */
+/** Ids by time, then by arrival: as much of a Redis sorted set as the local store needs. */
 export class Timetable {
   #entries: Array<readonly [id: string, at: number]> = []
   /** Where the entries begin: removing the first element of a long array takes long. */
