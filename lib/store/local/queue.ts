@@ -18,12 +18,12 @@ export class LocalQueue {
   readonly #name: string
   readonly #places = new Places()
   /** Ids that keep others out although their tasks are done, by the end of that. */
-  readonly #deduped = new Timetable()
+  readonly #recent = new Timetable()
   /** Leases that cancelled tasks have lost, by the time until which that is known. */
-  readonly #cancelled = new Timetable()
+  readonly #revoked = new Timetable()
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
-  #claims = 0
+  #lastFence = 0
 
   constructor (name: string) {
     this.#name = name
@@ -31,7 +31,7 @@ export class LocalQueue {
 
   keepsOut ({ id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
-    return this.isTaken(id) || (onDuplicate !== undefined && this.#deduped.at(id) > performance.now())
+    return this.isTaken(id) || (onDuplicate !== undefined && this.#recent.at(id) > performance.now())
   }
 
   /** Whether a task of this id waits, is delayed, runs or is dead, unless the next turn finds it expired. */
@@ -74,7 +74,7 @@ export class LocalQueue {
   #carryOut (task: StoredTask, verdict: Exclude<Verdict, { kind: 'release' }>, dedupeMs: number): void {
     switch (verdict.kind) {
       case 'done':
-        if (dedupeMs > 0) this.#deduped.setAtLeast(task.id, performance.now() + dedupeMs)
+        if (dedupeMs > 0) this.#recent.setAtLeast(task.id, performance.now() + dedupeMs)
         this.#end(task, 'done')
         break
       case 'retry':
@@ -121,7 +121,7 @@ export class LocalQueue {
     return claimed.map(id => {
       const task = tasks.get(id)!
       task.state = 'running'
-      task.fence = ++this.#claims
+      task.fence = ++this.#lastFence
       task.attempt++
       expiring.delete(id)
       running.set(id, this.clock.now + leaseMs)
@@ -139,8 +139,8 @@ export class LocalQueue {
     this.#giveBack(abandoned)
     for (const id of expiring.takeUpTo(now)) this.#end(tasks.get(id)!, 'expired')
     for (const id of delayed.takeUpTo(now)) this.#places.push(tasks.get(id)!)
-    this.#deduped.takeUpTo(now)
-    this.#cancelled.takeUpTo(now)
+    this.#recent.takeUpTo(now)
+    this.#revoked.takeUpTo(now)
   }
 
   extend (lease: Held, leaseMs: number): boolean {
@@ -159,8 +159,8 @@ export class LocalQueue {
     return this.#places.running.has(id) && this.#places.tasks.get(id)!.fence === fence
   }
 
-  wasCancelled (lease: Held): boolean {
-    return this.#cancelled.at(leaseName(lease)) > performance.now()
+  wasRevoked (lease: Held): boolean {
+    return this.#revoked.at(leaseName(lease)) > performance.now()
   }
 
   get outlook (): Outlook {
@@ -216,7 +216,7 @@ export class LocalQueue {
     const tasks = this.#places.select(ids, 'waiting', 'delayed', 'running')
     for (const task of tasks) {
       if (task.state === 'running') {
-        this.#cancelled.set(leaseName(task), performance.now() + CANCELLED_MS)
+        this.#revoked.set(leaseName(task), performance.now() + CANCELLED_MS)
         this.listeners.tell({ kind: 'change' })
       }
       this.#end(task, 'cancelled')

@@ -19,12 +19,12 @@ export class LocalStore implements Store {
     const names = namesOf(tasks)
     for (let name; (name = names.find(name => this.#reserved.has(name))) !== undefined;) await this.#reserved.get(name)
     const isKeptOut = this.#decide(tasks)
-    const taken = tasks.filter((_, index) => !isKeptOut[index])
-    const conclude = this.#reserve(taken)
+    const prepared = tasks.filter((_, index) => !isKeptOut[index])
+    const conclude = this.#reserve(prepared)
     return {
       keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
       commit: async () => {
-        this.#add(taken, (queue, { id, onDuplicate }) => onDuplicate === 'replace' || !queue.isTaken(id))
+        this.#add(prepared, (queue, { id, onDuplicate }) => onDuplicate === 'replace' || !queue.isTaken(id))
         conclude()
       },
       rollback: conclude
@@ -72,7 +72,7 @@ export class LocalStore implements Store {
       const queue = this.#queue(name)
       queue.clock.tick(leaseMs)
       const lost = leases.filter(lease => !queue.extend(lease, leaseMs))
-      const cancelled = lost.filter(lease => queue.wasCancelled(lease))
+      const cancelled = lost.filter(lease => queue.wasRevoked(lease))
       return { lost: lost.map(({ id }) => id), cancelled: cancelled.map(({ id }) => id), outlook: queue.outlook }
     })
   }
