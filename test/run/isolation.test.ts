@@ -1,6 +1,6 @@
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
-import { LocalStore } from '../../lib/store/local/local-store.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import taskqueue from '../../lib/index.js'
 import { addTo } from '../support/add-to.js'
 import { gate, until } from '../support/until.js'

@@ -1,6 +1,6 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { LocalStore } from '../../lib/store/local/local-store.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import { Pace } from '../../lib/run/pace.js'
 import { RedisStore } from '../../lib/store/redis/redis-store.js'
 import { appOn, loggedApp } from '../support/logged-app.js'

@@ -1,6 +1,6 @@
 import t from 'tap'
 import { storeConformance } from '../../lib/store/conformance/index.js'
-import { LocalStore } from '../../lib/store/local/local-store.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import type { Settlement } from '../../lib/store/store.js'
 import { addTo } from '../support/add-to.js'
 

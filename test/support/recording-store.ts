@@ -1,4 +1,4 @@
-import { LocalStore } from '../../lib/store/local/local-store.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import type { NewTask, Prepared } from '../../lib/store/store.js'
 
 /** A local store that writes down what it is asked to do, and fails when told to. */

@@ -1,0 +1,126 @@
+import type { Counts, State } from '../store.js'
+import { Line } from './line.js'
+import type { StoredTask } from './task.js'
+import { Timetable } from './timetable.js'
+
+/** The tasks of one queue. Each is in exactly one place. While it waits or is delayed, it may be `expiring` as well. */
+export class Places {
+  readonly tasks = new Map<string, StoredTask>()
+  readonly waiting = new Line()
+  readonly suspects = new Line()
+  readonly delayed = new Timetable()
+  /** By the end of their lease, on the lease clock. */
+  readonly running = new Timetable()
+  readonly dead = new Timetable()
+  /** Those that are done, cancelled or expired. */
+  readonly ended = new Timetable()
+  readonly expiring = new Timetable()
+
+  add (task: StoredTask): void {
+    this.tasks.set(task.id, task)
+    this.watchExpiry(task)
+    if (task.due > performance.now()) this.delay(task)
+    else this.push(task)
+  }
+
+  push (task: StoredTask): void {
+    task.state = 'waiting'
+    this.waiting.push(task.id)
+  }
+
+  delay (task: StoredTask): void {
+    task.state = 'delayed'
+    this.delayed.set(task.id, task.due)
+  }
+
+  /** Lets a task expire in its place, unless it never does. */
+  watchExpiry ({ id, expires }: StoredTask): void {
+    if (expires < Infinity) this.expiring.set(id, expires)
+  }
+
+  /** Puts tasks to the front of the line, the first of them foremost. */
+  giveBack (tasks: readonly StoredTask[]): void {
+    for (const task of tasks.toReversed()) {
+      task.state = 'waiting'
+      this.watchExpiry(task)
+      const line = task.suspect ? this.suspects : this.waiting
+      line.unshift(task.id)
+    }
+  }
+
+  end (task: StoredTask, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
+    this.#takeOut(task)
+    task.state = state
+    task.endedAt = Date.now()
+    task.progress = undefined
+    task.next = undefined
+    if (state === 'done') {
+      task.message = ''
+      task.reason = undefined
+    }
+    const place = state === 'dead' ? this.dead : this.ended
+    place.set(task.id, performance.now())
+  }
+
+  forget (id: string): void {
+    const task = this.tasks.get(id)
+    if (task === undefined) return
+    this.tasks.delete(id)
+    this.#takeOut(task)
+  }
+
+  /** Returns the tasks of these ids that are in one of these states, each once. */
+  select (ids: readonly string[], ...states: readonly State[]): StoredTask[] {
+    return [...new Set(ids)].flatMap(id => {
+      const task = this.tasks.get(id)
+      return task !== undefined && states.includes(task.state) ? task : []
+    })
+  }
+
+  counts (): Counts {
+    const due = this.delayed.countUpTo(performance.now())
+    return {
+      waiting: this.waiting.size + this.suspects.size + due,
+      delayed: this.delayed.size - due,
+      running: this.running.size,
+      dead: this.dead.size
+    }
+  }
+
+  /** Returns the ids of the tasks that show this state, in the order of `Store.list`. */
+  * idsOf (state: State): Iterable<string> {
+    switch (state) {
+      case 'waiting':
+        yield * this.suspects.ids()
+        yield * this.waiting.ids()
+        yield * this.delayed.ids().slice(0, this.delayed.countUpTo(performance.now()))
+        break
+      case 'delayed':
+        yield * this.delayed.ids().slice(this.delayed.countUpTo(performance.now()))
+        break
+      case 'running':
+        yield * this.running.ids()
+        break
+      case 'dead':
+        yield * this.dead.ids().reverse()
+        break
+      default:
+        yield * this.ended.ids().reverse().filter(id => this.tasks.get(id)!.state === state)
+    }
+  }
+
+  #takeOut (task: StoredTask): void {
+    this.#placeOf(task).delete(task.id)
+    if (task.expires < Infinity) this.expiring.delete(task.id)
+  }
+
+  #placeOf ({ state, suspect }: StoredTask): Line | Timetable {
+    switch (state) {
+      case 'waiting': return suspect ? this.suspects : this.waiting
+      case 'delayed': return this.delayed
+      case 'running': return this.running
+      case 'dead': return this.dead
+      default: return this.ended
+    }
+  }
+}

@@ -1,0 +1,134 @@
+import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
+import type {
+  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
+} from '../store.js'
+import { LocalQueue } from './queue.js'
+
+/**
+ * Keeps tasks in the memory of this process: fast, but the tasks end with the process. Its structures have the names
+ * of the keys of the Redis store and do the same, so the two can be read side by side.
+ */
+export class LocalStore implements Store {
+  readonly #queues = new Map<string, LocalQueue>()
+  /** Ids that an open commit is about to add, each with the end of that commit. */
+  readonly #reserved = new Map<string, Promise<void>>()
+
+  async open (): Promise<void> {}
+
+  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    const names = namesOf(tasks)
+    for (let name; (name = names.find(name => this.#reserved.has(name))) !== undefined;) await this.#reserved.get(name)
+    const isKeptOut = this.#decide(tasks)
+    const prepared = tasks.filter((_, index) => !isKeptOut[index])
+    const conclude = this.#reserve(prepared)
+    return {
+      keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
+      commit: async () => {
+        this.#add(prepared, (queue, { id, onDuplicate }) => onDuplicate === 'replace' || !queue.isTaken(id))
+        conclude()
+      },
+      rollback: conclude
+    }
+  }
+
+  /** Returns for each task whether it is kept out; throws if one is refused. */
+  #decide (tasks: readonly NewTask[]): boolean[] {
+    const names = new Set<string>()
+    return tasks.map(task => {
+      const name = nameOf(task)
+      const isDuplicate = names.has(name) || this.#queue(task.queue).keepsOut(task)
+      names.add(name)
+      if (isDuplicate && task.onDuplicate === 'reject') throw new FST_TASKQUEUE_DUPLICATE(task.id)
+      return isDuplicate && task.onDuplicate === 'keep'
+    })
+  }
+
+  /** Reserves the ids of tasks, until the returned function is called. */
+  #reserve (tasks: readonly NewTask[]): () => void {
+    const names = namesOf(tasks)
+    let conclude: () => void
+    const concluded = new Promise<void>(resolve => { conclude = resolve })
+    for (const name of names) this.#reserved.set(name, concluded)
+    return () => {
+      for (const name of names) this.#reserved.delete(name)
+      conclude()
+    }
+  }
+
+  async turn (name: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
+    const queue = this.#queue(name)
+    queue.clock.tick(leaseMs)
+    const settled = queue.settle(settlements)
+    const chained = settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : [])
+    this.#add(chained, (queue, task) => !queue.keepsOut(task))
+    const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
+    queue.trim(keep)
+    const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
+    return { settled, leases, outlook: queue.outlook, ...dropped > 0 && { dropped } }
+  }
+
+  async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
+    return holdings.map(({ queue: name, leases, leaseMs }) => {
+      const queue = this.#queue(name)
+      queue.clock.tick(leaseMs)
+      const lost = leases.filter(lease => !queue.extend(lease, leaseMs))
+      const cancelled = lost.filter(lease => queue.wasRevoked(lease))
+      return { lost: lost.map(({ id }) => id), cancelled: cancelled.map(({ id }) => id), outlook: queue.outlook }
+    })
+  }
+
+  async watch (queue: string, listener: (news: News) => void): Promise<void> {
+    this.#queue(queue).listeners.add(listener)
+  }
+
+  async counts (queue: string): Promise<Counts & { readonly paused: boolean }> {
+    return this.#queue(queue).counts()
+  }
+
+  async find (queues: readonly string[], id: string, awaitMs = 0): Promise<Found | undefined> {
+    for (const name of queues) {
+      const queue = this.#queue(name)
+      const found = queue.find(id)
+      if (found === undefined) continue
+      if (awaitMs > 0 && found.endedAt === undefined) queue.listeners.await(id, awaitMs)
+      return found
+    }
+    return undefined
+  }
+
+  async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
+    return this.#queue(queue).list(state, offset, limit)
+  }
+
+  async steer (queue: string, order: Order): Promise<number> {
+    return this.#queue(queue).steer(order)
+  }
+
+  async note (queue: string, lease: Held, progress: string): Promise<boolean> {
+    return this.#queue(queue).note(lease, progress)
+  }
+
+  async close (): Promise<void> {
+    this.#queues.clear()
+  }
+
+  #add (tasks: readonly NewTask[], isAdmitted: (queue: LocalQueue, task: NewTask) => boolean): void {
+    for (const task of tasks) {
+      const queue = this.#queue(task.queue)
+      if (isAdmitted(queue, task)) queue.add(task)
+    }
+    for (const queue of new Set(tasks.map(({ queue }) => queue))) this.#queue(queue).listeners.wake()
+  }
+
+  #queue (name: string): LocalQueue {
+    let queue = this.#queues.get(name)
+    if (queue === undefined) this.#queues.set(name, queue = new LocalQueue(name))
+    return queue
+  }
+}
+
+/** The names to reserve. Ids without `onDuplicate` were not chosen by their adder, so no two tasks have the same. */
+const namesOf = (tasks: readonly NewTask[]) => tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)
+
+/** The name of a task among those of all queues. There is no line break in an id. */
+const nameOf = ({ queue, id }: NewTask) => `${queue}\n${id}`

@@ -1,0 +1,96 @@
+import { RECORD_LIMIT, type Found, type NewTask, type State, type Verdict } from '../store.js'
+import { dueOf, type Due } from './clock.js'
+
+/** A task as its queue keeps it: all of it until it has ended, and then its summary. */
+export interface StoredTask extends Attempts, Due {
+  readonly id: string
+  message: string
+  state: State
+  /** When the task expires: Infinity if it never does, and as soon as an attempt has counted. */
+  expires: number
+  /** One for each of the newest attempts, undefined where the consumer died. */
+  records: ReadonlyArray<string | undefined>
+  progress?: string
+  endedAt?: number
+  /** The task that replaces this one when the running attempt has ended. */
+  next?: StoredTask
+}
+
+/** The counters of a task's attempts, which `Lease` explains, and why the last attempt was not the end. */
+interface Attempts {
+  fence: number
+  attempt: number
+  retries: number
+  deferredMs: number
+  unroutedMs: number
+  deaths: number
+  suspect: boolean
+  reason?: string
+}
+
+export function newTask ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTask): StoredTask {
+  return {
+    id,
+    message,
+    state: 'waiting',
+    ...dueOf({ delayMs, runAt }),
+    expires: expiresMs === Infinity ? Infinity : performance.now() + expiresMs,
+    fence: 0,
+    attempt: 0,
+    retries: 0,
+    deferredMs: 0,
+    unroutedMs: 0,
+    deaths: 0,
+    suspect: false,
+    records: []
+  }
+}
+
+/** Whether the attempt that a verdict is on does not count. */
+export function isUncounted (verdict: Verdict): boolean {
+  if (verdict.kind === 'release') return verdict.unseen === true
+  return verdict.kind === 'defer' && verdict.unrouted === true
+}
+
+/** Adds the record of one more attempt. Callers may have the former list, so that one is left as it is. */
+export function addRecord (task: StoredTask, record: string | undefined): void {
+  task.records = [...task.records.slice(1 - RECORD_LIMIT), record]
+}
+
+/** Makes a suspect of a task whose consumer has died, and of the task that was to replace it: one of both. */
+export function makeSuspect (task: StoredTask): void {
+  // Of several tasks that ran at the same time, any may have killed the consumer.
+  if (task.suspect) task.deaths++
+  task.suspect = true
+  task.expires = Infinity
+  addRecord(task, undefined)
+  if (task.next === undefined) return
+  task.message = task.next.message
+  task.retries = task.deferredMs = task.unroutedMs = 0
+  task.next = undefined
+}
+
+/** Gives a dead task as many retries, deferrals and deaths as a new one has. */
+export function pardon (task: StoredTask): void {
+  task.retries = task.deferredMs = task.unroutedMs = task.deaths = 0
+  task.suspect = false
+  task.endedAt = undefined
+}
+
+export function show (queue: string, task: StoredTask): Found {
+  const { id, message, due, dueAt, endedAt, attempt, reason, progress, records } = task
+  const isDue = task.state === 'delayed' && due <= performance.now()
+  const state = isDue ? 'waiting' : task.state
+  return {
+    queue,
+    id,
+    state,
+    message: state === 'done' ? undefined : message,
+    dueAt: state === 'delayed' ? dueAt : undefined,
+    endedAt,
+    attempt,
+    reason,
+    progress,
+    records
+  }
+}
