@@ -22,7 +22,10 @@ export async function createStores (settings: Settings, log: FastifyBaseLogger):
   const typeOf = typesWith(settings)
   return await Promise.all(settings.queues.map(async queue => {
     const { isVolatile = false, create } = typeOf(queue)
-    return { name: queue.name, store: checkStore(queue.name, await create(queue.name, context)), isVolatile }
+    const created = create(queue.name, context)
+    // A store may be a proxy that knows the methods of a store only, and `await` asks for one that it has not.
+    const store = created instanceof Promise ? await created : created
+    return { name: queue.name, store: checkStore(queue.name, store), isVolatile }
   }))
 }
 

@@ -14,7 +14,7 @@ export interface StoreContext {
  * Creates the store of a queue. The app calls it once for each queue, before it is ready. Queues for which it returns the
  * same store share the store's connections, and their tasks commit together.
  */
-export type CreateStore = (queue: string, context: StoreContext) => Store | PromiseLike<Store>
+export type CreateStore = (queue: string, context: StoreContext) => Store | Promise<Store>
 
 /** A kind of store. A function that creates stores is one as well, without a name and not volatile. */
 export interface StoreType {

@@ -224,7 +224,7 @@ async function settle (store: RedisStore, settlements: Settlement[]): Promise<vo
 
 async function openStore (t: Test): Promise<{ admin: Redis, store: RedisStore }> {
   const { path } = await startRedis(t)
-  const store = new RedisStore({ path }, 'prefix', 2000)
+  const store = new RedisStore({ path }, 'prefix', 30_000)
   t.teardown(() => store.close())
   await store.open()
   return { admin: adminOf(t, { path }), store }

@@ -5,7 +5,7 @@ import { describe } from './report.js'
 import { makeSequence } from './steps.js'
 
 // Random orders to a local, a Redis and an SQLite store in lock step, under one clock, of which all that can be
-// seen is compared. `node build/test/comparison/cli.js --seed N --sequences N` tries others.
+// seen is compared. `node build/test/store/comparison/cli.js --seed N --sequences N` tries others.
 
 const FIXED_SEEDS = 60
 const BUDGET_MS = 12_000
