@@ -127,7 +127,7 @@ t.test('every error is in the reference, with the status that it has', async t =
   t.strictSame(rows.flatMap(([code]) => namesIn(code!)).sort(), Object.keys(errorCodes).sort())
   for (const [code, status] of rows) {
     const Made = errorCodes[namesIn(code!)[0] as keyof typeof errorCodes] as unknown as new () => { statusCode: number }
-    t.equal(status, String(new Made().statusCode), code)
+    t.equal(status, String(new Made().statusCode), code!)
   }
 })
 
