@@ -150,7 +150,7 @@ for (const name of TYPES) {
       const said = member.getJsDocTags().find(({ name }) => name === 'default')?.text?.map(({ text }) => text).join('')
       const value = /^\d+\b(?! *[a-z])/.exec(said ?? '')?.[0]
       if (value === undefined) continue
-      const cell = rows.find(([cell]) => namesIn(cell!).includes(member.name))![1]!
+      const cell = rows.find(([cell]) => namesIn(cell!).includes(member.name))?.[1] ?? ''
       t.ok(cell.replaceAll(/[ ,_]/g, '').includes(value), `${member.name}: ${value} is in "${cell}"`)
     }
   })
