@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  CANCELLED_MS, RECORD_LIMIT, errorCodes, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  CANCELLED_MS, RECORD_LIMIT, errorCodes, type Claim, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
@@ -140,26 +140,26 @@ export class SqliteStore implements Store {
     }
   }
 
-  async turn (queue: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
+  async turn (queue: string, { settlements, claim, keep, keepDead }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
       const released: string[] = []
       const settled = settlements.map(settlement => this.#settle(queue, settlement, keep, released))
       this.#giveBack(queue, released)
       this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []), task => !this.#keepsOut(task))
-      const leases = limit > 0 ? this.#claim(queue, alone ? 1 : limit, alone, leaseMs, keep) : []
+      const leases = claim === undefined ? [] : this.#claim(queue, claim, keep)
       this.#trim(queue, keep)
       const dropped = keepDead === undefined ? 0 : this.#dropDead(queue, keepDead)
       return { settled, leases, outlook: this.#outlook(queue), ...dropped > 0 && { dropped } }
     })
   }
 
-  #claim (queue: string, limit: number, alone: boolean, leaseMs: number, keep: Keep): Lease[] {
+  #claim (queue: string, { limit, alone, leaseMs }: Claim, keep: Keep): Lease[] {
     this.#sweep(queue, keep)
     if (this.#hasMark(queue, 'paused')) return []
     const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
       SELECT id, message, attempt + 1 AS attempt, retries, deferredMs, unroutedMs, deaths, suspect
       FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
-    { queue, suspect: Number(alone), limit })
+    { queue, suspect: Number(alone), limit: alone ? 1 : limit })
     const fence = randomInt(2 ** 48 - 1)
     const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
     // In one statement, so that they expire together.
@@ -212,7 +212,7 @@ export class SqliteStore implements Store {
     return this.#show(`queue = :queue AND ${shown} = :state AND ${isKept} ORDER BY ${order[state]} LIMIT :limit OFFSET :offset`, { queue, state, offset, limit })
   }
 
-  async steer (queue: string, steering: Order): Promise<number> {
+  async operate (queue: string, steering: Order): Promise<number> {
     const changed = this.#atomically(() => this.#steer(queue, steering))
     if (changed > 0 || steering.kind === 'resume') this.#tell(queue, { kind: 'work' })
     return changed
@@ -255,7 +255,7 @@ export class SqliteStore implements Store {
     return cancelled.length
   }
 
-  async note (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
+  async setProgress (queue: string, { id, fence }: Held, progress: string): Promise<boolean> {
     return this.#run(`UPDATE task SET progress = :progress WHERE ${held}`, { queue, id, fence, progress }) > 0
   }
 

@@ -9,9 +9,9 @@ export type { Taskqueue } from './plugin/app-taskqueue.js'
 export type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptions } from './plugin/options.js'
 export type { Page, Queue } from './queue/queue.js'
 export type { AttemptStatus, TaskStatus } from './queue/status.js'
-export type { RedisLocation } from './store/redis/redis-store.js'
+export type { RedisLocation } from './store/redis/client.js'
 export type {
-  Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement,
+  Claim, Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement,
   State, Store, Turn, TurnResult, Verdict
 } from './store/store.js'
 export type { CreateStore, StoreContext, StoreType } from './store/types.js'

@@ -90,9 +90,9 @@ export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): 
 }
 
 export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaiter): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
-  const steer = async (id: string, order: SingleOrder) => {
+  const operate = async (id: string, order: SingleOrder) => {
     const found = await queues.find(id)
-    return found !== undefined && await queues.get(found.queue).steer({ ...order, ids: [id] }) > 0
+    return found !== undefined && await queues.get(found.queue).operate({ ...order, ids: [id] }) > 0
   }
   return {
     queue: name => queues.get(name),
@@ -112,16 +112,16 @@ export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaite
     },
     async cancel (id) {
       checkId(id)
-      return await steer(id, { kind: 'cancel', keep: queues.keep })
+      return await operate(id, { kind: 'cancel', keep: queues.keep })
     },
     async reschedule (id, due) {
       checkId(id)
       checkOptions('due', due, ['delayMs', 'runAt'], 'reschedule')
-      return await steer(id, { kind: 'schedule', ...dueOf(due) })
+      return await operate(id, { kind: 'schedule', ...dueOf(due) })
     },
     async runNow (id) {
       checkId(id)
-      return await steer(id, { kind: 'schedule' })
+      return await operate(id, { kind: 'schedule' })
     }
   }
 }

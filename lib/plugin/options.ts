@@ -1,7 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
 import { exchangers } from '../dispatch/exchange.js'
-import type { RedisLocation } from '../store/redis/redis-store.js'
+import type { RedisLocation } from '../store/redis/client.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import type { Backoff } from '../task/verdict.js'
 

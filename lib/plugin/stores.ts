@@ -3,7 +3,7 @@ import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { heartbeatMs } from '../run/heartbeat.js'
 import { show } from '../show.js'
 import { LocalStore } from '../store/local/store.js'
-import type { RedisLocation } from '../store/redis/redis-store.js'
+import type { RedisLocation } from '../store/redis/client.js'
 import type { Store } from '../store/store.js'
 import type { StoreContext, StoreType } from '../store/types.js'
 import type { QueueSettings, Settings } from './settings.js'
@@ -50,13 +50,13 @@ function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas
   let store: Promise<Store> | undefined
   return {
     name: 'redis',
-    create: (_queue, { heartbeatMs }) => (store ??= import('../store/redis/redis-store.js')
+    create: (_queue, { heartbeatMs }) => (store ??= import('../store/redis/store.js')
       .then(({ RedisStore }) => new RedisStore(location, prefix, commitTimeoutMs, replicas, heartbeatMs)))
   }
 }
 
 const METHODS = [
-  'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'steer', 'note', 'close'
+  'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'find', 'list', 'operate', 'setProgress', 'close'
 ] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {

@@ -54,11 +54,11 @@ export class Queue {
 
   /** Has no consumer claim from this queue, in any process, until it is resumed. What runs goes on, and tasks can be added. */
   async pause (): Promise<void> {
-    await this.steer({ kind: 'pause' })
+    await this.operate({ kind: 'pause' })
   }
 
   async resume (): Promise<void> {
-    await this.steer({ kind: 'resume' })
+    await this.operate({ kind: 'resume' })
   }
 
   async isPaused (): Promise<boolean> {
@@ -67,22 +67,22 @@ export class Queue {
 
   /** Puts dead letters back in line, with all their retries, and returns how many. @param ids of those meant; all without */
   async redrive (ids?: readonly string[]): Promise<number> {
-    return await this.steer({ kind: 'redrive', ...ids !== undefined && { ids: checkIds(ids) } })
+    return await this.operate({ kind: 'redrive', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
   /** Forgets dead letters, and returns how many. @param ids of those meant; all without */
   async remove (ids?: readonly string[]): Promise<number> {
-    return await this.steer({ kind: 'remove', ...ids !== undefined && { ids: checkIds(ids) } })
+    return await this.operate({ kind: 'remove', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
   /** Drops the tasks that wait or are delayed, and returns how many. Running tasks go on, and dead letters stay. */
   async purge (): Promise<number> {
-    return await this.steer({ kind: 'purge' })
+    return await this.operate({ kind: 'purge' })
   }
 
   /** @internal */
-  async steer (order: Order): Promise<number> {
-    return await answered(this.store.steer(this.name, order))
+  async operate (order: Order): Promise<number> {
+    return await answered(this.store.operate(this.name, order))
   }
 }
 

@@ -50,7 +50,7 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     } catch (err) {
       return bury({ kind: 'dead', reason: (err as Error).message }, err)
     }
-    const note = async (value: unknown) => { await answered(store.note(queue, lease, codec.encodeRecord(queue, task.id, progressOf(value)))) }
+    const note = async (value: unknown) => { await answered(store.setProgress(queue, lease, codec.encodeRecord(queue, task.id, progressOf(value)))) }
     const context: Dispatch = {
       task: new CurrentTask(task, queue, lease.attempt, aborter, note),
       aborter,

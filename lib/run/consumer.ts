@@ -4,6 +4,7 @@ import { AttemptWithdrawn, type LazyAbortController } from '../dispatch/abort.js
 import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from '../store/store.js'
 import { admission } from './admission.js'
 import { Allowance } from './allowance.js'
+import { heartbeatMs } from './heartbeat.js'
 import { InFlight } from './in-flight.js'
 import type { Isolation } from './isolation.js'
 import { Outage } from './outage.js'
@@ -164,7 +165,8 @@ export class Consumer {
   /** Returns the leases to prolong, as of the last turn. */
   heldLeases (): Holding & { readonly turn: number } {
     const leases = [...this.#inFlight.leases(), ...this.#prefetch.leases]
-    return { queue: this.queue, leases, leaseMs: this.#limits.leaseMs, turn: this.#turns }
+    const { leaseMs } = this.#limits
+    return { queue: this.queue, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
   }
 
   /** Takes in what a heartbeat has learned that prolonged these leases. */
@@ -208,7 +210,11 @@ export class Consumer {
     this.#isolation.begin()
     try {
       const { settled, leases, outlook, dropped = 0 } = await this.#store.turn(this.queue, {
-        settlements, limit, alone, leaseMs, keep, ...keepDead !== undefined && { keepDead }
+        settlements,
+        heartbeatMs: heartbeatMs(leaseMs),
+        claim: limit > 0 ? { limit, alone, leaseMs } : undefined,
+        keep,
+        ...keepDead !== undefined && { keepDead }
       })
       this.#outage.noteAnswer()
       this.#inFlight.takeEnded(settled.length).forEach(({ lease }, index) => {

@@ -86,10 +86,10 @@ export interface Store {
   list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]>
 
   /** Carries out an order, in one atomic step for each task, and returns how many tasks it has changed. */
-  steer (queue: string, order: Order): Promise<number>
+  operate (queue: string, order: Order): Promise<number>
 
   /** Keeps what a running task says of its progress, until it says something else or has ended; false when the lease is lost. */
-  note (queue: string, lease: Held, progress: string): Promise<boolean>
+  setProgress (queue: string, lease: Held, progress: string): Promise<boolean>
 
   /**
    * Lets go of connections and memory; rejects, having done so, when something is left undone. Called once all that was
@@ -196,9 +196,9 @@ export interface Settlement {
   readonly dedupeMs?: number
 }
 
-export interface Turn {
-  readonly settlements: readonly Settlement[]
-  /** How many tasks to claim at most. With 0 nothing is done that time demands. */
+/** What a turn claims. */
+export interface Claim {
+  /** How many tasks at most, 1 or more. */
   readonly limit: number
   /** Claims one suspect or nothing: the claimer runs nothing else meanwhile. */
   readonly alone: boolean
@@ -207,6 +207,14 @@ export interface Turn {
    * contact with anybody by `turn` or `extend`. What one turn claims expires together. No lease becomes shorter.
    */
   readonly leaseMs: number
+}
+
+export interface Turn {
+  readonly settlements: readonly Settlement[]
+  /** The longest time between two beats of the claimer's heartbeat, in milliseconds. */
+  readonly heartbeatMs: number
+  /** Without a claim nothing is done that time demands. */
+  readonly claim?: Claim | undefined
   readonly keep: Keep
   /** Which dead letters are kept; all if it is left out. One turn drops a thousand at most. */
   readonly keepDead?: Keep
@@ -242,6 +250,8 @@ export interface Outlook {
 export interface Holding {
   readonly queue: string
   readonly leases: readonly Held[]
+  /** The longest time between two heartbeats, in milliseconds. */
+  readonly heartbeatMs: number
   readonly leaseMs: number
 }
 

@@ -26,12 +26,16 @@ interface Mutant {
 const MUTANTS: readonly Mutant[] = [
   {
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
-    file: 'store/redis/adding.js',
+    file: 'store/redis/commands/prepare-new.js',
     edits: [
       ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
-      ["keys: ['prepared', 'message']", 'keys: KEYS'],
+      ["const KEYS = ['prepared', 'message'];", [
+        "import { KEYS } from '../keys.js';",
+        "import { moving } from '../lua/moving.js';",
+        "import { adding } from '../lua/adding.js';"
+      ].join('\n')],
       // eslint-disable-next-line no-template-curly-in-string
-      ["${preludeOf(['prepared', 'message'])}${reading}", '${preludeOf(KEYS)}${moving}${reading}${adding}']
+      ['${preludeOf(KEYS)}${reading}', '${preludeOf(KEYS)}${moving}${reading}${adding}']
     ],
     seed: 1,
     secs: 10,
@@ -40,7 +44,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'leases that run by the time of Redis expire while it is frozen, under consumers that live',
-    file: 'store/redis/turn.js',
+    file: 'store/redis/lua/clock.js',
     edits: [['math.max(0, math.min(now - contact, heartbeat))', 'math.max(0, now - contact)']],
     seed: 1,
     secs: 12,
@@ -49,7 +53,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'suspects that run beside other tasks take them with them to the dead',
-    file: 'store/redis/turn.js',
+    file: 'store/redis/lua/claiming.js',
     edits: [
       ['p.deaths, p.suspect = p.deaths + p.suspect, 1', 'p.deaths, p.suspect = p.deaths + 1, 0'],
       ['give_back(k.suspects, abandoned)', 'give_back(k.waiting, abandoned)']
@@ -61,7 +65,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'a task is settled by an attempt whose lease was lost where nothing fences it off',
-    file: 'store/redis/turn.js',
+    file: 'store/redis/lua/leases.js',
     edits: [['return p.running and p.fence == fence', 'return p.running']],
     seed: 2,
     secs: 14,

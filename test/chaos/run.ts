@@ -109,7 +109,7 @@ async function lookAt (admin: Redis): Promise<FinalState> {
     const values = await admin.hvalsBuffer(keyOf(queue, 'prepared'))
     prepared.push(...text(values.filter(hasTasks)))
     commits += values.length
-    for (const name of ['message', 'progress']) kept.push(...text(await admin.hkeysBuffer(keyOf(queue, name))).map(field => field.replace(/ (?:note|log|next)$/, '')))
+    for (const name of ['message', 'attempts']) kept.push(...text(await admin.hkeysBuffer(keyOf(queue, name))).map(field => field.replace(/ (?:progress|records|next)$/, '')))
   }
   return { places, dead, prepared, kept, commits, keys: await admin.keys('*') }
 }

@@ -73,7 +73,7 @@ for (const [title, { secrets, encrypt }] of Object.entries(modes)) {
     t.strictSame(new Set(Object.keys(kept)), new Set(bad.keys()))
     t.strictSame([...bad].filter(([id, message]) => !kept[id]!.equals(message)), [])
     t.equal(log.filter(({ level }) => level >= 50).length, COUNT, 'one line for each')
-    const dead = await admin.hvals(`${PREFIX}:{${QUEUE}}:progress`)
+    const dead = await admin.hvals(`${PREFIX}:{${QUEUE}}:attempts`)
     t.strictSame(dead.filter(progress => !progress.includes('is unreadable')), [])
   })
 }

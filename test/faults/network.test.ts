@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { scripts } from '../../lib/store/redis/scripts.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
 import { startRedis } from '../support/redis-server.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
@@ -147,7 +147,7 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   t.teardown(() => store.close())
   await store.open()
   await store.prepare([{ queue: 'q', id: 'in doubt', message: 'message' }])
-  const beat = async () => await store.extend([{ queue: 'q', leases: [], leaseMs: 1000 }])
+  const beat = async () => await store.extend([{ queue: 'q', leases: [], heartbeatMs: 200, leaseMs: 1000 }])
   const passHour = async () => {
     for (const [commit, text] of Object.entries(await admin.hgetallBuffer('p:{q}:prepared'))) {
       const since = Number(text.subarray(0, 13)) - 3_600_001
@@ -159,7 +159,7 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   await passHour()
   await beat()
   t.match(await store.counts('q'), { waiting: 0, dead: 1 })
-  t.match(await admin.hget('p:{q}:progress', 'in doubt'), /its process died while it committed/)
+  t.match(await admin.hget('p:{q}:attempts', 'in doubt'), /its process died while it committed/)
   t.equal(await admin.hlen('p:{q}:prepared'), 0)
   await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message' }])
   t.match(await store.counts('q'), { waiting: 0, dead: 1 }, 'which nothing replaces that does not say so')

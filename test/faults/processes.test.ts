@@ -46,7 +46,7 @@ t.test('SIGTERM, handled by closing the app, gives fifty tasks that hang back at
     const begun = heir.begun.filter(({ id }) => leaver.begun.some(attempt => attempt.id === id))
     const lateMs = Math.max(...begun.map(({ at }) => at)) - leaver.aborted[0]!.at
     t.ok(lateMs <= SLACK_MS, `its tasks began again after ${lateMs} ms`)
-    const progress = await admin.hmget('taskqueue:{default}:progress', ...begun.map(({ id }) => id))
+    const progress = await admin.hmget('taskqueue:{default}:attempts', ...begun.map(({ id }) => id))
     // After its fence: attempt 2, no retries, no deaths, no suspect. Of those that have ended already nothing is kept.
     t.strictSame(progress.filter(text => text !== null && !/^\d+ 2 0 0 0 0 0 0 $/.test(text)), [])
   }

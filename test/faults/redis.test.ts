@@ -3,7 +3,7 @@ import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
 import { KEYS } from '../../lib/store/redis/keys.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import type { TurnResult } from '../../lib/store/store.js'
 import { gate, loggedApp } from '../support/logged-app.js'
 import { startRedis, type RedisServer } from '../support/redis-server.js'
@@ -191,19 +191,19 @@ t.test('a turn with a million tasks sends Redis the same commands as one with te
     let leases = await claim([])
     await admin.config('RESETSTAT')
     for (let turn = 0; turn < TURNS; turn++) leases = await claim(leases)
-    await store.extend([{ queue, leases, leaseMs: 60_000 }])
+    await store.extend([{ queue, leases, heartbeatMs: 12000, leaseMs: 60_000 }])
     const prepared = await store.prepare([{ queue, id: 'new', message: 'message' }])
     await prepared.commit()
     const waiting = count - TURNS
     t.match(await store.counts(queue), { waiting, running: 1 })
     used.push(await calls(admin, ANY))
-    t.equal(await store.steer(queue, { kind: 'purge' }), waiting)
+    t.equal(await store.operate(queue, { kind: 'purge' }), waiting)
     const all = Object.keys(await calls(admin, ANY))
     t.strictSame(all.filter(name => /^(?:lrem|lrange|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|[sz]scan|smembers|sort)$/.test(name)), [])
 
     async function claim (ended: TurnResult['leases']): Promise<TurnResult['leases']> {
       const settlements = ended.map(lease => ({ lease, verdict: { kind: 'done' } as const }))
-      return (await store.turn(queue, { settlements, limit: 1, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })).leases
+      return (await store.turn(queue, { settlements, heartbeatMs: 12000, claim: { limit: 1, alone: false, leaseMs: 60_000 }, keep: { count: 0, ms: 1000 } })).leases
     }
   }
   t.strictSame(used[1], used[0])

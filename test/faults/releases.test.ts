@@ -1,7 +1,7 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { NewTask, TaskqueueOptions } from '../../lib/index.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
 import { loggedApp } from '../support/logged-app.js'
 import { NOTHING } from '../support/processes.js'
@@ -52,7 +52,7 @@ for (const [title, options, renew] of releases) {
     t.not(tasks[1]!.message, readable[1]!.message)
     t.strictSame(tasks.filter(({ id, message }) => id.startsWith('new') && !kept[id]!.equals(Buffer.from(message))), [])
     t.strictSame(log.filter(({ msg }) => msg === 'task is dead before it was attempted').map(({ taskId }) => taskId), idsOf('new'))
-    if (title === 'legible') t.match(await admin.hget('taskqueue:{default}:progress', 'new-1'), /its version is 2, and this release reads 1/)
+    if (title === 'legible') t.match(await admin.hget('taskqueue:{default}:attempts', 'new-1'), /its version is 2, and this release reads 1/)
 
     // The id of a dead letter can be taken by another task.
     await addTo(store, [{ ...readable[1]!, onDuplicate: 'replace' }])

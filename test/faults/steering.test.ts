@@ -171,5 +171,5 @@ t.test('when who purges fifteen thousand tasks is killed the rest is whole, and 
   }
   t.comment(`left after a kill: ${left.join(', ')}`)
   t.same(await counts(), NOTHING)
-  for (const name of ['waiting', 'delayed', 'suspects', 'message', 'progress', 'stale', 'running']) t.equal(await admin.exists(key(name)), 0, name)
+  for (const name of ['waiting', 'delayed', 'suspects', 'message', 'attempts', 'stale', 'running']) t.equal(await admin.exists(key(name)), 0, name)
 })

@@ -35,7 +35,7 @@ Object.assign(OTHERS, {
     await admin.rpush(keyOf('waiting'), 'a')
   },
   async 'progress is nonsense' (admin) {
-    await admin.hset(keyOf('progress'), 'a', 'nan', 'b', '1e999 1 1 1 1 1 x', 'c', '9'.repeat(400), 'd', '1 1 0 0 0 1 0 0 ', 'd next', 'x', 'd log', '\xc1')
+    await admin.hset(keyOf('attempts'), 'a', 'nan', 'b', '1e999 1 1 1 1 1 x', 'c', '9'.repeat(400), 'd', '1 1 0 0 0 1 0 0 ', 'd next', 'x', 'd log', '\xc1')
     await admin.rpush(keyOf('waiting'), 'a', 'b', 'c', 'd')
   },
   'what is prepared is nonsense': admin => admin.hset(keyOf('prepared'), 'a', 'x', 'b', Buffer.from('0 \xdd\xff\xff\xff\xff', 'latin1'), 'c', ''),
@@ -101,7 +101,7 @@ t.test('what is told of a task that is not what it says is no more than it can b
   const records = ["{ 'done', 1, 1, 'x' }", "{ 'done' }", "'x'", '{ {}, {}, {}, {} }', "{ 'done', 1 / 0, 0 / 0, { false, 1, {} } }", "{ 'constructor', 1, 1, {} }"]
   for (const [index, record] of records.entries()) {
     await admin.zadd(keyOf('ended'), 9e15, `${index}`)
-    await admin.eval(`redis.call('HSET', KEYS[1], '${index}', cmsgpack.pack(${record}))`, 1, keyOf('record'))
+    await admin.eval(`redis.call('HSET', KEYS[1], '${index}', cmsgpack.pack(${record}))`, 1, keyOf('summary'))
   }
   const states = await Promise.all(records.map(async (_, index) => (await app.taskqueue.get(`${index}`))?.state))
   t.strictSame(states, ['done', 'done', undefined, undefined, 'done', undefined])

@@ -5,7 +5,7 @@ import t from 'tap'
 import taskqueue, { type CreateStore, type TaskqueueOptions } from '../../lib/index.js'
 import { readOptions } from '../../lib/plugin/settings.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { exponential } from '../../lib/task/verdict.js'
 import { type Failure, startEcho } from '../support/echo-app.js'
 
@@ -131,14 +131,14 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, find, list, steer, note, close'
+  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, find, list, operate, setProgress, close'
   const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],
     [() => 1, all, '1'],
-    [() => Object.assign(new LocalStore(), { steer: undefined }), 'a type whose stores have steer', 'a LocalStore'],
-    [() => half, 'a type whose stores have extend, watch, counts, find, list, steer, note, close', 'an object']
+    [() => Object.assign(new LocalStore(), { operate: undefined }), 'a type whose stores have operate', 'a LocalStore'],
+    [() => half, 'a type whose stores have extend, watch, counts, find, list, operate, setProgress, close', 'an object']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
 

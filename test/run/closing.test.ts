@@ -7,7 +7,7 @@ import { Redis } from 'ioredis'
 import t from 'tap'
 import taskqueue, { type Store } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
 import { appOn, gate, loggedApp } from '../support/logged-app.js'
 import { startRedis } from '../support/redis-server.js'
@@ -65,7 +65,7 @@ t.test('a task that a closing app turns away unseen is given back once, and cost
   await closed
   t.strictSame(runs, [])
   t.strictSame(verdicts, ['release'])
-  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 1, retries: 0, deaths: 0 }])
+  t.match((await turn.call(store, 'default', { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 1, retries: 0, deaths: 0 }])
 })
 
 t.test('a task that is given back is not said to have failed', async t => {
@@ -117,7 +117,7 @@ t.test('what a closing app gives back reaches a store that fails at first, and c
   await begun.opened
   await app.close()
   t.equal(failures, 4)
-  t.match((await turn.call(store, 'default', { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, retries: 0, deaths: 0 }])
+  t.match((await turn.call(store, 'default', { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })).leases, [{ id, retries: 0, deaths: 0 }])
   t.strictSame(log.filter(({ msg }) => msg.includes('could not be settled')), [])
 })
 
@@ -172,7 +172,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     t.ok(tookMs >= 198 && tookMs < 5000, `${tookMs} ms`)
     t.strictSame(aborted, ['the app closes', 'the app closes'])
     t.match(await store.counts('default'), { waiting: 3, delayed: 0, running: 0, dead: 0 })
-    const { leases } = await store.turn('default', { settlements: [], limit: 3, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })
+    const { leases } = await store.turn('default', { settlements: [], heartbeatMs: 200, claim: { limit: 3, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })
     t.match(leases, [
       { id: ids[0], attempt: 2, retries: 0, deaths: 0 }, { id: ids[1], attempt: 2, retries: 0, deaths: 0 }, { id: ids[2], attempt: 1, retries: 0, deaths: 0 }
     ])
@@ -207,7 +207,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     answer.open()
     await closed
     t.equal(runs, 0)
-    t.match((await store.turn('default', { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
+    t.match((await store.turn('default', { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 2, retries: 0, deaths: 0 }])
   })
 
   t.test(`${type} queue: the grace is shorter than what Fastify allows a plugin to close`, async t => {
@@ -246,7 +246,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     t.equal(response.statusCode, 200)
     const { id } = JSON.parse(String(await response.toArray()))
     await closed
-    t.match((await store.turn('default', { settlements: [], limit: 9, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 1 }])
+    t.match((await store.turn('default', { settlements: [], heartbeatMs: 200, claim: { limit: 9, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })).leases, [{ id, attempt: 1 }])
   })
 }
 

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import type { Store } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import type { Lease } from '../../lib/store/store.js'
 import { addTo } from '../support/add-to.js'
 import { appOn, gate, loggedApp } from '../support/logged-app.js'
@@ -205,13 +205,13 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const id = await add('/')
     await until(() => claimed.length === 1)
     // As if it had expired and been taken over.
-    const { leases } = await turn.call(store, 'default', { settlements: [{ lease: claimed[0]!, verdict: { kind: 'release' } }], limit: 1, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })
+    const { leases } = await turn.call(store, 'default', { settlements: [{ lease: claimed[0]!, verdict: { kind: 'release' } }], heartbeatMs: 12000, claim: { limit: 1, alone: false, leaseMs: 60_000 }, keep: { count: 0, ms: 1000 } })
     t.match(leases, [{ id, attempt: 2 }])
     await until(() => reasons.length === 1)
     t.match(reasons, ['lease is lost'])
     t.match(log.filter(({ msg }) => msg.includes('lost its lease')), [{ level: 40, taskId: id, queue: 'default' }])
     t.match(await store.counts('default'), { ...NOTHING, running: 1 })
-    t.strictSame((await store.turn('default', { settlements: [{ lease: leases[0]!, verdict: { kind: 'done' } }], limit: 0, alone: false, leaseMs: 500, keep: { count: 0, ms: 1000 } })).settled, [true])
+    t.strictSame((await store.turn('default', { settlements: [{ lease: leases[0]!, verdict: { kind: 'done' } }], heartbeatMs: 100, keep: { count: 0, ms: 1000 } })).settled, [true])
     t.match(await store.counts('default'), NOTHING)
   })
 

@@ -5,7 +5,7 @@ import type { FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import type { ConsumerOptions, Store, TaskqueueOptions } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { loggedApp } from '../support/logged-app.js'
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
@@ -92,7 +92,7 @@ const paths: Array<{ title: string, consumer?: ConsumerOptions, isDeaf?: boolean
       await as('ada', '/add', { id: 'taken' })
       await queue.resume()
       // Whoever is first has it: this one lets its lease run out, or the app has run it.
-      await store.turn('default', { settlements: [], limit: 1, alone: false, leaseMs: 100, keep: { count: 0, ms: 1 } })
+      await store.turn('default', { settlements: [], heartbeatMs: 20, claim: { limit: 1, alone: false, leaseMs: 100 }, keep: { count: 0, ms: 1 } })
       await as('bob', '/add', { id: 'beside' })
       await ran('taken')
     }

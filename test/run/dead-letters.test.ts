@@ -108,7 +108,7 @@ t.test('a reason that a store has written itself is shown, and one that cannot b
   ] as const).entries()) {
     const id = `${index}`
     await admin.hset(`${prefix}:{default}:message`, id, 'unreadable')
-    await admin.hset(`${prefix}:{default}:progress`, id, `1 1 0 0 0 0 0 0 ${reason}`)
+    await admin.hset(`${prefix}:{default}:attempts`, id, `1 1 0 0 0 0 0 0 ${reason}`)
     await admin.zadd(`${prefix}:{default}:dead`, index + 1, id)
     t.equal((await app.taskqueue.get(id))!.reason, shown)
   }

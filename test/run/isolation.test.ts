@@ -15,7 +15,7 @@ t.test('a suspect runs alone: after what runs, before what waits, and beside no 
   await until(() => runs.length === 2)
   t.strictSame(runs, ['running', 'waiting'], 'until it is known that there are suspects')
   await abandon(store, 'a', ['suspect 1', 'suspect 2'])
-  await until(async () => (await store.extend([{ queue: 'a', leases: [], leaseMs: 100 }]))[0]!.outlook.suspects)
+  await until(async () => (await store.extend([{ queue: 'a', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.suspects)
   await addTo(store, [message('a', 'ordinary')])
   open('running')
   await until(async () => (await store.counts('b')).running === 1)
@@ -41,7 +41,7 @@ t.test('a suspect that somebody else has claimed leaves the consumer to the rest
   const store = new LocalStore()
   const { app, runs, open } = await start(t, store)
   await abandon(store, 'a', ['suspect'])
-  await until(async () => (await store.turn('a', { settlements: [], limit: 1, alone: true, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })).leases.length === 1)
+  await until(async () => (await store.turn('a', { settlements: [], heartbeatMs: 12000, claim: { limit: 1, alone: true, leaseMs: 60_000 }, keep: { count: 0, ms: 1000 } })).leases.length === 1)
   // As a pulse would say that is late.
   const { extend } = store
   store.extend = async holdings => (await extend.call(store, holdings)).map(pulse => ({ ...pulse, outlook: { wakeInMs: 0, suspects: true } }))
@@ -66,7 +66,7 @@ t.test('a suspect is given back by an app that closes, and is one still', async 
   await app.ready()
   await until(() => runs.length === 1)
   await app.close()
-  const { leases } = await store.turn('a', { settlements: [], limit: 1, alone: true, leaseMs: 1000, keep: { count: 0, ms: 1000 } })
+  const { leases } = await store.turn('a', { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: true, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })
   t.match(leases, [{ id: 'suspect', attempt: 3, retries: 0, deaths: 0, suspect: true }])
 })
 
@@ -96,7 +96,7 @@ t.test('a store that fails while there are suspects leaves the event loop alone'
   t.teardown(() => { clearInterval(timer) })
   const failures: number[] = []
   store.turn = async (queue, given) => {
-    if (!given.alone || failures.length === 3) return await turn.call(store, queue, given)
+    if (given.claim?.alone !== true || failures.length === 3) return await turn.call(store, queue, given)
     failures.push(ticks)
     throw new Error('gone')
   }
@@ -112,8 +112,8 @@ const message = (queue: string, id: string) => ({ queue, id, message: JSON.strin
 /** Claims tasks and lets their leases expire. */
 async function abandon (store: LocalStore, queue: string, ids: string[]): Promise<void> {
   await addTo(store, ids.map(id => message(queue, id)))
-  await store.turn(queue, { settlements: [], limit: ids.length, alone: false, leaseMs: 100, keep: { count: 0, ms: 1000 } })
-  await until(async () => (await store.extend([{ queue, leases: [], leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
+  await store.turn(queue, { settlements: [], heartbeatMs: 20, claim: { limit: ids.length, alone: false, leaseMs: 100 }, keep: { count: 0, ms: 1000 } })
+  await until(async () => (await store.extend([{ queue, leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
 }
 
 /** An app whose tasks note that they run, and end when the test says so. */

@@ -11,10 +11,10 @@ t.test('keeps a long line in order while it grows at one end and is claimed at t
   const claimed: string[] = []
   for (let added = 0; added < 5000; added += 50) {
     await addTo(store, Array.from({ length: 50 }, (_, index) => ({ queue: 'q', id: `${added + index}`, message: '' })))
-    const { leases } = await store.turn('q', { settlements: [], limit: 40, alone: false, leaseMs: 1000, keep: { count: 0, ms: 0 } })
+    const { leases } = await store.turn('q', { settlements: [], heartbeatMs: 200, claim: { limit: 40, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 0 } })
     claimed.push(...leases.map(({ id }) => id))
   }
-  const { leases } = await store.turn('q', { settlements: [], limit: 5000, alone: false, leaseMs: 1000, keep: { count: 0, ms: 0 } })
+  const { leases } = await store.turn('q', { settlements: [], heartbeatMs: 200, claim: { limit: 5000, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 0 } })
   claimed.push(...leases.map(({ id }) => id))
   t.strictSame(claimed, Array.from({ length: 5000 }, (_, index) => `${index}`))
 })
@@ -23,13 +23,13 @@ t.test('keeps a long line in order that tasks leave at every place', async t => 
   const store = new LocalStore()
   const all = Array.from({ length: 6000 }, (_, index) => `${index}`)
   const keep = { count: 0, ms: 0 }
-  const turn = (limit: number, settlements: Settlement[] = []) => store.turn('q', { settlements, limit, alone: false, leaseMs: 1000, keep })
+  const turn = (limit: number, settlements: Settlement[] = []) => store.turn('q', { settlements, heartbeatMs: 200, claim: { limit, alone: false, leaseMs: 1000 }, keep })
   await addTo(store, all.map(id => ({ queue: 'q', id, message: '' })))
   const { leases } = await turn(500)
   await turn(0, leases.map(lease => ({ lease, verdict: { kind: 'release' } })))
   await turn(100)
   const isKept = (id: string) => Number(id) >= 100 && Number(id) % 3 === 0
-  t.equal(await store.steer('q', { kind: 'cancel', ids: all.slice(100).filter(id => !isKept(id)), keep }), 3934)
+  t.equal(await store.operate('q', { kind: 'cancel', ids: all.slice(100).filter(id => !isKept(id)), keep }), 3934)
   for (let round = 0; round < 3000; round++) {
     await addTo(store, [{ queue: 'q', id: 'often', message: `${round}`, onDuplicate: 'replace' }])
   }

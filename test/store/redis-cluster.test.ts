@@ -1,7 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
 import { gate, loggedApp } from '../support/logged-app.js'
 import { freePort, startRedis, type RedisServer } from '../support/redis-server.js'
@@ -57,11 +57,11 @@ t.test('in a cluster', async t => {
     await addTo(store, QUEUES.flatMap(queue => ['1', '2'].map(id => ({ queue, id, message: queue }))))
     const holdings = []
     for (const queue of QUEUES) {
-      const { leases } = await store.turn(queue, { settlements: [], limit: 1, alone: false, leaseMs: 1000, keep: { count: 0, ms: 1000 } })
+      const { leases } = await store.turn(queue, { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })
       t.match(leases, [{ id: '1', message: queue }])
-      holdings.push({ queue, leases: queue === 'b' ? [{ id: '1', fence: 7 }] : leases, leaseMs: 1000 })
+      holdings.push({ queue, leases: queue === 'b' ? [{ id: '1', fence: 7 }] : leases, heartbeatMs: 200, leaseMs: 1000 })
     }
-    await store.turn('c', { settlements: [], limit: 1, alone: false, leaseMs: 800, keep: { count: 0, ms: 1000 } })
+    await store.turn('c', { settlements: [], heartbeatMs: 160, claim: { limit: 1, alone: false, leaseMs: 800 }, keep: { count: 0, ms: 1000 } })
     t.match(await store.extend(holdings), [{ lost: [], outlook: { wakeInMs: 0 } }, { lost: ['1'], outlook: { wakeInMs: 0 } }, { lost: [], outlook: { wakeInMs: Number } }])
     await store.close()
   })

@@ -4,10 +4,11 @@ import { inspect } from 'node:util'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { storeConformance } from '../../lib/store/conformance/index.js'
-import type { RedisLocation } from '../../lib/store/redis/redis-store.js'
+import type { RedisLocation } from '../../lib/store/redis/client.js'
+import { encodeTurn } from '../../lib/store/redis/commands/turn.js'
 import { KEYS } from '../../lib/store/redis/keys.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
-import { RedisStore } from '../../lib/store/redis/redis-store.js'
+import { RedisStore } from '../../lib/store/redis/store.js'
 import type { Lease, NewTask, Settlement } from '../../lib/store/store.js'
 import { addAclUser } from '../support/acl-user.js'
 import { addTo } from '../support/add-to.js'
@@ -112,7 +113,7 @@ t.test('Redis keeps one copy of each script, whatever it is passed', async t => 
   const { admin, store } = await openStore(t)
   for (let i = 0; i < 20; i++) {
     await addTo(store, [task(randomUUID()), task(randomUUID(), `queue${i}`)])
-    await store.turn(`queue${i}`, { settlements: [], limit: i, alone: false, leaseMs: 1000 + i, keep: { count: 10, ms: 1000 } })
+    await store.turn(`queue${i}`, { settlements: [], heartbeatMs: (1000 + i) / 5, claim: { limit: i, alone: false, leaseMs: 1000 + i }, keep: { count: 10, ms: 1000 } })
   }
   t.match(await admin.info('memory'), new RegExp(`number_of_cached_scripts:${Object.keys(scripts).length}\\r`))
 })
@@ -122,11 +123,11 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
   const [leaseMs, heartbeatMs] = [1000, 200]
   const claimOnce = async () => {
     const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
-    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, heartbeatMs, leaseMs, 1, 0, 10, 1000, '', '', 65536) as [unknown, unknown, string[]]
+    const [, , [id]] = await admin.eval(scripts.turn.body, keys.length, ...keys, ...turnArgs(heartbeatMs, leaseMs)) as [unknown, unknown, string[]]
     return id
   }
   // Of a consumer that is in contact and holds nothing.
-  const leftMs = async () => (await store.extend([{ queue: 'q', leases: [], leaseMs }]))[0]!.outlook.wakeInMs
+  const leftMs = async () => (await store.extend([{ queue: 'q', leases: [], heartbeatMs: leaseMs / 5, leaseMs }]))[0]!.outlook.wakeInMs
   await addTo(store, [task('a')])
   t.equal(await claimOnce(), 'a')
   await until(async () => await leftMs() < 300)
@@ -138,7 +139,7 @@ t.test('a claim that is asked for again hands out the task that was claimed, and
   const { admin, store } = await openStore(t)
   const claimOnce = async () => {
     const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:holder']
-    const [, , [id, message]] = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 1, 0, 10, 1000, '', '', 65536) as [unknown, unknown, string[]]
+    const [, , [id, message]] = await admin.eval(scripts.turn.body, keys.length, ...keys, ...turnArgs(200, 1000)) as [unknown, unknown, string[]]
     return [id, message]
   }
   await addTo(store, [task('a')])
@@ -174,10 +175,10 @@ t.test('a dead letter that is dropped leaves nothing behind, and what one turn d
   t.match(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1300 })
   const keep = { count: 0, ms: 1000 }
   const keepDead = { count: 100, ms: Infinity }
-  for (let i = 0; i < 3; i++) dropped.push((await store.turn('q', { settlements: [], limit: 0, alone: false, leaseMs: 60_000, keep, keepDead })).dropped)
+  for (let i = 0; i < 3; i++) dropped.push((await store.turn('q', { settlements: [], heartbeatMs: 12000, keep, keepDead })).dropped)
   t.strictSame(dropped, [1000, 200, undefined])
   t.equal(await admin.hlen('prefix:{q}:message'), 100)
-  t.equal(await admin.hlen('prefix:{q}:progress'), 100)
+  t.equal(await admin.hlen('prefix:{q}:attempts'), 100)
   t.equal(await admin.zscore('prefix:{q}:dead', '1199'), null)
   t.not(await admin.zscore('prefix:{q}:dead', '1200'), null)
 })
@@ -203,7 +204,7 @@ t.test('all dead letters, however many, are put back in line or removed by calls
     await admin.hset('prefix:{q}:message', Object.fromEntries(ids.map(id => [id, 'message'])))
     await admin.zadd('prefix:{q}:dead', ...ids.flatMap(id => [id, id]))
     const before = await calls()
-    t.equal(await store.steer('q', { kind }), 2500)
+    t.equal(await store.operate('q', { kind }), 2500)
     // One of them counts.
     t.equal(await calls() - before, 4)
     t.match(await store.counts('q'), { waiting: kind === 'redrive' ? 2500 : 0, dead: 0 })
@@ -215,11 +216,11 @@ function task (id: string, queue = 'q', rest: Partial<NewTask> = {}): NewTask {
 }
 
 async function claim (store: RedisStore, limit: number): Promise<readonly Lease[]> {
-  return (await store.turn('q', { settlements: [], limit, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })).leases
+  return (await store.turn('q', { settlements: [], heartbeatMs: 12000, claim: { limit, alone: false, leaseMs: 60_000 }, keep: { count: 0, ms: 1000 } })).leases
 }
 
 async function settle (store: RedisStore, settlements: Settlement[]): Promise<void> {
-  await store.turn('q', { settlements, limit: 0, alone: false, leaseMs: 60_000, keep: { count: 0, ms: 1000 } })
+  await store.turn('q', { settlements, heartbeatMs: 12000, keep: { count: 0, ms: 1000 } })
 }
 
 async function openStore (t: Test): Promise<{ admin: Redis, store: RedisStore }> {
@@ -240,3 +241,8 @@ function clientOf (t: Test, location: string | object): Redis {
   t.teardown(() => { client.disconnect() })
   return client
 }
+
+/** The arguments of the first turn of a consumer, which claims one task. */
+const turnArgs = (heartbeatMs: number, leaseMs: number) => encodeTurn({
+  number: 1, heartbeatMs, claim: { limit: 1, alone: false, leaseMs }, keep: { count: 10, ms: 1000 }, replyBytes: 65_536
+}, [])

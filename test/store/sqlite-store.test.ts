@@ -16,7 +16,9 @@ function openDatabase (path: string) {
 
 const task = (id: string, rest: Partial<NewTask> = {}): NewTask => ({ queue: 'mail', id, message: `message of ${id}`, ...rest })
 const turn = (store: SqliteStore, settlements: Settlement[], limit: number, leaseMs = 60_000, alone = false) =>
-  store.turn('mail', { settlements, limit, alone, leaseMs, keep: { count: 100, ms: 60_000 } })
+  store.turn('mail', {
+    settlements, heartbeatMs: leaseMs / 5, claim: limit > 0 ? { limit, alone, leaseMs } : undefined, keep: { count: 100, ms: 60_000 }
+  })
 const add = async (store: SqliteStore, tasks: NewTask[]) => { await (await store.prepare(tasks)).commit() }
 
 for (const [place, path] of [['memory', ':memory:'], ['a file', file]] as const) {
@@ -33,7 +35,7 @@ t.test('keeps tasks and what it has counted when the file is closed', async t =>
     { lease: dead!, verdict: { kind: 'dead', reason: '500' } },
     { lease: retried!, verdict: { kind: 'retry', delayMs: 60_000, reason: '503' } }
   ], 1, 100)
-  await first.steer('mail', { kind: 'pause' })
+  await first.operate('mail', { kind: 'pause' })
   await first.close()
   before.close()
 
@@ -42,7 +44,7 @@ t.test('keeps tasks and what it has counted when the file is closed', async t =>
   await second.open()
   t.match(await second.counts('mail'), { waiting: 1, delayed: 1, running: 1, dead: 1, paused: true })
   t.same((await turn(second, [], 2)).leases, [])
-  await second.steer('mail', { kind: 'resume' })
+  await second.operate('mail', { kind: 'resume' })
   t.same(after.all("SELECT id, reason FROM task WHERE queue = 'mail' AND reason IS NOT NULL ORDER BY id"),
     [{ id: 'dead', reason: '500' }, { id: 'retried', reason: '503' }])
   t.match((await turn(second, [], 2)).leases, [{ id: 'waiting', attempt: 1 }])

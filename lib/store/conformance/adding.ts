@@ -36,9 +36,9 @@ export const adding = chapter({
   async 'starts empty, with nothing to claim and nothing to come' (store, queue) {
     assert.deepEqual(await claim(store, queue), [])
     assert.equal((await turn(store, queue, [])).outlook.wakeInMs, Infinity)
-    assert.equal((await store.extend([{ queue, leases: [], leaseMs: LONG_MS }]))[0]?.outlook.wakeInMs, Infinity)
+    assert.equal((await store.extend([{ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }]))[0]?.outlook.wakeInMs, Infinity)
     assert.deepEqual(await store.extend([]), [])
-    assert.equal(await store.steer(queue, { kind: 'purge' }), 0)
+    assert.equal(await store.operate(queue, { kind: 'purge' }), 0)
     await add(store, [])
     await assertCounts(store, queue, {})
   },
@@ -113,7 +113,7 @@ export const adding = chapter({
     await assertCounts(store, queue, { dead: 1 })
     assert.equal((await show(store, queue, 'a'))?.message, 'message of a')
     for (const makeWay of [
-      async () => { await store.steer(queue, { kind: 'remove', ids: ['a'] }) },
+      async () => { await store.operate(queue, { kind: 'remove', ids: ['a'] }) },
       async () => { await add(store, [task(queue, 'a', { message: 'replaces it', onDuplicate: 'replace' })]) }
     ]) {
       await makeWay()

@@ -17,7 +17,7 @@ export const cancelling = chapter({
     const cancelled = ['suspect', 'running', 'waiting', 'delayed', 'retried']
     const others = ['done', 'dead', 'expired', 'cancelled', 'nobody']
     const order = { kind: 'cancel', ids: [...cancelled, ...cancelled, ...others], keep: KEEP } as const
-    assert.equal(await store.steer(queue, order), 5)
+    assert.equal(await store.operate(queue, order), 5)
     await assertCounts(store, queue, { waiting: 1, dead: 1 })
     await assertCounts(store, other, { waiting: 1 })
     assert.deepEqual((await turn(store, queue, [])).outlook, { wakeInMs: 0, suspects: false })
@@ -25,10 +25,10 @@ export const cancelling = chapter({
     for (const id of cancelled) assert.equal((await show(store, queue, id))?.state, 'cancelled')
     assert.equal((await show(store, queue, 'running'))?.message, 'message of running')
     assert.deepEqual((await show(store, queue, 'suspect'))?.records, [undefined])
-    assert.equal(await store.note(queue, running, 'half'), false)
+    assert.equal(await store.setProgress(queue, running, 'half'), false)
     assert.equal(await settle(store, queue, running, done, [task(other, 'chained')]), false)
     await assertCounts(store, other, { waiting: 1 })
-    assert.equal(await store.steer(queue, order), 0)
+    assert.equal(await store.operate(queue, order), 0)
     assert.deepEqual(ids(await claim(store, queue)), ['stays'])
     assert.equal((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS, true)
     assert.deepEqual((await turn(store, queue, [], 1, { alone: true })).leases, [])
@@ -42,12 +42,12 @@ export const cancelling = chapter({
     await claim(store, other)
     const [a, b, c] = leases
     await settle(store, queue, b!, done)
-    await store.steer(queue, { kind: 'cancel', ids: ['a', 'b'], keep: { count: 0, ms: 0 } })
+    await store.operate(queue, { kind: 'cancel', ids: ['a', 'b'], keep: { count: 0, ms: 0 } })
     await add(store, [task(queue, 'a')])
     const young = await claimOne(store, queue)
     const pulse = async (...leases: readonly Held[]) => {
       const [own, elsewhere] = await store.extend([
-        { queue, leases, leaseMs: LONG_MS }, { queue: other, leases, leaseMs: LONG_MS }
+        { queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }, { queue: other, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
       ])
       assert.ok(own !== undefined && elsewhere !== undefined, 'extend should return a pulse for each queue')
       assert.deepEqual(elsewhere.cancelled, [])
@@ -63,7 +63,7 @@ export const cancelling = chapter({
     await add(store, [task(queue, 'a')])
     const lease = await claimOne(store, queue)
     await add(store, [task(queue, 'a', { message: 'again', onDuplicate: 'replace' })])
-    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
+    assert.equal(await store.operate(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
     assert.equal(await settle(store, queue, lease, done), false)
     await assertCounts(store, queue, {})
     assert.equal((await show(store, queue, 'a'))?.state, 'cancelled')
@@ -73,16 +73,16 @@ export const cancelling = chapter({
     store, queue
   ) {
     await add(store, tasks(queue, ['a', 'b', 'c']))
-    await store.steer(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
-    await store.steer(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
+    await store.operate(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })
     assert.ok((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS)
-    const [pulse] = await store.extend([{ queue, leases: [], leaseMs: LONG_MS }])
+    const [pulse] = await store.extend([{ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }])
     assert.ok(pulse!.outlook.wakeInMs > SHORT_MS)
     let round = 0
     await untilWoken(store, queue, async () => {
       for (const lease of await claim(store, queue)) await settle(store, queue, lease, done)
       await add(store, [task(queue, `${++round}`)])
-      await store.steer(queue, { kind: 'cancel', ids: [`${round}`], keep: KEEP })
+      await store.operate(queue, { kind: 'cancel', ids: [`${round}`], keep: KEEP })
       await add(store, [task(queue, `again ${round}`)])
     })
   },
@@ -90,8 +90,8 @@ export const cancelling = chapter({
   async 'purges what waits behind thousands that were cancelled' (store, queue) {
     const all = Array.from({ length: 2400 }, (_, index) => `${index}`)
     await add(store, tasks(queue, all))
-    assert.equal(await store.steer(queue, { kind: 'cancel', ids: all.slice(0, 2300), keep: { count: 0, ms: 0 } }), 2300)
-    assert.equal(await store.steer(queue, { kind: 'purge' }), 100)
+    assert.equal(await store.operate(queue, { kind: 'cancel', ids: all.slice(0, 2300), keep: { count: 0, ms: 0 } }), 2300)
+    assert.equal(await store.operate(queue, { kind: 'purge' }), 100)
     await assertCounts(store, queue, {})
   },
 
@@ -100,7 +100,7 @@ export const cancelling = chapter({
     await add(store, tasks(queue, all))
     await settle(store, queue, await claimOne(store, queue), release)
     const odd = all.filter((_, index) => index % 2 === 1)
-    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['0', ...odd], keep: KEEP }), 51)
+    assert.equal(await store.operate(queue, { kind: 'cancel', ids: ['0', ...odd], keep: KEEP }), 51)
     await assertCounts(store, queue, { waiting: 49 })
     await add(store, tasks(queue, ['3', '0', '1']))
     const even = all.filter((_, index) => index % 2 === 0 && index > 0)

@@ -85,7 +85,7 @@ export const claiming = chapter({
     const runAt = Date.now() + 4 * SHORT_MS
     for (const id of ['c', 'b', '10', '9']) await add(store, tasks(queue, [id, `after ${id}`], { runAt }))
     await add(store, tasks(queue, ['z', 'y']))
-    await store.steer(queue, { kind: 'schedule', ids: ['z', 'b', 'y'], runAt })
+    await store.operate(queue, { kind: 'schedule', ids: ['z', 'b', 'y'], runAt })
     const all = ['c', 'after c', 'after b', '10', 'after 10', '9', 'after 9', 'z', 'b', 'y']
     assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 100)), all)
     await until('all tasks are due', async () => (await store.counts(queue)).waiting === all.length)
@@ -101,7 +101,7 @@ export const claiming = chapter({
       task(other, 'c', { delayMs: LONG_MS / 3 })
     ])
     assertWake((await turn(store, queue, [], 1)).outlook.wakeInMs, LONG_MS / 2, since)
-    const pulses = await store.extend([queue, other].map(queue => ({ queue, leases: [], leaseMs: LONG_MS })))
+    const pulses = await store.extend([queue, other].map(queue => ({ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS })))
     assertWake(pulses[0]?.outlook.wakeInMs, LONG_MS / 2, since)
     assertWake(pulses[1]?.outlook.wakeInMs, LONG_MS / 3, since)
     await add(store, [task(queue, 'd')])

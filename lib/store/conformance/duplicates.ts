@@ -53,7 +53,7 @@ export const duplicates = chapter({
     const [retried] = (await turn(store, queue, [], 1, nothing)).leases
     await turn(store, queue, [{ lease: retried!, verdict: dead, dedupeMs: LONG_MS }], 0, nothing)
     assert.equal(await show(store, queue, 'done'), undefined)
-    assert.equal(await store.steer(queue, { kind: 'remove' }), 2)
+    assert.equal(await store.operate(queue, { kind: 'remove' }), 2)
     const again = tasks(queue, ['at once', 'dead', 'retried', 'done'], { onDuplicate: 'keep' })
     assert.deepEqual(await add(store, again), ['done'])
     await assert.rejects(store.prepare([task(queue, 'done', { onDuplicate: 'reject' })]), isDuplicate('done'))

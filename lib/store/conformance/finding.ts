@@ -54,7 +54,7 @@ export const finding = chapter({
     assert.equal((await store.find([queue, other], 'b', LONG_MS))?.queue, other)
     assert.equal(await store.find([queue], 'b', LONG_MS), undefined)
     assert.equal(await store.find([], 'a'), undefined)
-    await store.steer(other, { kind: 'purge' })
+    await store.operate(other, { kind: 'purge' })
     assert.equal(await store.find([queue, other], 'b'), undefined)
   },
 
@@ -86,7 +86,7 @@ export const finding = chapter({
       task(queue, 'd3', { delayMs: LONG_MS * 2 })
     ])
     await add(store, tasks(queue, ['c1', 'c2']))
-    await store.steer(queue, { kind: 'cancel', ids: ['c2', 'c1'], keep: KEEP })
+    await store.operate(queue, { kind: 'cancel', ids: ['c2', 'c1'], keep: KEEP })
     const expected: Array<[State, string[]]> = [
       ['waiting', ['s1', 's2', 'w1', 'w2', 'w3']],
       ['delayed', ['d2', 'd1', 'd3']],
@@ -118,11 +118,11 @@ export const finding = chapter({
   ) {
     const all = Array.from({ length: 12 }, (_, index) => `${index}`)
     await add(store, tasks(queue, all))
-    await store.steer(queue, { kind: 'schedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })
-    await store.steer(queue, { kind: 'cancel', ids: ['1', '5'], keep: KEEP })
-    await store.steer(queue, { kind: 'schedule', ids: ['4', '3'] })
-    await store.steer(queue, { kind: 'schedule', ids: ['3'], delayMs: LONG_MS })
-    await store.steer(queue, { kind: 'schedule', ids: ['3'] })
+    await store.operate(queue, { kind: 'schedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'cancel', ids: ['1', '5'], keep: KEEP })
+    await store.operate(queue, { kind: 'schedule', ids: ['4', '3'] })
+    await store.operate(queue, { kind: 'schedule', ids: ['3'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'schedule', ids: ['3'] })
     await add(store, [
       task(queue, '6', { onDuplicate: 'replace' }),
       task(queue, '5', { onDuplicate: 'keep' }),

@@ -87,7 +87,7 @@ export const leases = chapter({
     await add(store, tasks(queue, ['a', 'b']))
     const [a] = await claim(store, queue, 1)
     await claim(store, queue, 1, SHORT_MS)
-    await store.extend([{ queue, leases: [a!], leaseMs: 1 }])
+    await store.extend([{ queue, leases: [a!], heartbeatMs: 0.2, leaseMs: 1 }])
     await untilClaimable(store, queue)
     assert.equal((await claimSuspect(store, queue)).id, 'b')
     assert.deepEqual(await lost(store, queue, [a!]), [])
@@ -98,8 +98,8 @@ export const leases = chapter({
     const held = await claim(store, queue, 3, 4 * SHORT_MS)
     const alsoHeld = await claim(store, other, 3, 4 * SHORT_MS)
     await store.extend([
-      { queue, leases: held.slice(1), leaseMs: LONG_MS },
-      { queue: other, leases: alsoHeld.slice(1), leaseMs: LONG_MS }
+      { queue, leases: held.slice(1), heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS },
+      { queue: other, leases: alsoHeld.slice(1), heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
     ])
     for (const name of [queue, other]) {
       await untilClaimable(store, name)
@@ -131,8 +131,8 @@ export const leases = chapter({
     const [a, b] = await claim(store, queue)
     const c = await claimOne(store, other)
     const pulses = await store.extend([
-      { queue, leases: [{ id: 'b', fence: b!.fence + 1 }, a!, { id: 'nobody', fence: 1 }], leaseMs: LONG_MS },
-      { queue: other, leases: [c, a!, { id: 'd', fence: 0 }], leaseMs: LONG_MS }
+      { queue, leases: [{ id: 'b', fence: b!.fence + 1 }, a!, { id: 'nobody', fence: 1 }], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS },
+      { queue: other, leases: [c, a!, { id: 'd', fence: 0 }], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
     ])
     assert.deepEqual(pulses.map(({ lost }) => [...lost].sort()), [['b', 'nobody'], ['a', 'd']])
     assert.deepEqual(pulses.map(({ outlook }) => outlook.wakeInMs === 0), [false, true])

@@ -35,17 +35,17 @@ export const news = chapter({
     store, queue, other
   ) {
     await untilWoken(store, queue, async () => {
-      await store.steer(queue, { kind: 'pause' })
-      await store.steer(queue, { kind: 'resume' })
+      await store.operate(queue, { kind: 'pause' })
+      await store.operate(queue, { kind: 'resume' })
     })
     await add(store, [task(other, 'a', { delayMs: LONG_MS })])
     await untilWoken(store, other, async () => {
-      await store.steer(other, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
-      await store.steer(other, { kind: 'schedule', ids: ['a'] })
+      await store.operate(other, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
+      await store.operate(other, { kind: 'schedule', ids: ['a'] })
     })
     await untilWoken(store, other, async () => {
       await settle(store, other, await claimOne(store, other), dead)
-      await store.steer(other, { kind: 'redrive', ids: ['a'] })
+      await store.operate(other, { kind: 'redrive', ids: ['a'] })
     })
     let isSettled = false
     await untilTold(store, other, ({ kind }) => kind === 'work' && isSettled, async () => {
@@ -68,7 +68,7 @@ export const news = chapter({
       await add(store, [task(queue, id)])
       await claimOne(store, queue)
       const before = told
-      const steered = store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+      const steered = store.operate(queue, { kind: 'cancel', ids: [id], keep: KEEP })
       assert.equal(told, before)
       return steered
     })
@@ -100,13 +100,13 @@ export const news = chapter({
     for (const rest of [{}, { delayMs: LONG_MS }]) {
       await untilTold(store, queue, isMeant, async () => {
         await awaited(rest)
-        return store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+        return store.operate(queue, { kind: 'cancel', ids: [id], keep: KEEP })
       })
     }
     await untilTold(store, queue, isMeant, async () => {
       await awaited()
       await claimOne(store, queue)
-      return store.steer(queue, { kind: 'cancel', ids: [id], keep: KEEP })
+      return store.operate(queue, { kind: 'cancel', ids: [id], keep: KEEP })
     })
     await untilTold(store, queue, isMeant, async () => {
       await awaited({ expiresMs: SHORT_MS })

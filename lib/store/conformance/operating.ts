@@ -18,7 +18,7 @@ export const operating = chapter({
     ])
     await add(store, [task(queue, 'delayed', { delayMs: LONG_MS }), task(other, 'waiting')])
     await assertCounts(store, queue, { waiting: 3, delayed: 2, running: 1, dead: 1 })
-    assert.equal(await store.steer(queue, { kind: 'purge' }), 5)
+    assert.equal(await store.operate(queue, { kind: 'purge' }), 5)
     await assertCounts(store, queue, { running: 1, dead: 1 })
     await assertCounts(store, other, { waiting: 1 })
     await add(store, [task(queue, 'delayed')])
@@ -31,7 +31,7 @@ export const operating = chapter({
     const running = await stageUnended(store, queue)
     await add(store, tasks(queue, ['a', 'b', 'c']))
     const schedule = (ids: string[], when: { delayMs?: number, runAt?: number } = {}) => {
-      return store.steer(queue, { kind: 'schedule', ids, ...when })
+      return store.operate(queue, { kind: 'schedule', ids, ...when })
     }
     const fixed = ['suspect', 'running', 'done', 'dead', 'cancelled', 'expired', 'nobody']
     assert.equal(await schedule(fixed, { delayMs: LONG_MS }), 0)
@@ -64,12 +64,12 @@ export const operating = chapter({
     await add(store, [task(queue, 'w'), task(other, 'a')])
     await settle(store, other, await claimOne(store, other), dead)
     const { endedAt, reason, ...known } = (await show(store, queue, 'b'))!
-    assert.equal(await store.steer(queue, { kind: 'redrive', ids: ['b', 'w', 'nobody', 'b'] }), 1)
+    assert.equal(await store.operate(queue, { kind: 'redrive', ids: ['b', 'w', 'nobody', 'b'] }), 1)
     await assertCounts(store, queue, { waiting: 2, dead: 3 })
     const { reason: oldReason, ...again } = (await show(store, queue, 'b'))!
     assert.deepEqual(again, { ...known, state: 'waiting' })
-    assert.equal(await store.steer(queue, { kind: 'redrive' }), 3)
-    assert.equal(await store.steer(queue, { kind: 'redrive' }), 0)
+    assert.equal(await store.operate(queue, { kind: 'redrive' }), 3)
+    assert.equal(await store.operate(queue, { kind: 'redrive' }), 0)
     assert.deepEqual(await store.list(queue, 'dead', 0, 10), [])
     const leases = await claim(store, queue)
     assert.deepEqual(ids(leases.slice(0, 2)), ['w', 'b'])
@@ -88,7 +88,7 @@ export const operating = chapter({
     await claimSuspect(store, queue, SHORT_MS)
     await untilClaimable(store, queue)
     assert.equal(await settle(store, queue, await claimSuspect(store, queue), dead), true)
-    assert.equal(await store.steer(queue, { kind: 'redrive', ids: ['a'] }), 1)
+    assert.equal(await store.operate(queue, { kind: 'redrive', ids: ['a'] }), 1)
     const lease = await claimOne(store, queue)
     assert.deepEqual(counters(lease), { attempt: 4, retries: 0, deaths: 0 })
     assert.equal(lease.suspect, false)
@@ -101,12 +101,12 @@ export const operating = chapter({
     await settle(store, queue, (await claim(store, queue)).find(({ id }) => id === 'a')!, dead)
     await turn(store, other, (await claim(store, other)).map(lease => ({ lease, verdict: dead })))
     const notDead = ['suspect', 'running', 'delayed', 'retried', 'done', 'cancelled', 'expired']
-    assert.equal(await store.steer(queue, { kind: 'remove', ids: [...notDead, 'a', 'a', 'nobody'] }), 1)
+    assert.equal(await store.operate(queue, { kind: 'remove', ids: [...notDead, 'a', 'a', 'nobody'] }), 1)
     assert.equal(await show(store, queue, 'a'), undefined)
     for (const id of [...notDead, 'dead']) assert.equal((await show(store, queue, id))?.id, id)
-    assert.equal(await store.steer(other, { kind: 'remove', ids: ['b'] }), 1)
+    assert.equal(await store.operate(other, { kind: 'remove', ids: ['b'] }), 1)
     assert.deepEqual(ids(await store.list(other, 'dead', 0, 10)), ['c', 'a'])
-    assert.equal(await store.steer(other, { kind: 'remove' }), 2)
+    assert.equal(await store.operate(other, { kind: 'remove' }), 2)
     await assertCounts(store, other, {})
     await assertCounts(store, queue, { waiting: 1, delayed: 2, running: 4, dead: 1 })
     assert.deepEqual(await add(store, [task(other, 'a', { onDuplicate: 'reject' })]), [])
@@ -116,7 +116,7 @@ export const operating = chapter({
     const running = await stageUnended(store, queue)
     const resumed = (await turn(store, queue, [])).outlook
     assert.equal((await store.counts(queue)).paused, false)
-    for (const kind of ['pause', 'pause'] as const) assert.equal(await store.steer(queue, { kind }), 0)
+    for (const kind of ['pause', 'pause'] as const) assert.equal(await store.operate(queue, { kind }), 0)
     assert.equal((await store.counts(queue)).paused, true)
     assert.equal((await store.counts(other)).paused, false)
     await add(store, [task(queue, 'added'), task(other, 'added')])
@@ -125,13 +125,13 @@ export const operating = chapter({
     for (const alone of [false, true]) {
       assert.deepEqual(await turn(store, queue, [], 10, { alone }), { settled: [], leases: [], outlook: nothing })
     }
-    const pulses = await store.extend([{ queue, leases: [running], leaseMs: LONG_MS }])
+    const pulses = await store.extend([{ queue, leases: [running], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }])
     assert.deepEqual(pulses, [{ lost: [], cancelled: [], outlook: nothing }])
     const released = await turn(store, queue, [{ lease: running, verdict: release }], 10)
     assert.deepEqual(released, { settled: [true], leases: [], outlook: nothing })
     await assertCounts(store, queue, { waiting: 4, delayed: 2, dead: 1 })
-    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['added'], keep: KEEP }), 1)
-    for (const kind of ['resume', 'resume'] as const) assert.equal(await store.steer(queue, { kind }), 0)
+    assert.equal(await store.operate(queue, { kind: 'cancel', ids: ['added'], keep: KEEP }), 1)
+    for (const kind of ['resume', 'resume'] as const) assert.equal(await store.operate(queue, { kind }), 0)
     assert.equal((await store.counts(queue)).paused, false)
     assert.deepEqual((await turn(store, queue, [])).outlook, resumed)
     assert.deepEqual(ids(await claim(store, queue)), ['running', 'waiting'])
@@ -144,7 +144,7 @@ export const operating = chapter({
     await add(store, [
       task(queue, 'due', { delayMs: SHORT_MS }), task(queue, 'expired', { delayMs: LONG_MS, expiresMs: SHORT_MS })
     ])
-    await store.steer(queue, { kind: 'pause' })
+    await store.operate(queue, { kind: 'pause' })
     await until('the lease and a task expire', async () => {
       const { leases } = await turn(store, queue, [], 10, { leaseMs: SHORT_MS })
       assert.deepEqual(leases, [])
@@ -153,7 +153,7 @@ export const operating = chapter({
     await add(store, [task(queue, 'added')])
     await assertCounts(store, queue, { waiting: 3 })
     assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 10)), ['running', 'due', 'added'])
-    await store.steer(queue, { kind: 'resume' })
+    await store.operate(queue, { kind: 'resume' })
     assert.equal((await claimSuspect(store, queue)).id, 'running')
     assert.deepEqual(ids(await claim(store, queue)), ['due', 'added'])
   }

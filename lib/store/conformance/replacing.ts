@@ -58,7 +58,7 @@ export const replacing = chapter({
     await add(store, tasks(queue, running, { message: 'no' }))
     assert.deepEqual(await claim(store, queue), [])
     assert.deepEqual(await lost(store, queue, leases), [])
-    await store.note(queue, leases[0]!, 'half')
+    await store.setProgress(queue, leases[0]!, 'half')
     await add(store, [task(queue, 'before')])
     const { settled } = await turn(store, queue, leases.map((lease, index) => ({
       lease, verdict: verdicts[index]!, record: 'second', chain: [task(other, `chain of ${lease.id}`)]
@@ -87,7 +87,7 @@ export const replacing = chapter({
     await add(store, [task(queue, 'a', replacement)])
     assert.deepEqual(await show(store, queue, 'a'), before)
     assert.deepEqual((await store.list(queue, 'running', 0, 10)).map(trimmed), [before])
-    assert.equal(await store.steer(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
+    assert.equal(await store.operate(queue, { kind: 'cancel', ids: ['a'], keep: KEEP }), 1)
     assert.equal((await show(store, queue, 'a'))?.message, 'message of a')
     assert.equal(await settle(store, queue, lease, done), false)
   },

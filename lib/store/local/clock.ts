@@ -1,4 +1,3 @@
-import { heartbeatMs } from '../../run/heartbeat.js'
 import type { NewTask } from '../store.js'
 
 /** The time by which leases expire. It stands still while nobody is in contact, or the event loop is blocked. */
@@ -9,9 +8,9 @@ export class LeaseClock {
   get now (): number { return this.#now }
 
   /** Moves on by the time since the last contact, but by one heartbeat at most. */
-  tick (leaseMs: number): void {
+  tick (heartbeatMs: number): void {
     const now = performance.now()
-    this.#now += Math.min(now - this.#lastContact, heartbeatMs(leaseMs))
+    this.#now += Math.min(now - this.#lastContact, heartbeatMs)
     this.#lastContact = now
   }
 }

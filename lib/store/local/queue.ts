@@ -1,5 +1,5 @@
 import {
-  CANCELLED_MS, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type Order, type Outlook,
+  CANCELLED_MS, type Claim, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type Order, type Outlook,
   type Settlement, type State, type Verdict
 } from '../store.js'
 import { dueOf, LeaseClock } from './clock.js'
@@ -113,7 +113,7 @@ export class LocalQueue {
     if (tasks.length > 0) this.listeners.wake()
   }
 
-  claim (limit: number, alone: boolean, leaseMs: number): Lease[] {
+  claim ({ limit, alone, leaseMs }: Claim): Lease[] {
     this.#sweep()
     if (this.#paused) return []
     const { tasks, waiting, suspects, running, expiring } = this.#places
@@ -149,7 +149,7 @@ export class LocalQueue {
     return true
   }
 
-  note (lease: Held, progress: string): boolean {
+  setProgress (lease: Held, progress: string): boolean {
     if (!this.#holds(lease)) return false
     this.#places.tasks.get(lease.id)!.progress = progress
     return true
@@ -195,7 +195,7 @@ export class LocalQueue {
   }
 
   /** Carries out an order, and returns how many tasks it has changed. */
-  steer (order: Order): number {
+  operate (order: Order): number {
     switch (order.kind) {
       case 'cancel': return this.#cancel(order.ids, order.keep)
       case 'schedule': return this.#schedule(order.ids, order)

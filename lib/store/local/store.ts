@@ -55,22 +55,22 @@ export class LocalStore implements Store {
     }
   }
 
-  async turn (name: string, { settlements, limit, alone, leaseMs, keep, keepDead }: Turn): Promise<TurnResult> {
+  async turn (name: string, { settlements, heartbeatMs, claim, keep, keepDead }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
-    queue.clock.tick(leaseMs)
+    queue.clock.tick(heartbeatMs)
     const settled = queue.settle(settlements)
     const chained = settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : [])
     this.#add(chained, (queue, task) => !queue.keepsOut(task))
-    const leases = limit > 0 ? queue.claim(limit, alone, leaseMs) : []
+    const leases = claim === undefined ? [] : queue.claim(claim)
     queue.trim(keep)
     const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
     return { settled, leases, outlook: queue.outlook, ...dropped > 0 && { dropped } }
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    return holdings.map(({ queue: name, leases, leaseMs }) => {
+    return holdings.map(({ queue: name, leases, heartbeatMs, leaseMs }) => {
       const queue = this.#queue(name)
-      queue.clock.tick(leaseMs)
+      queue.clock.tick(heartbeatMs)
       const lost = leases.filter(lease => !queue.extend(lease, leaseMs))
       const cancelled = lost.filter(lease => queue.wasRevoked(lease))
       return { lost: lost.map(({ id }) => id), cancelled: cancelled.map(({ id }) => id), outlook: queue.outlook }
@@ -100,12 +100,12 @@ export class LocalStore implements Store {
     return this.#queue(queue).list(state, offset, limit)
   }
 
-  async steer (queue: string, order: Order): Promise<number> {
-    return this.#queue(queue).steer(order)
+  async operate (queue: string, order: Order): Promise<number> {
+    return this.#queue(queue).operate(order)
   }
 
-  async note (queue: string, lease: Held, progress: string): Promise<boolean> {
-    return this.#queue(queue).note(lease, progress)
+  async setProgress (queue: string, lease: Held, progress: string): Promise<boolean> {
+    return this.#queue(queue).setProgress(lease, progress)
   }
 
   async close (): Promise<void> {

@@ -1,12 +1,13 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import { FST_TASKQUEUE_UNREACHABLE } from '../../errors.js'
-import { PART_MISSING } from './keys.js'
+import { encodePart } from './commands/part.js'
+import { encodeSlice } from './commands/slice.js'
 import type { Link } from './link.js'
-import { scripts } from './scripts.js'
+import { PART_MISSING } from './lua/prelude.js'
+import { scripts, type ScriptName } from './scripts.js'
 import { pack, SliceSize } from './slices.js'
 
-export type ScriptName = keyof typeof scripts
 export type Arguments = ReadonlyArray<string | number>
 
 /** A script with what it is passed. Of arguments that are too much for one message parts are sent ahead, of which `at` bytes have arrived. */
@@ -102,7 +103,7 @@ export class Calls {
     const start = performance.now()
     const bytes = upload.bytes.subarray(upload.at, upload.at + this.#upSize.bytes)
     try {
-      await this.#call('part', [upload.key], [upload.parts + 1, bytes, whenFull ? 1 : 0])
+      await this.#call('part', [upload.key], encodePart(upload.parts + 1, bytes, whenFull))
     } catch (error) {
       if (!isAnswer(error)) this.#upSize.shrink()
       throw error
@@ -146,7 +147,7 @@ export class Calls {
     while (at < length && !signal.aborted && !this.#link.isOver) {
       const start = performance.now()
       try {
-        const slice = await this.#call('slice', keys, [id, fence, at, this.replyBytes], undefined, true) as Buffer | null
+        const slice = await this.#call('slice', keys, encodeSlice({ id, fence }, at, this.replyBytes), undefined, true) as Buffer | null
         if (slice === null || slice.length === 0) return undefined
         this.#downSize.note(slice.length, performance.now() - start)
         slices.push(slice)
@@ -158,6 +159,11 @@ export class Calls {
       }
     }
     return at === length ? Buffer.concat(slices).toString() : undefined
+  }
+
+  /** Waits for the answer to a command that is no script, but not for ever. */
+  async answerTo<T> (command: Promise<T>): Promise<T> {
+    return await this.inTime(command.catch(error => { throw this.unreachable(error) }))
   }
 
   /** Waits for an answer, but not for ever. */

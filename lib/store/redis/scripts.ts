@@ -1,7 +1,42 @@
-import { addingScripts } from './adding.js'
-import type { Script } from './keys.js'
-import { lookingScripts } from './looking.js'
-import { sliceScripts } from './slices.js'
-import { turnScripts } from './turn.js'
+import { commit } from './commands/commit.js'
+import { commitNew } from './commands/commit-new.js'
+import { counts } from './commands/counts.js'
+import { extend } from './commands/extend.js'
+import { find } from './commands/find.js'
+import { leave } from './commands/leave.js'
+import { list, listMore } from './commands/list.js'
+import { operate } from './commands/operate.js'
+import { part } from './commands/part.js'
+import { prepare } from './commands/prepare.js'
+import { prepareNew } from './commands/prepare-new.js'
+import { reserved } from './commands/reserved.js'
+import { rollback } from './commands/rollback.js'
+import { setProgress } from './commands/set-progress.js'
+import { slice } from './commands/slice.js'
+import { turn } from './commands/turn.js'
+import { vote } from './commands/vote.js'
+import type { Script } from './script.js'
 
-export const scripts = { ...addingScripts, ...turnScripts, ...lookingScripts, ...sliceScripts } satisfies Record<string, Script>
+/** All scripts, by the names under which they are called. */
+export const scripts = {
+  commit,
+  commitNew,
+  counts,
+  extend,
+  find,
+  leave,
+  list,
+  listMore,
+  operate,
+  part,
+  prepare,
+  prepareNew,
+  reserved,
+  rollback,
+  setProgress,
+  slice,
+  turn,
+  vote
+} satisfies Record<string, Script>
+
+export type ScriptName = keyof typeof scripts

@@ -3,8 +3,8 @@ import { Redis } from 'ioredis'
 import sqlite from 'node-sqlite3-wasm'
 import { SqliteStore } from '../../../example/sqlite-store.js'
 import { LocalStore } from '../../../lib/store/local/store.js'
-import { RedisStore } from '../../../lib/store/redis/redis-store.js'
-import type { Held, Lease, NewTask, Order, Prepared, Pulse, Settlement, Store, Turn, TurnResult, Verdict } from '../../../lib/store/store.js'
+import { RedisStore } from '../../../lib/store/redis/store.js'
+import type { Claim, Held, Lease, NewTask, Order, Prepared, Pulse, Settlement, Store, TurnResult, Verdict } from '../../../lib/store/store.js'
 import { IDS, QUEUES, STATES, UNIT_MS, type PlannedOrder, type PlannedSettlement, type Sequence, type Step } from './steps.js'
 import { inVirtualTime, passTime } from './virtual-time.js'
 
@@ -218,11 +218,11 @@ class World {
       case 'extend': return await this.#extend(step.queue, step.leases.flatMap(lease => this.#lease(step.queue, lease) ?? []), step.leaseMs)
       case 'note': {
         const lease = this.#lease(step.queue, step.lease)
-        if (lease !== undefined) await this.#same('note', (name, store) => store.note(step.queue, held(lease.get(name)!), step.text))
+        if (lease !== undefined) await this.#same('note', (name, store) => store.setProgress(step.queue, held(lease.get(name)!), step.text))
         return
       }
       case 'steer':
-        await this.#same('changed by the order', (_, store) => store.steer(step.queue, { ...step.order, ...step.order.kind === 'cancel' && { keep: this.#keep } } as Order))
+        await this.#same('changed by the order', (_, store) => store.operate(step.queue, { ...step.order, ...step.order.kind === 'cancel' && { keep: this.#keep } } as Order))
         return
       case 'look':
         await this.#same(`find ${step.id}`, (_, store) => store.find(QUEUES, step.id))
@@ -250,7 +250,7 @@ class World {
     for (const commit of this.#commits.keys()) await this.#concludeOpen(commit, 'commit')
     for (const queue of this.#lost.keys()) await this.#askAgain(queue)
     await this.look()
-    for (const queue of QUEUES) await this.#same('resume', (_, store) => store.steer(queue, { kind: 'resume' }))
+    for (const queue of QUEUES) await this.#same('resume', (_, store) => store.operate(queue, { kind: 'resume' }))
     for (let round = 0; round < 2; round++) {
       for (const queue of QUEUES) {
         for (const alone of [false, true]) {
@@ -289,7 +289,7 @@ class World {
     await this.#redis.ping()
   }
 
-  async #turn (queue: string, turn: Pick<Turn, 'limit' | 'alone' | 'leaseMs'>, planned: readonly PlannedSettlement[], isLost = false): Promise<void> {
+  async #turn (queue: string, claim: Claim, planned: readonly PlannedSettlement[], isLost = false): Promise<void> {
     const ended = planned.flatMap(settlement => {
       const lease = this.#lease(queue, settlement.lease)
       return lease === undefined ? [] : [{ lease, settlement }]
@@ -298,13 +298,15 @@ class World {
     const take = async (name: string, store: Store) => {
       if (isLost && name === 'redis') this.#redis.losesAnswer = true
       const settlements = ended.map(({ lease, settlement }) => settlementOf(lease.get(name)!, settlement))
-      const result = await store.turn(queue, { limit: turn.limit, alone: turn.alone, leaseMs: turn.leaseMs, settlements, keep: this.#keep, ...this.#keepDead !== undefined && { keepDead: this.#keepDead } })
+      const result = await store.turn(queue, {
+        settlements, heartbeatMs: claim.leaseMs / 5, claim: claim.limit > 0 ? claim : undefined, keep: this.#keep, ...this.#keepDead !== undefined && { keepDead: this.#keepDead }
+      })
       results.set(name, result)
       return visible(result)
     }
     if (isLost) {
       for (const [name, store] of this.#stores) await take(name, store).catch(error => { if (name !== 'redis') throw error })
-      this.#lost.set(queue, { results, leaseMs: turn.leaseMs })
+      this.#lost.set(queue, { results, leaseMs: claim.leaseMs })
     } else {
       await this.#same(`turn of ${queue}`, take)
       this.#keepLeases(queue, results)
@@ -318,10 +320,10 @@ class World {
     const results: Each<TurnResult> = new Map()
     await this.#same(`turn of ${queue}, asked again`, async (name, store) => {
       if (name === 'redis') {
-        results.set(name, await store.turn(queue, { settlements: [], limit: 0, alone: false, leaseMs, keep: this.#keep }))
+        results.set(name, await store.turn(queue, { settlements: [], heartbeatMs: leaseMs / 5, keep: this.#keep }))
       } else {
         const { settled, leases, dropped } = first.get(name)!
-        const [pulse] = await store.extend([{ queue, leases, leaseMs }])
+        const [pulse] = await store.extend([{ queue, leases, heartbeatMs: leaseMs / 5, leaseMs }])
         results.set(name, { settled, leases: leases.filter(({ id }) => !pulse!.lost.includes(id)), outlook: pulse!.outlook, ...dropped !== undefined && { dropped } })
       }
       return visible(results.get(name)!)
@@ -338,7 +340,7 @@ class World {
 
   async #extend (queue: string, leases: ReadonlyArray<Each<Lease>>, leaseMs: number): Promise<void> {
     await this.#same<readonly Pulse[]>(`extend ${queue}`, (name, store) =>
-      store.extend([{ queue, leases: leases.map(lease => held(lease.get(name)!)), leaseMs }]))
+      store.extend([{ queue, leases: leases.map(lease => held(lease.get(name)!)), heartbeatMs: leaseMs / 5, leaseMs }]))
   }
 
   async #pass (units: number): Promise<void> {
@@ -351,7 +353,7 @@ class World {
 
   /** Is in contact with the queues, and compares what is to come there. */
   async #touch (): Promise<void> {
-    await this.#same('extend nothing', (_, store) => store.extend(QUEUES.map(queue => ({ queue, leases: [], leaseMs: 6 * UNIT_MS }))))
+    await this.#same('extend nothing', (_, store) => store.extend(QUEUES.map(queue => ({ queue, leases: [], heartbeatMs: 6 * UNIT_MS / 5, leaseMs: 6 * UNIT_MS }))))
   }
 
   #lease (queue: string, number: number): Each<Lease> | undefined {

@@ -13,7 +13,7 @@ export async function stageUnended (store: Store, queue: string): Promise<Lease>
   await untilSuspect(store, queue)
   await add(store, tasks(queue, ['running', 'retried', 'dead'], { onDuplicate: 'replace' }))
   const [running, retried, dying] = await claim(store, queue)
-  await store.note(queue, retried!, 'half')
+  await store.setProgress(queue, retried!, 'half')
   await turn(store, queue, [
     { lease: retried!, verdict: retry(LONG_MS), record: 'try' },
     { lease: dying!, verdict: dead, record: 'end of dead' }
@@ -29,6 +29,6 @@ export async function stageEnded (store: Store, queue: string): Promise<void> {
     await settle(store, queue, await claimOne(store, queue), verdict, [], { record: `end of ${id}` })
   }
   await add(store, [task(queue, 'cancelled'), task(queue, 'expired', { expiresMs: 1 })])
-  await store.steer(queue, { kind: 'cancel', ids: ['cancelled'], keep: KEEP })
+  await store.operate(queue, { kind: 'cancel', ids: ['cancelled'], keep: KEEP })
   await untilExpired(store, queue, ['expired'])
 }

@@ -1,7 +1,7 @@
 // The steps that tests take with a store, and the parts of its answers that they compare.
 import assert from 'node:assert/strict'
 import type {
-  Found, Held, Keep, Lease, NewTask, Settlement, State, Store, Turn, TurnResult, Verdict
+  Claim, Found, Held, Keep, Lease, NewTask, Settlement, State, Store, Turn, TurnResult, Verdict
 } from '../../store.js'
 import { until } from './until.js'
 
@@ -50,9 +50,11 @@ export async function add (store: Store, tasks: readonly NewTask[]): Promise<rea
 
 /** Takes a turn, which claims nothing unless it gets a limit. */
 export function turn (
-  store: Store, queue: string, settlements: readonly Settlement[], limit = 0, rest: Partial<Turn> = {}
+  store: Store, queue: string, settlements: readonly Settlement[], limit = 0,
+  { alone = false, leaseMs = LONG_MS, ...rest }: Partial<Claim & Turn> = {}
 ): Promise<TurnResult> {
-  return store.turn(queue, { settlements, limit, alone: false, leaseMs: LONG_MS, keep: KEEP, ...rest })
+  const claim = limit > 0 ? { limit, alone, leaseMs } : undefined
+  return store.turn(queue, { settlements, heartbeatMs: leaseMs / 5, claim, keep: KEEP, ...rest })
 }
 
 export async function claim (store: Store, queue: string, limit = 100, leaseMs = LONG_MS): Promise<readonly Lease[]> {
@@ -93,7 +95,7 @@ export async function settle (
 export async function lost (
   store: Store, queue: string, leases: readonly Held[]
 ): Promise<readonly string[] | undefined> {
-  return (await store.extend([{ queue, leases, leaseMs: LONG_MS }]))[0]?.lost
+  return (await store.extend([{ queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }]))[0]?.lost
 }
 
 /** Finds a task, trimmed for a comparison. */

@@ -19,7 +19,7 @@ export async function until (what: string, isSo: () => Promise<boolean>): Promis
 export async function untilClaimable (store: Store, queue: string): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS
   for (;;) {
-    const [pulse] = await store.extend([{ queue, leases: [], leaseMs: SHORT_MS }])
+    const [pulse] = await store.extend([{ queue, leases: [], heartbeatMs: SHORT_MS / 5, leaseMs: SHORT_MS }])
     assert.ok(pulse !== undefined, 'extend should return a pulse for each queue')
     if (pulse.outlook.wakeInMs === 0) return
     assert.ok(performance.now() < deadline, `the queue should have something to claim within ${PATIENCE_MS} ms`)

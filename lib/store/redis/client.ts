@@ -1,0 +1,68 @@
+import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import type { Client } from './link.js'
+
+/** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
+export type RedisLocation = string | RedisOptions | Redis | Cluster
+
+/** How long to wait for a connection at the start, in milliseconds. */
+export const CONNECT_TIMEOUT_MS = 5000
+
+export function isClient (location: RedisLocation): location is Redis | Cluster {
+  return typeof location === 'object' && 'evalsha' in location && 'duplicate' in location
+}
+
+export type ClientTerms = ReturnType<typeof termsOf>
+
+/**
+ * The terms of a client that fails a command at once while it is not connected, and connects again for as long as it
+ * is not closed.
+ *
+ * @param beatMs the longest time between two heartbeats of the leases that are held over it
+ */
+export function termsOf (timeoutMs: number, beatMs: number) {
+  // While it is away no lease can be prolonged, of which others may be in contact again: these may move the lease clock
+  // on by two heartbeats, and then by the time that this takes.
+  const longestPauseMs = Math.min(200, beatMs)
+  const pauseMs = (times: number) => Math.min(25 * 2 ** (times - 1), longestPauseMs)
+  return {
+    lazyConnect: true,
+    enableOfflineQueue: false,
+    maxRetriesPerRequest: 0,
+    connectTimeout: CONNECT_TIMEOUT_MS,
+    // A connection from which nothing comes back is half open, or is of no use until Redis is there again.
+    socketTimeout: 2 * timeoutMs,
+    // A server that has become a replica stays one: the next connection finds the new master.
+    reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
+    retryStrategy: pauseMs,
+    sentinelRetryStrategy: pauseMs,
+    // Between two looks at a Redis that loads its data: ioredis would wait for as long as that may take, or a second at
+    // least.
+    maxLoadingRetryTime: longestPauseMs
+  } satisfies RedisOptions
+}
+
+export function createClient (location: string | RedisOptions, terms: ClientTerms): Redis {
+  return typeof location === 'string' ? new Redis(location, terms) : new Redis({ ...terms, ...location as object })
+}
+
+/** Makes a client that connects to where a given one does, on the plugin's terms. */
+export function duplicate (client: Client, terms: ClientTerms): Client {
+  const settings = { ...terms, autoResubscribe: false }
+  if (!client.isCluster) {
+    // Only the connection knows the database that was selected last.
+    const { select } = (client as unknown as { condition?: { select?: number } }).condition ?? {}
+    return (client as Redis).duplicate({ ...settings, ...select !== undefined && { db: select } })
+  }
+  const { lazyConnect, enableOfflineQueue, retryStrategy, ...redisOptions } = settings
+  return (client as Cluster).duplicate([], {
+    lazyConnect, enableOfflineQueue, clusterRetryStrategy: retryStrategy, redisOptions
+  })
+}
+
+/** Says where a client connects to, and not as whom. */
+export function addressOf (client: Client): string {
+  if (client instanceof Cluster || client.isCluster) return 'The Redis cluster'
+  const { path, host = 'localhost', port = 6379, db = 0, name, sentinels } = (client as Redis).options
+  if (sentinels != null) return `Redis master ${name}`
+  return `Redis at ${path ?? `${host}:${port}`}${db === 0 ? '' : `, database ${db}`}`
+}

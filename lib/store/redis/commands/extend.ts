@@ -1,0 +1,123 @@
+import { CANCELLED_MS, type Holding, type Outlook, type Pulse } from '../../store.js'
+import { KEYS, MAX_MESSAGE_BYTES } from '../keys.js'
+import { burying } from '../lua/burying.js'
+import { clock } from '../lua/clock.js'
+import { leases } from '../lua/leases.js'
+import { moving } from '../lua/moving.js'
+import { preludeOf } from '../lua/prelude.js'
+import { reserving } from '../lua/preparing.js'
+import { reading } from '../lua/tasks.js'
+import { encode, localsOf, type Script } from '../script.js'
+
+const PARAMS = { in_doubt_ms: 'number' } as const
+
+/** For how long nobody can know what was to become of a commit, in milliseconds. */
+const IN_DOUBT_MS = 60 * 60 * 1000
+
+/**
+ * The heartbeat. Takes for each queue the heartbeat's period, how long a lease is, the number of its leases, and for each
+ * of these its id and its fence. Returns for each queue what `readPulses` reads.
+ */
+export const extend: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${reading}${reserving}${clock}${leases}${burying}
+read_time()
+
+-- A commit whose process has died before it could say what became of the request. Nobody
+-- knows whether its tasks should run, so they do not, and are kept for somebody to look at.
+-- They are found by looking at a few commits of many: most are gone a moment later.
+local function bury_if_in_doubt (k, commit)
+  local text = redis.call('HSTRLEN', k.prepared, commit) <= ${2 * MAX_MESSAGE_BYTES} and redis.call('HGET', k.prepared, commit)
+  local since = finite(text and string.match(text, '^%d+'))
+  local list = text and prepared_in(text)
+  if not since or not list and #text > #string.match(text, '^%d+ ?') then
+    error('what is prepared as ' .. string.sub(commit, 1, 99) .. ' is no commit', 0)
+  elseif since == 0 then
+    redis.call('HSET', k.prepared, commit, number(now) .. string.sub(text, 2))
+  elseif now - since >= in_doubt_ms then
+    list = list or {}
+    for j = 1, #list, 3 do
+      if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
+        bury(k, list[j], look_up(k, { list[j] })[1], 'its process died while it committed')
+      end
+    end
+    redis.call('HDEL', k.prepared, commit)
+    release(k, list)
+  end
+end
+
+local function bury_in_doubt (k, try)
+  for _, commit in ipairs(redis.call('HRANDFIELD', k.prepared, 10)) do try(bury_if_in_doubt, k, commit) end
+end
+
+local function drop_old (k)
+  local ids = redis.call('ZRANGEBYSCORE', k.ended, '-inf', now_us, 'LIMIT', 0, 1000)
+  call_with('ZREM', k.ended, ids)
+  call_with('HDEL', k.summary, ids)
+end
+
+-- Returns the ids of leases that are no longer held, and of those the ones that were cancelled; prolongs the others.
+local function check_leases (k, arg, count, lease_clock)
+  local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
+  for i = 1, count do
+    ids[i], fences[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
+  end
+  for i, p in ipairs(look_up_running(k, ids)) do
+    if holds(p, fences[i]) then
+      append(kept, lease_end(lease_clock, ARGV[arg + 1], i, count), ids[i])
+    else
+      append(lost, ids[i])
+      local since = redis.call('ZSCORE', k.revoked, number(fences[i]) .. ' ' .. ids[i])
+      if since and tonumber(since) > now - ${CANCELLED_MS} then append(cancelled, ids[i]) end
+    end
+  end
+  prolong(k, kept)
+  return lost, cancelled
+end
+
+-- A queue whose keys have been tampered with does not stop the others, nor does one of its keys stop what needs it not.
+local function beat (k, arg, count)
+  local fault = ''
+  local function try (run, ...)
+    local results = { pcall(run, ...) }
+    if results[1] then return unpack(results, 2) end
+    fault = fault_of(results[2])
+  end
+  local lease_clock, paused = try(tick, k, tonumber(ARGV[arg]))
+  if not lease_clock then return { -1, 0, {}, {}, fault } end
+  local lost, cancelled = try(check_leases, k, arg, count, lease_clock)
+  try(bury_in_doubt, k, try)
+  try(drop_old, k)
+  local wake_in, suspects = try(outlook, k, lease_clock, paused)
+  return { wake_in or -1, suspects or 0, lost or {}, cancelled or {}, fault }
+end
+
+local reply = {}
+local arg = rest
+while arg <= #ARGV do
+  local count = tonumber(ARGV[arg + 2])
+  local pulse = beat(keys_of(#reply), arg, count)
+  -- A Redis that has become a replica prolongs no lease.
+  if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
+  reply[#reply + 1] = pulse
+  arg = arg + 3 + count * 2
+end
+return reply
+`
+}
+
+export function encodeHoldings (holdings: readonly Holding[]): Array<string | number> {
+  return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, holdings.flatMap(({ leases, heartbeatMs, leaseMs }) =>
+    [Math.ceil(heartbeatMs), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])]))
+}
+
+export function readPulses (reply: unknown): Pulse[] {
+  return (reply as Array<[wakeInMs: number, suspects: number, lost: string[], cancelled: string[], fault: string]>)
+    .map(([wakeInMs, suspects, lost, cancelled, fault]) =>
+      ({ lost, cancelled, outlook: readOutlook([wakeInMs, suspects]), ...fault !== '' && { fault } }))
+}
+
+/** Reads what `outlook` says: -1 stands for nothing that is known to come. */
+export function readOutlook ([wakeInMs, suspects]: readonly [number, number]): Outlook {
+  return { wakeInMs: wakeInMs >= 0 ? wakeInMs : Infinity, suspects: suspects > 0 }
+}

@@ -1,0 +1,94 @@
+import type { Found, State } from '../../store.js'
+import { KEYS } from '../keys.js'
+import { describing, readDescribed, type Described } from '../lua/describing.js'
+import { moving } from '../lua/moving.js'
+import { preludeOf } from '../lua/prelude.js'
+import { encode, localsOf, type Script } from '../script.js'
+
+const PARAMS = { state: 'text', offset: 'number', limit: 'number', max_bytes: 'number' } as const
+const MORE_PARAMS = { state: 'text', max_bytes: 'number' } as const
+
+/** Returns tasks of a state, and the ids of those for which the reply had no more room. */
+export const list: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${describing}
+read_time()
+
+-- Lists the line without what is stale, which takes going through it from its beginning.
+local function in_line (k, offset, limit)
+  local ids, from, passed, left = {}, 0, 0, {}
+  while true do
+    local some = redis.call('LRANGE', k.waiting, from, from + 999)
+    if #some == 0 then return ids end
+    local stale = redis.call('HMGET', k.stale, unpack(some))
+    for i, id in ipairs(some) do
+      left[id] = left[id] or math.max(0, finite(stale[i]) or 0)
+      if left[id] > 0 then
+        left[id] = left[id] - 1
+      else
+        passed = passed + 1
+        if passed > offset then append(ids, id) end
+        if #ids == limit then return ids end
+      end
+    end
+    from = from + 1000
+  end
+end
+
+local k = keys_of(0)
+local last = offset + limit - 1
+local ids = {}
+if limit == 0 then return { {}, {} } end
+if state == 'waiting' then
+  local stale = redis.call('HGET', k.stale, ' ')
+  local passed = 0
+  for _, place in ipairs({ { k.suspects, 'LLEN', 'LRANGE' }, { k.waiting, 'LLEN', 'LRANGE' }, { k.delayed, 'ZCARD', 'ZRANGE' } }) do
+    local from = math.max(0, offset - passed)
+    local length = redis.call(place[2], place[1])
+    if place[1] == k.waiting and stale then
+      if #ids < limit then append(ids, unpack(in_line(k, from, limit - #ids))) end
+      length = length - stale
+    elseif last >= passed then
+      append(ids, unpack(redis.call(place[3], place[1], from, last - passed)))
+    end
+    passed = passed + length
+  end
+elseif state == 'delayed' then
+  ids = redis.call('ZRANGEBYSCORE', k.delayed, '(' .. number(now_us), '+inf', 'LIMIT', offset, limit)
+elseif state == 'running' then
+  ids = redis.call('ZRANGE', k.running, offset, last)
+elseif state == 'dead' then
+  ids = redis.call('ZREVRANGE', k.dead, offset, last)
+else
+  for _, id in ipairs(redis.call('ZRANGE', k.ended, '+inf', '(' .. number(now_us), 'BYSCORE', 'REV')) do
+    -- Whose id is taken again is not what has ended.
+    local is_meant = ended_in(record_of(k, id)) == state and redis.call('HEXISTS', k.message, id) == 0
+    if is_meant then append(ids, id) end
+  end
+  ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
+end
+return describe(k, ids, state, max_bytes)
+`
+}
+
+/** Takes ids as well. Returns those of the tasks that are in the state, and the ids of the rest, as `list` does. */
+export const listMore: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${localsOf(MORE_PARAMS)}${moving}${describing}
+read_time()
+return describe(keys_of(0), { unpack(ARGV, rest) }, state, max_bytes)
+`
+}
+
+export function encodeList (state: State, offset: number, limit: number, maxBytes: number): Array<string | number> {
+  return encode(PARAMS, { state, offset, limit, max_bytes: maxBytes })
+}
+
+export function encodeListMore (state: State, maxBytes: number, ids: readonly string[]): Array<string | number> {
+  return encode(MORE_PARAMS, { state, max_bytes: maxBytes }, ids)
+}
+
+export function readList (queue: string, reply: unknown): { readonly found: Found[], readonly left: readonly string[] } {
+  const [described, left] = reply as [Described[], string[]]
+  return { found: described.map(task => readDescribed(queue, task)), left }
+}

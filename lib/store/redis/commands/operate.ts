@@ -1,0 +1,138 @@
+import { CANCELLED_MS, type Order } from '../../store.js'
+import { KEYS } from '../keys.js'
+import { clock } from '../lua/clock.js'
+import { moving } from '../lua/moving.js'
+import { preludeOf } from '../lua/prelude.js'
+import { encodeDue } from '../lua/tasks.js'
+import { encode, localsOf, type Script } from '../script.js'
+
+const PARAMS = { kind: 'text', all: 'number', due_at: 'text', keep_count: 'number', keep_ms: 'number' } as const
+
+/** Carries out an order on the tasks of these ids, or on a thousand of all. Returns how many tasks were changed. */
+export const operate: Script = {
+  keys: KEYS,
+  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${clock}
+read_time()
+local k = keys_of(0)
+local ids = { unpack(ARGV, rest) }
+
+-- Those that wait, are delayed or run, and have a message.
+local function living (ids)
+  local found = {}
+  for _, id in ipairs(ids) do
+    if redis.call('HEXISTS', k.message, id) == 1 and not found[id] and not redis.call('ZSCORE', k.dead, id) then
+      found[id] = true
+      append(found, id)
+    end
+  end
+  return found
+end
+
+-- Removes the ids from the dead, or the first thousand of all, and returns those that were there.
+local function undead ()
+  if all == 1 then ids = redis.call('ZRANGE', k.dead, 0, 999) end
+  local found = {}
+  for _, id in ipairs(ids) do
+    if redis.call('ZREM', k.dead, id) == 1 then append(found, id) end
+  end
+  return found
+end
+
+local orders = {}
+
+function orders.cancel ()
+  local cancelled, revoked = living(ids), {}
+  for i, p in ipairs(look_up(k, cancelled)) do
+    if redis.call('ZREM', k.running, cancelled[i]) == 1 then
+      append(revoked, now, number(p.fence) .. ' ' .. cancelled[i])
+    else
+      unqueue(k, cancelled[i])
+    end
+  end
+  end_early(k, cancelled, 'cancelled', keep_count, keep_ms)
+  keep_newest_ended(k, keep_count)
+  if #revoked > 0 then
+    -- For as long as somebody may still hold them.
+    redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - ${CANCELLED_MS})
+    call_with('ZADD', k.revoked, revoked)
+    redis.call('PEXPIRE', k.revoked, ${CANCELLED_MS})
+    tell(k, 'change')
+  end
+  return #cancelled
+end
+
+function orders.schedule ()
+  local changed = 0
+  local is_at, ms = string.match(due_at, '^(=?)([%d.-]*)$')
+  local due = ms == '' and 0 or (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000)
+  for _, id in ipairs(living(ids)) do
+    local is_running = redis.call('ZSCORE', k.running, id)
+    local is_suspect = look_up(k, { id })[1].suspect == 1
+    if not is_running and not is_suspect then
+      changed = changed + 1
+      local was_delayed = redis.call('ZSCORE', k.delayed, id)
+      if was_delayed or due > now_us then
+        unqueue(k, id)
+        enqueue(k, { id, math.max(0, due) })
+      end
+    end
+  end
+  return changed
+end
+
+function orders.redrive ()
+  local found, entries = undead(), {}
+  for i, p in ipairs(look_up(k, found)) do
+    pardon(p)
+    redis.call('HSET', k.attempts, found[i], counts_of(p, p.reason))
+    append(entries, found[i], 0)
+  end
+  enqueue(k, entries)
+  return #found
+end
+
+function orders.remove ()
+  local found = undead()
+  call_with('HDEL', k.message, found)
+  forget(k, found)
+  return #found
+end
+
+function orders.purge ()
+  local found = redis.call('ZRANGE', k.delayed, 0, 999)
+  call_with('ZREM', k.delayed, found)
+  append(found, unpack(redis.call('LPOP', k.suspects, 1000) or {}))
+  append(found, unpack((pop(k, 1000))))
+  drop_stale(k)
+  call_with('HDEL', k.message, found)
+  forget(k, found)
+  tell_end(k, found)
+  return #found
+end
+
+-- Who pauses a queue prolongs no lease: that is no contact.
+local function set_paused (paused)
+  local contact, lease_clock = read_clock(k)
+  write_clock(k, contact, lease_clock, paused)
+  return 0
+end
+
+function orders.pause () return set_paused('1') end
+
+function orders.resume ()
+  set_paused('0')
+  wake(k)
+  return 0
+end
+
+return orders[kind]()
+`
+}
+
+/** @param ids those of the order, or some of them; all tasks that it may concern if there are none */
+export function encodeOrder (order: Order, ids?: readonly string[]): Array<string | number> {
+  const { count, ms } = order.kind === 'cancel' ? order.keep : { count: '', ms: '' } as const
+  const due = order.kind === 'schedule' ? encodeDue(order.delayMs, order.runAt) : ''
+  const values = { kind: order.kind, all: ids === undefined ? 1 : 0, due_at: due, keep_count: count, keep_ms: ms } as const
+  return encode(PARAMS, values, ids)
+}

@@ -1,0 +1,173 @@
+import type { Lease, Settlement, Turn, TurnResult, Verdict } from '../../store.js'
+import { KEYS } from '../keys.js'
+import { adding } from '../lua/adding.js'
+import { burying } from '../lua/burying.js'
+import { claiming, lending } from '../lua/claiming.js'
+import { clock } from '../lua/clock.js'
+import { leases } from '../lua/leases.js'
+import { moving } from '../lua/moving.js'
+import { gathering, preludeOf } from '../lua/prelude.js'
+import { settling } from '../lua/settling.js'
+import { encodeTasks, reading } from '../lua/tasks.js'
+import { encode, localsOf, type Script, type Values } from '../script.js'
+import { readOutlook } from './extend.js'
+
+const PARAMS = {
+  turn: 'number',
+  heartbeat: 'number',
+  lease_ms: 'number',
+  limit: 'number',
+  alone: 'number',
+  keep_count: 'number',
+  keep_ms: 'number',
+  dead_count: 'number',
+  dead_ms: 'number',
+  reply_bytes: 'number'
+} as const
+
+/**
+ * Takes the keys of the queue, those of the queues of chained tasks, and one for the consumer's last turn. `alone` is 1 to
+ * claim a suspect instead. The arguments behind the params are the settlements, as `encodeSettlements` says them; the
+ * reply is what `readTurn` reads.
+ */
+export const turn: Script = {
+  keys: KEYS,
+  body: /* lua */ `${gathering}${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${reading}${adding}${clock}${leases}${burying}
+read_time()
+local k, last_turn = keys_of(0), KEYS[#KEYS]
+if alone == 1 then limit = math.min(limit, 1) end
+${lending}
+-- Returns what is kept of the last turn; nothing if it is none.
+local function read_last ()
+  local last = unpacked(redis.call('GET', last_turn) or '')
+  local is_whole = last and finite(last.number) and type(last.settled) == 'table' and type(last.ids) == 'table' and type(last.fences) == 'table'
+  return is_whole and last or { number = 0 }
+end
+
+-- Before anything is written, fails if a place to which tasks are chained is a key of another type.
+for queue = 1, (#KEYS - 1) / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  for _, set in ipairs({ k.delayed, k.running, k.dead, k.expiring, k.recent, k.ended }) do redis.call('ZCARD', set) end
+  for _, hash in ipairs({ k.message, k.attempts, k.summary, k.stale }) do redis.call('HLEN', hash) end
+  for _, list in ipairs({ k.waiting, k.suspects }) do redis.call('LLEN', list) end
+end
+
+local last = read_last()
+if last.number > turn then return redis.error_reply('ERR this turn is over') end
+local lease_clock, paused = tick(k, heartbeat)
+if last.number == turn then
+  local leases = lend_again(last.ids, last.fences, lease_clock)
+  return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0 }
+end
+${settling}${claiming}
+if limit > 0 then
+  take_over()
+  if expire() then
+    move_due()
+    if not paused then claim() end
+  end
+end
+-- Last, since ids that have been taken again have made room.
+if #done > 0 or limit > 0 then pcall(keep_newest_ended, k, keep_count) end
+local dropped = drop_dead(k, dead_count, dead_ms)
+-- For as long as its consumer may ask again.
+local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
+redis.call('SET', last_turn, cmsgpack.pack(this_turn), 'EX', 86400)
+return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
+`
+}
+
+/** What a turn asks for, without its settlements. */
+export interface TurnTerms extends Pick<Turn, 'heartbeatMs' | 'claim' | 'keep' | 'keepDead'> {
+  readonly number: number
+  /** How many bytes of messages the reply may hold. */
+  readonly replyBytes: number
+}
+
+export function encodeTurn (
+  { number, heartbeatMs, claim, keep, keepDead, replyBytes }: TurnTerms, settlements: ReadonlyArray<string | number>
+): Array<string | number> {
+  const values: Values<typeof PARAMS> = {
+    turn: number,
+    heartbeat: Math.ceil(heartbeatMs),
+    lease_ms: claim?.leaseMs ?? 0,
+    limit: claim?.limit ?? 0,
+    alone: claim?.alone === true ? 1 : 0,
+    keep_count: keep.count,
+    keep_ms: keep.ms,
+    dead_count: boundOf(keepDead?.count),
+    dead_ms: boundOf(keepDead?.ms),
+    reply_bytes: replyBytes
+  }
+  return encode(PARAMS, values, settlements)
+}
+
+/** Redis is passed nothing for what has no bound. */
+const boundOf = (bound: number = Infinity): number | '' => bound === Infinity ? '' : bound
+
+/** Says of each settlement id, fence, verdict, record, the number of its chained tasks, and those. */
+export function encodeSettlements (settlements: readonly Settlement[], queues: readonly string[]): Array<string | number> {
+  return settlements.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs, chain = [] }) => {
+    const tasks = chain.filter(task => queues.includes(task.queue))
+    return [id, fence, textOf(verdict, dedupeMs), record, tasks.length, ...encodeTasks(tasks, queues)]
+  })
+}
+
+/** Says "verdict ms reason", with the milliseconds that it delays or dedupes. */
+function textOf (verdict: Verdict, dedupeMs = 0): string {
+  switch (verdict.kind) {
+    case 'done': return dedupeMs === 0 ? 'done' : `done ${dedupeMs} `
+    case 'retry': return `retry ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
+    case 'defer': {
+      const kind = verdict.unrouted === true ? 'unrouted' : 'defer'
+      return `${kind} ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
+    }
+    case 'dead': return `dead 0 ${verdict.reason}`
+    case 'release': return `${verdict.unseen === true ? 'unseen' : 'release'} 0 `
+  }
+}
+
+/** Fetches the message of a lease that was too large for a reply. */
+export type FetchMessage = (id: string, fence: number, length: number, signal: AbortSignal) => Promise<string | undefined>
+
+/** The reply: the outlook, 0 or 1 for each settlement, three values for each lease, and how many of the dead are dropped. */
+type TurnReply = [outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number]
+
+export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
+  const [outlook, settled, leases, dropped] = reply as TurnReply
+  return {
+    outlook: readOutlook(outlook),
+    settled: settled.map(Boolean),
+    leases: readLeases(leases, fetch),
+    ...dropped > 0 && { dropped }
+  }
+}
+
+/**
+ * Reads for each lease its id, its message and its counts; or where the message was too large, nothing in its place, and
+ * its length before the counts.
+ */
+function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
+  const leases: Lease[] = []
+  for (let i = 0; i < flat.length; i += 3) {
+    const id = flat[i]!
+    const message = flat[i + 1]!
+    const numbers = flat[i + 2]!.split(' ', 9).map(Number)
+    const length = message === null ? numbers.shift()! : 0
+    const [
+      fence, attempt = 1, retries = 0, deaths = 0, suspect = 0, , deferredMs = 0, unroutedMs = 0
+    ] = numbers as [number, ...number[]]
+    leases.push({
+      id,
+      message: message ?? (signal => fetch(id, fence, length, signal)),
+      fence,
+      attempt,
+      retries,
+      deferredMs,
+      unroutedMs,
+      deaths,
+      suspect: suspect === 1
+    })
+  }
+  return leases
+}

@@ -1,0 +1,51 @@
+/** What adds tasks, of a list as `read_tasks` makes it. */
+export const adding = /* lua */ `
+-- Whether an id keeps others out although its task is done.
+local function is_recent (k, id)
+  local recent = redis.call('ZSCORE', k.recent, id)
+  if recent and not now_us then read_time() end
+  return recent and tonumber(recent) > now_us
+end
+
+-- Adds all tasks that are not known yet, one after the other, or none if something is wrong with a key. For
+-- those that were not prepared it is decided here which are kept out.
+local function add (k, list, is_chained)
+  local known, entries, places = {}, {}, {}
+  local function take (id, message, how)
+    local mode = mode_of(how)
+    if is_chained and (mode == 'keep' or mode == 'reject') and is_recent(k, id) then return end
+    local due, expires = times_of(how)
+    local is_new = redis.call('HSETNX', k.message, id, message) == 1
+    if not is_new then
+      if places[id] then
+        if mode ~= 'replace' then return end
+        entries[places[id]] = false
+      else
+        local is_dead, is_running = redis.call('ZSCORE', k.dead, id), redis.call('ZSCORE', k.running, id)
+        if mode ~= 'replace' and (is_dead or is_running or not is_expired(k, id)) then return end
+        if is_running then
+          local p = look_up(k, { id })[1]
+          keep_more(k, id, p, ' next', cmsgpack.pack({ message, due, expires }))
+          redis.call('HSET', k.attempts, id, counts_of(p, p.reason))
+          return
+        end
+        if is_dead then redis.call('ZREM', k.dead, id) else unqueue(k, id) end
+      end
+      redis.call('HSET', k.message, id, message)
+    end
+    if not is_new then forget(k, { id }) elseif mode ~= '' then clear(k, { id }) end
+    if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
+    known[#known + 1] = id
+    append(entries, id, due)
+    places[id] = #entries - 1
+  end
+  local ok, failure = pcall(function ()
+    for i = 1, #list, 3 do take(unpack(list, i, i + 2)) end
+    enqueue(k, entries)
+  end)
+  if not ok then
+    call_with('HDEL', k.message, known)
+    error(failure)
+  end
+end
+`

@@ -1,0 +1,94 @@
+import { RECORD_LIMIT } from '../../store.js'
+
+/** What is counted and kept of the attempts at a task. */
+export const attempts = /* lua */ `
+-- Returns what is known of each id: nothing yet before the first claim.
+local function look_up (k, ids)
+  local known = ask_for_each('HMGET', k.attempts, ids)
+  for i, text in ipairs(known) do
+    local fence = finite(text or 0)
+    if fence then
+      known[i] = {
+        fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0,
+        deferred = 0, unrouted = 0, reason = ''
+      }
+    else
+      local fence, attempt, retries, deaths, suspect, more, deferred, unrouted, reason =
+        string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
+      known[i] = {
+        fence = finite(fence) or 0, attempt = finite(attempt) or 0, retries = finite(retries) or 0, deaths = finite(deaths) or 0,
+        suspect = suspect == '1' and 1 or 0, more = more == '1' and 1 or 0,
+        deferred = finite(deferred) or 0, unrouted = finite(unrouted) or 0, reason = reason or ''
+      }
+    end
+  end
+  return known
+end
+
+-- Writes what is counted of the attempts at a task, and why it is where it is.
+local function counts_of (p, reason)
+  local is_plain = p.attempt == 1 and p.retries + p.deaths + p.suspect + p.more + p.deferred == 0
+  if is_plain and (reason or '') == '' then return number(p.fence) end
+  return string.format('%d %d %d %d %d %d %d %d %s', p.fence, p.attempt, p.retries, p.deaths, p.suspect, p.more,
+    p.deferred, p.unrouted, reason or '')
+end
+
+-- Gives a task all that it may cost once more.
+local function pardon (p)
+  p.retries, p.deaths, p.suspect, p.deferred, p.unrouted = 0, 0, 0, 0, 0
+end
+
+-- Keeps something more of a task, whose counts are written afterwards.
+local function keep_more (k, id, p, what, value)
+  p.more = 1
+  redis.call('HSET', k.attempts, id .. what, value)
+end
+
+local function more_of (k, id, p, what)
+  return p.more == 1 and redis.call('HGET', k.attempts, id .. what)
+end
+
+-- Unpacks a table, or returns nil.
+local function unpacked (packed)
+  local ok, value = pcall(cmsgpack.unpack, packed)
+  return ok and type(value) == 'table' and value or nil
+end
+
+-- Returns of a list what records can be: texts, and false.
+local function records_in (list)
+  local records = {}
+  for i, record in ipairs(type(list) == 'table' and list or {}) do
+    if i <= ${RECORD_LIMIT} then records[i] = type(record) == 'string' and record end
+  end
+  return records
+end
+
+-- Returns what follows a task: message, due time and expiry; nothing if nothing does.
+local function follower_in (packed)
+  local next = packed and unpacked(packed)
+  return next and type(next[1]) == 'string' and finite(next[2]) and finite(next[3]) and next or nil
+end
+
+local function records_of (k, id, p)
+  local packed = more_of(k, id, p, ' records')
+  return packed and records_in(unpacked(packed)) or {}
+end
+
+-- Returns the records of a task with that of one more attempt: false for one whose consumer died.
+local function records_with (k, id, p, record)
+  local records = records_of(k, id, p)
+  records[#records + 1] = record
+  if #records > ${RECORD_LIMIT} then table.remove(records, 1) end
+  return records
+end
+
+local function keep_records (k, id, p, record)
+  keep_more(k, id, p, ' records', cmsgpack.pack(records_with(k, id, p, record)))
+end
+
+-- Adds the fields of attempts that a task has to a list.
+local function fields_of (list, id, p)
+  list[#list + 1] = id
+  if p.more == 1 then append(list, id .. ' progress', id .. ' records', id .. ' next', id .. ' late') end
+end
+`

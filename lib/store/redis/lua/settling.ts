@@ -1,0 +1,123 @@
+import { TASK_ARGS } from './tasks.js'
+
+/** How many arguments a settlement takes, without its chained tasks. */
+export const SETTLEMENT_ARGS = 5
+
+/**
+ * How a turn carries out the verdicts. Takes from the script: the queue `k`, `keep_count`, `keep_ms`, and the place of the
+ * first settlement among the arguments, `rest`. Leaves behind: `settled`, and `done`, the ids of tasks that are done.
+ */
+export const settling = /* lua */ `
+-- What has ended, and where it stands among the arguments.
+local ids, places = {}, {}
+local arg = rest
+while arg <= #ARGV do
+  ids[#ids + 1] = ARGV[arg]
+  places[#ids] = arg
+  arg = arg + ${SETTLEMENT_ARGS} + ARGV[arg + 4] * ${TASK_ARGS}
+end
+
+local settled, ended, counted, over, done, forgotten, records = {}, {}, {}, {}, {}, {}, {}
+local released, suspects, replaced, is_left_to_others = {}, {}, {}, false
+
+local function be_done (id, p, record, dedupe)
+  done[#done + 1] = id
+  over[#over + 1] = id
+  fields_of(forgotten, id, p)
+  if keep_count > 0 then
+    records[#records + 1] = id
+    records[#records + 1] = cmsgpack.pack({ 'done', now, p.attempt, record and records_with(k, id, p, record) or records_of(k, id, p) })
+  end
+  if dedupe > 0 then
+    redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
+    redis.call('ZADD', k.recent, 'GT', number(now_us + dedupe * 1000), id)
+    redis.call('PEXPIRE', k.recent, number(math.max(dedupe, redis.call('PTTL', k.recent))))
+  end
+end
+
+-- Puts in line what follows a task, with all its retries.
+local function follow (id, p, next)
+  local message, due, expires = unpack(next)
+  redis.call('HDEL', k.attempts, id .. ' next', id .. ' progress')
+  pardon(p)
+  redis.call('HSET', k.attempts, id, counts_of(p))
+  redis.call('HSET', k.message, id, message)
+  redis.call('ZREM', k.expiring, id)
+  if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
+  append(replaced, id, due)
+end
+
+-- Carries out a verdict on a task that is not running any more.
+local function settle (id, p, i, how, record)
+  local packed, expiry = unpack(p.more == 1 and redis.call('HMGET', k.attempts, id .. ' next', id .. ' late') or {})
+  local next = follower_in(packed)
+  local verdict, ms, reason = 'done', 0, ''
+  if how ~= 'done' then
+    verdict, ms, reason = string.match(how, '^(%a+) ?(%d*) ?(.*)$')
+    ms = tonumber(ms) or 0
+  end
+  local is_uncounted = verdict == 'unseen' or verdict == 'unrouted'
+  if not next and not is_uncounted then counted[#counted + 1] = id end
+  if verdict == 'done' and not next then return be_done(id, p, record, ms) end
+  if record then keep_records(k, id, p, record) end
+  if expiry then redis.call('HDEL', k.attempts, id .. ' late') end
+  if is_uncounted then
+    p.attempt = p.attempt - 1
+    if expiry and not next then redis.call('ZADD', k.expiring, expiry, id) end
+  end
+  if next then
+    follow(id, p, next)
+  elseif verdict == 'release' or verdict == 'unseen' then
+    if verdict == 'unseen' or record then redis.call('HSET', k.attempts, id, counts_of(p, p.reason)) end
+    append(p.suspect == 1 and suspects or released, id)
+  elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' then
+    p.suspect = 0
+    if verdict == 'retry' then p.retries = p.retries + 1 else p.deferred = p.deferred + ms end
+    if verdict == 'unrouted' then
+      p.unrouted = p.unrouted + ms
+      is_left_to_others = true
+    end
+    redis.call('HSET', k.attempts, id, counts_of(p, reason))
+    -- One after the other, and without a delay in this turn still.
+    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ids or 0)), id)
+  else
+    append(over, id)
+    if p.more == 1 then redis.call('HDEL', k.attempts, id .. ' progress') end
+    bury(k, id, p, reason)
+  end
+end
+
+-- To the front, the first of them foremost.
+local function give_back (list, ids)
+  for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
+end
+
+for i, p in ipairs(look_up_running(k, ids)) do
+  local id, at = ids[i], places[i]
+  -- Settled twice in one turn, the second time would find what the first one has left.
+  local is_held = holds(p, tonumber(ARGV[at + 1])) and not ended[id]
+  settled[i] = is_held and 1 or 0
+  if is_held then
+    ended[id] = true
+    ended[#ended + 1] = id
+    settle(id, p, i, ARGV[at + 2], ARGV[at + 3] ~= '' and ARGV[at + 3])
+  end
+end
+call_with('ZREM', k.running, ended)
+call_with('ZREM', k.expiring, counted)
+call_with('HDEL', k.message, done)
+call_with('HDEL', k.attempts, forgotten)
+-- If something is wrong with that, what is kept is no reason to stop.
+pcall(keep_ended, k, records, keep_count, keep_ms)
+tell_end(k, over)
+enqueue(k, replaced)
+give_back(k.waiting, released)
+give_back(k.suspects, suspects)
+if #released + #suspects > 0 or is_left_to_others then wake(k) end
+for i, at in ipairs(places) do
+  local chain = tonumber(ARGV[at + 4])
+  if settled[i] == 1 and chain > 0 then
+    for queue, list in pairs(read_tasks(at + ${SETTLEMENT_ARGS}, chain)) do add(keys_of(queue), list, true) end
+  end
+end
+`

@@ -1,0 +1,64 @@
+import type { Redis } from 'ioredis'
+import type { News } from '../store.js'
+import type { Calls } from './calls.js'
+import type { Client } from './link.js'
+
+/** The connection for notifications. It is made when the first queue is watched. */
+export class NewsSubscription {
+  readonly #create: () => Client
+  readonly #connect: (client: Client) => Promise<void>
+  readonly #calls: Calls
+  readonly #listeners = new Map<string, Array<(news: News) => void>>()
+  #client: Client | undefined
+  /** All queues wait for it together. */
+  #connecting: Promise<void> | undefined
+
+  constructor (create: () => Client, connect: (client: Client) => Promise<void>, calls: Calls) {
+    this.#create = create
+    this.#connect = connect
+    this.#calls = calls
+  }
+
+  /** Listens to a channel. What has failed may be tried again. */
+  async listen (channel: string, listener: (news: News) => void): Promise<void> {
+    const listeners = this.#listeners.get(channel) ?? []
+    if (!listeners.includes(listener)) this.#listeners.set(channel, [...listeners, listener])
+    const client = this.#client ??= this.#createClient()
+    this.#connecting ??= this.#connect(client).catch(error => {
+      this.#connecting = undefined
+      throw error
+    })
+    await this.#connecting
+    await this.#calls.answerTo((client as Redis).subscribe(channel))
+  }
+
+  /**
+   * Asks the connection for a sign of life, now that there is work of which it may have said nothing. A connection that
+   * gives none is given up by its client, and made anew.
+   */
+  probe (): void {
+    if (this.#client?.status === 'ready') this.#client.ping().catch(() => {})
+  }
+
+  close (): void { this.#client?.disconnect() }
+
+  #createClient (): Client {
+    const client = this.#create()
+    // Its errors are those of the client for commands; without a listener they would be printed.
+    client.on('error', () => {})
+    client.on('message', (channel: string, text: string) => {
+      for (const listen of this.#listeners.get(channel) ?? []) listen(newsOf(text))
+    })
+    client.on('ready', async () => {
+      await client.subscribe(...this.#listeners.keys()).catch(() => {})
+      // News were missed while it was away.
+      for (const listen of [...this.#listeners.values()].flat()) listen({ kind: 'change' })
+    })
+    return client
+  }
+}
+
+function newsOf (text: string): News {
+  const [kind, id = ''] = text.split(' ', 2)
+  return kind === 'ended' ? { kind, id } : { kind: kind === 'change' ? kind : 'work' }
+}

@@ -1,0 +1,128 @@
+import { Batches } from './batches.js'
+import { isAnswer, type Calls } from './calls.js'
+import { encodePieces } from './commands/commit.js'
+import type { Keyspace } from './keyspace.js'
+import type { Link } from './link.js'
+import type { Replicas } from './replicas.js'
+import { waitAtMost } from './wait.js'
+
+/** What becomes of a prepared commit, until Redis has heard it. */
+export interface PendingOutcome {
+  readonly script: 'commitNew' | 'commit' | 'rollback'
+  readonly queues: readonly string[]
+  /** The pieces in which the commit was prepared, and how often each was sent. */
+  readonly pieces: ReadonlyArray<{ readonly id: string, readonly sends: number, readonly weight: number }>
+  /** Whether Redis has answered that it cannot. */
+  isRefused?: boolean
+}
+
+/** How long a store that closes tells Redis what becomes of commits. */
+const CLOSE_MS = 10_000
+
+/** How long to wait before an outcome is told again that Redis has refused. */
+const REFUSED_MS = 1000
+
+/** How many commits to a queue may be without an answer before there are no more. */
+export const MAX_PENDING = 1000
+
+/** Tells Redis what becomes of prepared commits, for as long as it takes until Redis has heard it. */
+export class PendingOutcomes {
+  readonly #link: Link
+  readonly #calls: Calls
+  readonly #keyspace: Keyspace
+  readonly #replicas: Replicas
+  readonly #timeoutMs: number
+  readonly #pending = new Set<PendingOutcome>()
+  /** Those that Redis has refused, by their queues: one of them tries for all. */
+  readonly #refused = new Map<string, Set<PendingOutcome>>()
+  readonly #batches: Readonly<Record<PendingOutcome['script'], Batches<PendingOutcome, void>>>
+
+  constructor (
+    link: Link, calls: Calls, keyspace: Keyspace, replicas: Replicas, timeoutMs: number, maxAtOnce: number
+  ) {
+    this.#link = link
+    this.#calls = calls
+    this.#keyspace = keyspace
+    this.#replicas = replicas
+    this.#timeoutMs = timeoutMs
+    const batchesOf = (script: PendingOutcome['script']) =>
+      new Batches<PendingOutcome, void>(maxAtOnce, outcomes => this.#call(script, outcomes))
+    this.#batches = { commitNew: batchesOf('commitNew'), commit: batchesOf('commit'), rollback: batchesOf('rollback') }
+  }
+
+  get size (): number { return this.#pending.size }
+
+  /** Whether too many commits to any of these queues are without an answer: more would only take memory. */
+  hasTooMany (queues: readonly string[]): boolean {
+    if (this.#pending.size < MAX_PENDING) return false
+    const ofQueues = [...this.#pending].filter(outcome => outcome.queues.some(queue => queues.includes(queue)))
+    return ofQueues.length >= MAX_PENDING
+  }
+
+  /**
+   * Sees to it that Redis hears what becomes of a commit: now, or when it is back. Returns when Redis has been told, and
+   * when it has heard it or cannot.
+   */
+  tell (outcome: PendingOutcome): { readonly made: Promise<void>, readonly result: Promise<void> } {
+    this.#pending.add(outcome)
+    const weight = outcome.pieces.reduce((sum, { weight }) => sum + weight, 0)
+    return this.#batches[outcome.script].add(outcome.queues.join(), outcome, weight)
+  }
+
+  /** Tells all of them once more, over a connection that has come back. */
+  tellAgain (): void {
+    for (const outcome of this.#pending) this.tell(outcome)
+  }
+
+  /** Tells Redis all of them until it has heard it or says that it cannot, for a bounded time. */
+  async tellLast (): Promise<void> {
+    const start = performance.now()
+    for (;;) {
+      const outcomes = [...this.#pending]
+      // What is not rolled back is a dead letter after an hour, and nobody was promised anything.
+      const longestMs = outcomes.some(({ script }) => script !== 'rollback') ? CLOSE_MS : this.#timeoutMs
+      const leftMs = start + longestMs - performance.now()
+      if (outcomes.length === 0 || leftMs <= 0) return
+      const told = Promise.all(outcomes.map(outcome => this.tell(outcome).result))
+      await waitAtMost(told, Math.min(leftMs, this.#timeoutMs))
+      if (outcomes.every(outcome => outcome.isRefused === true || !this.#pending.has(outcome))) return
+      this.#link.bypass()
+      await this.#link.reconnected(Math.min(leftMs, 100))
+    }
+  }
+
+  async #call (script: PendingOutcome['script'], outcomes: readonly PendingOutcome[]): Promise<void[]> {
+    const { queues } = outcomes[0]!
+    const args = outcomes.flatMap(({ pieces }) => encodePieces(pieces))
+    try {
+      const isRefused = await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args) === 1
+      if (isRefused) await this.#calls.run('commit', this.#keyspace.keysOf('commit', queues), args)
+      if (script !== 'rollback') await this.#replicas.replicate()
+      for (const outcome of outcomes) this.#pending.delete(outcome)
+    } catch (error) {
+      this.#keepRefused(queues.join(), outcomes, isAnswer(error))
+    }
+    return []
+  }
+
+  /** Keeps what Redis has not heard. Where the connection is lost its return is when it is told again. */
+  #keepRefused (queues: string, outcomes: readonly PendingOutcome[], isRefused: boolean): void {
+    for (const outcome of outcomes) outcome.isRefused = isRefused
+    if (!isRefused && !this.#link.isUp) return
+    const refused = this.#refused.get(queues) ?? new Set()
+    if (refused.size === 0) setTimeout(() => { this.#tellRefused(queues) }, REFUSED_MS).unref()
+    this.#refused.set(queues, refused)
+    for (const outcome of outcomes) refused.add(outcome)
+  }
+
+  async #tellRefused (queues: string): Promise<void> {
+    const [first, ...others] = [...this.#refused.get(queues)!].filter(outcome => this.#pending.has(outcome))
+    this.#refused.delete(queues)
+    if (first !== undefined) await this.tell(first).result
+    const refused = this.#refused.get(queues)
+    for (const other of others) {
+      if (refused === undefined) this.tell(other)
+      else refused.add(other)
+    }
+  }
+}

@@ -1,0 +1,232 @@
+import { once } from 'node:events'
+import { Cluster, Redis, type RedisOptions } from 'ioredis'
+import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
+import type {
+  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
+} from '../store.js'
+import { CLIENT_IS_CLOSED, Calls } from './calls.js'
+import {
+  addressOf, CONNECT_TIMEOUT_MS, createClient, duplicate, isClient, termsOf, type ClientTerms, type RedisLocation
+} from './client.js'
+import { readCounts } from './commands/counts.js'
+import { encodeHoldings, readPulses } from './commands/extend.js'
+import { encodeFind, readFound } from './commands/find.js'
+import { encodeList, encodeListMore, readList } from './commands/list.js'
+import { encodeOrder } from './commands/operate.js'
+import { encodeProgress } from './commands/set-progress.js'
+import { Commits, MAX_AT_ONCE } from './commits.js'
+import { Keyspace } from './keyspace.js'
+import { isClosed, Link, type Client } from './link.js'
+import { NewsSubscription } from './news.js'
+import { PendingOutcomes } from './outcomes.js'
+import { Replicas } from './replicas.js'
+import { scripts } from './scripts.js'
+import { NO_OUTLOOK, Turns } from './turns.js'
+
+/**
+ * Keeps tasks in Redis, where all processes with the same `prefix` share them. One
+ * connection carries the commands of all queues, and a second one the notifications for
+ * those that are consumed here.
+ *
+ * A command whose answer is lost may have been carried out, or may still be: so what
+ * matters is sent again until it is answered, and every script knows what it has done.
+ */
+export class RedisStore implements Store {
+  readonly #link: Link
+  readonly #client: Client
+  readonly #isOurs: boolean
+  /** Those of the clients that are made here. */
+  readonly #terms: ClientTerms
+  readonly #keyspace: Keyspace
+  readonly #calls: Calls
+  readonly #outcomes: PendingOutcomes
+  readonly #commits: Commits
+  readonly #turns: Turns
+  readonly #news: NewsSubscription
+
+  /** @param beatMs the longest time between two beats of the heartbeat of those who claim tasks here */
+  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, beatMs = Infinity) {
+    this.#isOurs = !isClient(location)
+    if (replicas > 0 && isClient(location) && location.isCluster) {
+      throw new FST_TASKQUEUE_INVALID_OPTION('replicas', '0 with a Cluster', String(replicas))
+    }
+    this.#terms = termsOf(timeoutMs, beatMs)
+    this.#client = isClient(location) ? location : createClient(location, this.#terms)
+    this.#link = new Link(this.#client, this.#isOurs, {
+      duplicate: client => duplicate(client, this.#terms),
+      onReady: client => {
+        this.#outcomes.tellAgain()
+        this.#load(client).catch(() => {})
+      },
+      isAwaited: () => this.#outcomes.size > 0
+    })
+    this.#keyspace = new Keyspace(prefix, this.#client.isCluster)
+    this.#calls = new Calls(this.#link, this.#isOurs, timeoutMs, addressOf(this.#client))
+    const wanted = new Replicas(this.#link, this.#calls, replicas, timeoutMs)
+    this.#outcomes = new PendingOutcomes(this.#link, this.#calls, this.#keyspace, wanted, timeoutMs, MAX_AT_ONCE)
+    this.#commits = new Commits(this.#calls, this.#keyspace, this.#outcomes, wanted, timeoutMs)
+    const prepare = (tasks: readonly NewTask[]) => this.#commits.prepare(tasks)
+    this.#turns = new Turns(this.#link, this.#calls, this.#keyspace, prepare, timeoutMs)
+    this.#news = new NewsSubscription(() => this.#createSubscriber(), client => this.#connect(client), this.#calls)
+  }
+
+  async open (): Promise<void> {
+    await this.#connect(this.#client)
+    const { db = 0 } = this.#client.options as RedisOptions
+    // A client that could not select its database when it connected says nothing, and uses another.
+    if (this.#isOurs && db !== 0) await this.#calls.answerTo((this.#client as Redis).select(db))
+    await this.#calls.answerTo(this.#load(this.#client))
+    await this.#calls.run('vote', [this.#keyspace.voteKey], [])
+    await this.#refuseEviction()
+  }
+
+  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    if (this.#link.isClosed) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    return await this.#commits.prepare(tasks)
+  }
+
+  async turn (queue: string, turn: Turn): Promise<TurnResult> {
+    return await this.#turns.take(queue, turn)
+  }
+
+  async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
+    const { isClosed } = this.#link
+    if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    const parts = this.#keyspace.together(holdings.map(({ queue }) => queue))
+    const pulses = await Promise.allSettled(parts.map(async queues => {
+      const args = encodeHoldings(holdings.filter(({ queue }) => queues.includes(queue)))
+      const pulses = readPulses(await this.#calls.run('extend', this.#keyspace.keysOf('extend', queues), args))
+      return isClosed ? pulses.map(pulse => ({ ...pulse, outlook: NO_OUTLOOK })) : pulses
+    }))
+    const isWork = ({ outlook }: Pulse) => outlook.wakeInMs === 0
+    if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(isWork))) this.#news.probe()
+    // Queues on a node of a cluster that is down have no pulse; the others do.
+    const failed = pulses.find(pulse => pulse.status === 'rejected')
+    if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
+    return pulses.flatMap(pulse =>
+      pulse.status === 'fulfilled' ? pulse.value : [{ lost: [], cancelled: [], outlook: NO_OUTLOOK }])
+  }
+
+  async watch (queue: string, listener: (news: News) => void): Promise<void> {
+    await this.#news.listen(`${this.#client.options.keyPrefix ?? ''}${this.#keyspace.nameOf(queue)}`, listener)
+  }
+
+  async counts (queue: string): Promise<Counts & { paused: boolean }> {
+    return readCounts(await this.#calls.run('counts', this.#keyspace.keysOf('counts', [queue]), []))
+  }
+
+  async find (queues: readonly string[], id: string, awaitMs?: number): Promise<Found | undefined> {
+    const args = encodeFind(textOnly(id), awaitMs)
+    for (const part of this.#keyspace.together(queues)) {
+      const found = readFound(part, await this.#calls.run('find', this.#keyspace.keysOf('find', part), args))
+      if (found !== undefined) return found
+    }
+    return undefined
+  }
+
+  async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
+    const keys = this.#keyspace.keysOf('list', [queue])
+    const all: Found[] = []
+    // A reply for which everything else would have to wait is had in several.
+    let reply = await this.#calls.run('list', keys, encodeList(state, offset, limit, this.#calls.replyBytes))
+    for (;;) {
+      const { found, left } = readList(queue, reply)
+      all.push(...found)
+      if (left.length === 0) return all
+      reply = await this.#calls.run('listMore', keys, encodeListMore(state, this.#calls.replyBytes, left))
+    }
+  }
+
+  async operate (queue: string, order: Order): Promise<number> {
+    const keys = this.#keyspace.keysOf('operate', [queue])
+    const carryOut = async (ids?: readonly string[]) =>
+      await this.#calls.run('operate', keys, encodeOrder(order, ids?.map(textOnly))) as number
+    if (order.kind === 'pause' || order.kind === 'resume') return await carryOut()
+    if (order.kind === 'purge') {
+      return await this.#inParts(queue, ({ waiting, delayed }) => waiting + delayed, carryOut)
+    }
+    if (order.ids === undefined) return await this.#inParts(queue, ({ dead }) => dead, carryOut)
+    let changed = 0
+    for (let i = 0; i < order.ids.length; i += MAX_AT_ONCE) changed += await carryOut(order.ids.slice(i, i + MAX_AT_ONCE))
+    return changed
+  }
+
+  async setProgress (queue: string, lease: Held, progress: string): Promise<boolean> {
+    const keys = this.#keyspace.keysOf('setProgress', [queue])
+    return await this.#calls.run('setProgress', keys, encodeProgress(lease, progress)) === 1
+  }
+
+  async close (): Promise<void> {
+    this.#commits.close()
+    this.#news.close()
+    await Promise.all([this.#turns.close(), this.#outcomes.tellLast()])
+    this.#link.close()
+    const { size } = this.#outcomes
+    if (size > 0) throw this.#calls.cannot(`it has not heard what becomes of ${size} commits`)
+  }
+
+  /** A full Redis that may drop any key to make room drops tasks. One that does not let us look is trusted. */
+  async #refuseEviction (): Promise<void> {
+    const info = await this.#calls.answerTo(this.#client.info('memory')).catch(() => '')
+    const policy = /^maxmemory_policy:(allkeys-\S+)/m.exec(info)?.[1]
+    if (policy === undefined || /^maxmemory:0\b/m.test(info)) return
+    const why = `with maxmemory-policy ${policy} it drops tasks when its memory is full; noeviction keeps them`
+    throw this.#calls.unreachable(new Error(why))
+  }
+
+  /** Has something done to all tasks of some states, which is a thousand of them at a time. */
+  async #inParts (queue: string, countOf: (counts: Counts) => number, doSome: () => Promise<number>): Promise<number> {
+    const all = countOf(await this.counts(queue))
+    let changed = 0
+    // As many as there were, so that what comes faster than this cannot keep it busy for ever.
+    while (changed < all) {
+      const count = await doSome()
+      // It may have found only what had left the line.
+      if (count === 0 && countOf(await this.counts(queue)) === 0) break
+      changed += count
+    }
+    return changed
+  }
+
+  /** Has Redis learn the scripts beforehand, so that none has to be sent a second time, and out of order. */
+  async #load (client: Client): Promise<void> {
+    const nodes = client.isCluster ? (client as Cluster).nodes('master') : [client as Redis]
+    try {
+      await Promise.all(nodes.flatMap(node => Object.values(scripts).map(({ body }) => node.script('LOAD', body))))
+    } catch (error) {
+      throw this.#calls.unreachable(error)
+    }
+  }
+
+  #createSubscriber (): Client {
+    if (!this.#isOurs) return duplicate(this.#client, this.#terms)
+    // What ioredis subscribes to by itself on a new connection rejects, unhandled, when that one is lost as well.
+    return (this.#client as Redis).duplicate({ autoResubscribe: false })
+  }
+
+  /** Connects, or waits for a client that connects by itself, but not for ever. */
+  async #connect (client: Client): Promise<void> {
+    if (client.status === 'ready') return
+    if (isClosed(client)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    if (client.status === 'wait') return await client.connect().catch(error => { throw this.#calls.unreachable(error) })
+    const over = new AbortController()
+    const { signal } = over
+    const late = setTimeout(() => { over.abort() }, CONNECT_TIMEOUT_MS)
+    try {
+      const ended = once(client, 'end', { signal }).then(() => { throw new Error(CLIENT_IS_CLOSED) })
+      await Promise.race([once(client, 'ready', { signal }), ended])
+    } catch (error) {
+      if (signal.aborted) throw this.#calls.cannot(`it has not answered within ${CONNECT_TIMEOUT_MS} ms`)
+      throw this.#calls.unreachable(error)
+    } finally {
+      clearTimeout(late)
+      over.abort()
+    }
+  }
+}
+
+/** The client spreads an array over the arguments of a script, where each of its elements would be another one. */
+function textOnly (id: string): string {
+  if (typeof id !== 'string') throw new FST_TASKQUEUE_INVALID_ID(typeof id)
+  return id
+}

@@ -1,0 +1,172 @@
+import { randomUUID } from 'node:crypto'
+import type { NewTask, Outlook, Prepared, Settlement, Turn, TurnResult } from '../store.js'
+import { CLIENT_IS_CLOSED, isAnswer, MAX_ARGS, type Call, type Calls } from './calls.js'
+import { encodeSettlements, encodeTurn, readTurn, type FetchMessage, type TurnTerms } from './commands/turn.js'
+import type { Keyspace } from './keyspace.js'
+import type { Link } from './link.js'
+import { SETTLEMENT_ARGS } from './lua/settling.js'
+import { TASK_ARGS } from './lua/tasks.js'
+import { waitAtMost } from './wait.js'
+
+/** What there is to claim for a consumer that must not. */
+export const NO_OUTLOOK: Outlook = { wakeInMs: Infinity, suspects: false }
+
+/** How many bytes one turn carries. */
+const MAX_TURN_BYTES = 4 * 1024 * 1024
+
+/** A turn of which it is not known that it was taken. */
+interface OpenTurn {
+  readonly terms: TurnTerms
+  readonly settlements: readonly Settlement[]
+  call: Call
+  /** While the answer may still come. */
+  answer?: Promise<unknown> | undefined
+}
+
+/** The turns of the consumer of a queue. Each carries one settlement while one may be of a kind that Redis does not take. */
+interface QueueTurns { key: string, number: number, open?: OpenTurn | undefined, isWary: boolean }
+
+/**
+ * Takes the turns of consumers. A turn whose answer is lost is asked for again until it is answered, and Redis knows
+ * the last turn of each consumer: so none is taken twice.
+ */
+export class Turns {
+  readonly #link: Link
+  readonly #calls: Calls
+  readonly #keyspace: Keyspace
+  readonly #prepare: (tasks: readonly NewTask[]) => Promise<Prepared>
+  readonly #timeoutMs: number
+  /** The name of this process among the consumers of a queue. */
+  readonly #id = randomUUID()
+  readonly #byQueue = new Map<string, QueueTurns>()
+
+  constructor (
+    link: Link, calls: Calls, keyspace: Keyspace, prepare: (tasks: readonly NewTask[]) => Promise<Prepared>, timeoutMs: number
+  ) {
+    this.#link = link
+    this.#calls = calls
+    this.#keyspace = keyspace
+    this.#prepare = prepare
+    this.#timeoutMs = timeoutMs
+  }
+
+  async take (queue: string, turn: Turn): Promise<TurnResult> {
+    let turns = this.#byQueue.get(queue)
+    if (turns === undefined) {
+      this.#byQueue.set(queue, turns = { key: this.#keyspace.turnKeyOf(queue, this.#id), number: 0, isWary: false })
+    }
+    // What has begun comes to its end, and nothing else begins.
+    const { isClosed } = this.#link
+    if (isClosed && turn.settlements.length === 0 && turns.open === undefined) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    const open = turns.open ??= await this.#open(queue, isClosed ? withoutClaim(turn) : turn, turns)
+    try {
+      const start = performance.now()
+      // What is on its way is waited for, and not asked for again.
+      if (open.answer === undefined) {
+        open.answer = this.#calls.send(open.call)
+        open.answer.catch(() => { open.answer = undefined })
+      }
+      const reply = await this.#calls.whileItFlows(open.answer)
+      turns.open = undefined
+      turns.isWary = false
+      const result = readTurn(reply, this.#fetcherOf(queue))
+      const bytes = result.leases.reduce((sum, { message }) => sum + (typeof message === 'string' ? message.length : 0), 0)
+      this.#calls.noteReply(bytes, performance.now() - start)
+      return isClosed ? { ...result, outlook: NO_OUTLOOK } : result
+    } catch (error) {
+      // An error is an answer as well, unless it is one of the connection.
+      if (isAnswer(error)) return await this.#takeRefusal(queue, turn, turns, open, error as Error)
+      this.#calls.noteNoReply()
+      // The next try asks for a reply that the link carries.
+      if (open.call.upload === undefined) open.call = this.#callOf(queue, turns, open.terms, open.settlements)
+      throw error
+    }
+  }
+
+  /** Leaves nothing of the turns. One that a client has kept would claim anew for nobody, if nothing told it that it is over. */
+  async close (): Promise<void> {
+    const turns = this.#link.keepsCommands ? [] : [...this.#byQueue.values()]
+    const farewells = turns.map(({ key }) => this.#calls.run('leave', [key], []))
+    await waitAtMost(Promise.allSettled(farewells), this.#timeoutMs)
+  }
+
+  /** Opens a turn with as many of the settlements as one call carries, or with one that is larger; such a turn claims nothing. */
+  async #open (queue: string, turn: Turn, turns: QueueTurns): Promise<OpenTurn> {
+    const { heartbeatMs, claim, keep, keepDead } = turn
+    const settlements = turn.settlements.slice(0, turns.isWary ? 1 : countWithin(turn.settlements))
+    const queues = this.#queuesOf(queue, settlements)
+    // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
+    const elsewhere = settlements.flatMap(({ chain = [] }) => chain.filter(task => !queues.includes(task.queue)))
+    if (elsewhere.length > 0) await (await this.#prepare(elsewhere)).commit()
+    const isCut = settlements.length < turn.settlements.length
+    const isLarge = isCut || !this.#calls.fits(encodeSettlements(settlements, queues), sizeOf(settlements))
+    const terms: TurnTerms = {
+      number: ++turns.number, heartbeatMs, claim: isLarge ? undefined : claim, keep, keepDead, replyBytes: 0
+    }
+    return { terms, settlements, call: this.#callOf(queue, turns, terms, settlements) }
+  }
+
+  #callOf (queue: string, turns: QueueTurns, terms: TurnTerms, settlements: readonly Settlement[]): Call {
+    const queues = this.#queuesOf(queue, settlements)
+    const { replyBytes } = this.#calls
+    const args = encodeTurn({ ...terms, replyBytes }, encodeSettlements(settlements, queues))
+    const keys = [...this.#keyspace.keysOf('turn', queues), turns.key]
+    return this.#calls.callOf('turn', keys, args, sizeOf(settlements), this.#keyspace.nameOf(queue))
+  }
+
+  /** Returns the queue, and those of chained tasks that the script of its turn can reach. */
+  #queuesOf (queue: string, settlements: readonly Settlement[]): readonly string[] {
+    const [queues = []] = this.#keyspace.together([queue, ...settlements.flatMap(({ chain = [] }) => chain.map(task => task.queue))])
+    return queues
+  }
+
+  /**
+   * Redis has refused a turn. That may lie in one settlement: so each is handed in alone next, and one that is
+   * refused alone makes a dead letter of its task, if that is not refused as well.
+   */
+  async #takeRefusal (queue: string, turn: Turn, turns: QueueTurns, open: OpenTurn, error: Error): Promise<TurnResult> {
+    turns.open = undefined
+    // Somebody has written to its key: it goes on under another.
+    if (error.message.includes('this turn is over')) {
+      turns.key = this.#keyspace.turnKeyOf(queue, randomUUID())
+      throw error
+    }
+    const [settlement, ...others] = open.settlements
+    const wasAlone = turns.isWary && others.length === 0
+    turns.isWary = open.settlements.length > 0
+    if (settlement === undefined || !wasAlone) throw error
+    const { id, fence } = settlement.lease
+    const buried: Settlement = {
+      lease: { id, fence }, verdict: { kind: 'dead', reason: `its end could not be stored: ${error.message}` }
+    }
+    const { call: { script, keys, args } } = await this.#open(queue, { ...withoutClaim(turn), settlements: [buried] }, turns)
+    return readTurn(await this.#calls.run(script, keys, args), this.#fetcherOf(queue))
+  }
+
+  #fetcherOf (queue: string): FetchMessage {
+    return async (id, fence, length, signal) => {
+      const keys = [...this.#keyspace.keysOf('slice', [queue]), this.#keyspace.copyKeyOf(queue, fence)]
+      return await this.#calls.fetch(keys, id, fence, length, signal)
+    }
+  }
+}
+
+function withoutClaim ({ claim: _, ...turn }: Turn): Turn { return turn }
+
+const bytesOf = ({ chain = [], record = '' }: Settlement): number =>
+  chain.reduce((sum, { message }) => sum + message.length, record.length)
+
+const sizeOf = (settlements: readonly Settlement[]): number =>
+  settlements.reduce((sum, settlement) => sum + bytesOf(settlement), 0)
+
+/** Counts how many settlements, from the first one on, one turn carries; at least one. */
+function countWithin (settlements: readonly Settlement[]): number {
+  let bytes = 0
+  let args = 0
+  const end = settlements.findIndex((settlement, index) => {
+    bytes += bytesOf(settlement)
+    args += SETTLEMENT_ARGS + TASK_ARGS * (settlement.chain?.length ?? 0)
+    return index > 0 && (bytes > MAX_TURN_BYTES || args > MAX_ARGS)
+  })
+  return end === -1 ? settlements.length : end
+}
