@@ -1,8 +1,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify'
-import { hooksOf, rehearse, type Hook, type Internals } from './fastify-internals.js'
-import { clearHead, restoreHead, tryHead, type Head } from './reply-head.js'
-import { dispose, isResponse, isStream, opened, sendable } from './reply-payload.js'
-import type { Prepare, TaskTransaction } from './transaction.js'
+import { hooksOf, rehearse, type Hook } from './fastify-internals.js'
+import { ReplyEnd, type ReplyPolicy } from './reply-end.js'
+import type { TaskTransaction } from './transaction.js'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -11,11 +10,14 @@ declare module 'fastify' {
     /** @internal */
     [kReply]: FastifyReply | null | undefined
     /** @internal */
-    [kEnd]: End | null
+    [kEnd]: ReplyEnd | null
     /** @internal */
-    [kHeaders]: Headers | null
+    [kHeaders]: ReplyHeaders | null
   }
 }
+
+const NOT_COMMITTED = 'reply was sent without committing the tasks of its request; ' +
+  'after hijack(), await request.taskqueue.commit()'
 
 /** The transaction of a request, once it is used. */
 const kTransaction = Symbol('fastify-taskqueue.transaction')
@@ -23,17 +25,13 @@ const kReply = Symbol('fastify-taskqueue.reply')
 const kEnd = Symbol('fastify-taskqueue.end')
 const kHeaders = Symbol('fastify-taskqueue.headers')
 
-type Headers = Partial<ReturnType<FastifyReply['getHeaders']>>
+type ReplyHeaders = Partial<ReturnType<FastifyReply['getHeaders']>>
 
-/** What the transaction of a request depends on, besides its reply. */
-export interface Policy {
+/** What the transactions of an app's requests depend on. */
+export interface BindingPolicy extends ReplyPolicy {
   begin (request: FastifyRequest): TaskTransaction
-  /** The attempt at a task that this request is has been given up: what it adds is not wanted. */
-  isAborted (request: FastifyRequest): boolean
-  /** Where this request's tasks go. */
-  prepareFor (request: FastifyRequest): Prepare | undefined
   /** Stands for the transaction of a request that has used none: it takes no task. */
-  closed: TaskTransaction
+  readonly closed: TaskTransaction
 }
 
 /**
@@ -44,15 +42,16 @@ export interface Policy {
  * behind all others. A commit that fails is an error of an `onSend` hook, which Fastify
  * answers like any other error of the request.
  */
-export function bindToReply (app: FastifyInstance, policy: Policy): void {
+export function bindToReply (app: FastifyInstance, policy: BindingPolicy): void {
   const internals = rehearse(app)
   app.decorateRequest(kTransaction, null)
   app.decorateRequest(kReply, null)
   app.decorateRequest(kEnd, null)
   app.decorateRequest(kHeaders, null)
 
-  const endOf = (request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction): End => {
-    request[kEnd] ??= new End(policy, internals, request, reply, transaction)
+  const endOf = (request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction): ReplyEnd => {
+    const headersBefore = () => request[kHeaders] ?? {}
+    request[kEnd] ??= new ReplyEnd(policy, internals, request, reply, transaction, headersBefore)
     return request[kEnd]
   }
 
@@ -76,7 +75,7 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     const end = () => {
       transaction.close()
       if (transaction.size === 0) return
-      request.log.error({ tasks: transaction.size }, 'reply was sent without committing the tasks of its request; after hijack(), await request.taskqueue.commit()')
+      request.log.error({ tasks: transaction.size }, NOT_COMMITTED)
       transaction.rollback()
     }
     // Before the hooks of a response, which come too late to add anything.
@@ -89,8 +88,13 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     done()
   }
 
-  /** Synchronous where there is nothing to wait for; a promise otherwise, since what Fastify throws after `done` in a promise crashes the process. */
-  function commitTasks (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: HookHandlerDoneFunction): Promise<unknown> | void {
+  /**
+   * Calls `done` at once where there is nothing to wait for. It returns a promise otherwise, since what Fastify throws
+   * after `done` in a promise crashes the process.
+   */
+  function commitTasks (
+    request: FastifyRequest, reply: FastifyReply, payload: unknown, done: HookHandlerDoneFunction
+  ): Promise<unknown> | void {
     if (putLast(hooksOf(request, internals, 'onSend'), commitTasks)) return done()
     const transaction = request[kTransaction] ??= policy.closed
     if (transaction === policy.closed) return done()
@@ -120,125 +124,6 @@ export function bindToReply (app: FastifyInstance, policy: Policy): void {
     if (transaction != null) endOf(request, reply, transaction).fail()
     done()
   })
-}
-
-/** A hook that returns this never comes to its end, and Fastify forgets that run of the hooks. */
-const drop = () => new Promise<never>(() => {})
-
-/** The end of a request that uses its transaction: its replies, of which one is sent, and the errors between them. */
-class End {
-  readonly #policy: Policy
-  readonly #internals: Internals
-  readonly #request: FastifyRequest
-  readonly #reply: FastifyReply
-  readonly #transaction: TaskTransaction
-  /** Counts the errors: a commit that was begun before one must not send its payload. */
-  #errors = 0
-  /** After how many errors the reply came for which something is waited; -1 for none. */
-  #waiting = -1
-  /** Once tasks are on their way to their stores: whether they arrive. */
-  #stored: Promise<boolean> | undefined
-  /** They have: what fails now cannot be answered with an error any more. */
-  #isCommitted = false
-  /** Once an error has come. */
-  #rolledBack: Promise<void> | undefined
-
-  constructor (
-    policy: Policy, internals: Internals, request: FastifyRequest, reply: FastifyReply, transaction: TaskTransaction
-  ) {
-    this.#policy = policy
-    this.#internals = internals
-    this.#request = request
-    this.#reply = reply
-    this.#transaction = transaction
-  }
-
-  /** Takes in a reply that is about to be sent; returns what is sent, unless that is this payload, at once. */
-  send (payload: unknown): Promise<unknown> | undefined {
-    // A second send() while the first one's tasks are committed: the first wins.
-    if (this.#waiting === this.#errors || this.#isCommitted) return drop()
-    if (this.#stored !== undefined || this.#rolledBack !== undefined) return this.#sendLater(payload)
-    return this.#decide(payload)
-  }
-
-  /** Takes in an error of the request. */
-  fail (): void {
-    this.#errors++
-    // An error in place of the success would deny what has been queued; a broken reply leaves it open.
-    if (this.#isCommitted) this.#reply.raw.destroy()
-    else if (!this.#reply.sent) this.#transaction.reopen()
-    // Not waited for here: until the hook is done, Fastify throws at a handler that goes on and sends.
-    if (this.#transaction.size > 0) this.#rolledBack = this.#transaction.rollback()
-  }
-
-  /** An error that came while tasks were being stored answers only if they cannot be, and any error after the rollback. */
-  async #sendLater (payload: unknown): Promise<unknown> {
-    const errors = this.#waiting = this.#errors
-    if (await this.#stored === true) {
-      await this.#transaction.rollback()
-      return await drop()
-    }
-    await this.#rolledBack
-    if (this.#errors !== errors) return await drop()
-    this.#waiting = -1
-    this.#rolledBack = undefined
-    return await (this.#decide(payload) ?? payload)
-  }
-
-  #decide (payload: unknown): Promise<unknown> | undefined {
-    this.#transaction.close()
-    if (this.#transaction.size === 0) return undefined
-    const { status } = isResponse(payload) ? payload : { status: this.#reply.statusCode }
-    if (status < 400 && !this.#policy.isAborted(this.#request)) return this.#commit(payload)
-    return this.#transaction.rollback().then(() => payload)
-  }
-
-  /**
-   * Commits before the payload is sent. What fails only after the hooks (a payload that cannot
-   * be sent, a stream that does not open, a head that Node refuses) is found out first, since
-   * an error after the commit could not be taken back.
-   */
-  async #commit (given: unknown): Promise<unknown> {
-    const errors = this.#waiting = this.#errors
-    const isOvertaken = () => this.#errors !== errors || this.#reply.sent
-    let payload = given
-    let head: Head
-    try {
-      payload = sendable(this.#reply, given)
-      if (isStream(payload)) await opened(payload, this.#reply.raw)
-      if (isOvertaken()) {
-        dispose(payload)
-        return await drop()
-      }
-      head = tryHead(this.#reply, payload, this.#internals)
-      const committed = this.#transaction.commit(this.#policy.prepareFor(this.#request))
-      this.#stored = committed.then(() => true, () => false)
-      await committed
-    } catch (error) {
-      this.#stored = undefined
-      dispose(payload)
-      if (isOvertaken()) return await drop()
-      await this.#transaction.rollback()
-      this.#forgetHead()
-      throw error
-    } finally {
-      if (this.#waiting === errors) this.#waiting = -1
-    }
-    this.#isCommitted = true
-    this.#transaction.close()
-    if (this.#errors !== errors) {
-      this.#request.log.error('an error came too late for the reply: its tasks have been queued')
-    }
-    // Without the commit it would have been sent before anything else was done to it.
-    restoreHead(this.#reply, head, this.#internals)
-    return payload
-  }
-
-  /** Leaves to an error's reply what was there before the handler. */
-  #forgetHead (): void {
-    clearHead(this.#reply, this.#internals)
-    this.#reply.headers(this.#request[kHeaders] ?? {})
-  }
 }
 
 /**
