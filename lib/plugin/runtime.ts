@@ -1,9 +1,12 @@
-import type { FastifyBaseLogger, FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import { exchangers } from '../dispatch/exchange.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
+import { publishTo, type Publish } from '../observe/events.js'
+import { logTo } from '../observe/log.js'
 import type { Queues } from '../queue/queues.js'
 import { attemptWith } from '../run/attempt.js'
-import { Consumer, type InContext } from '../run/consumer.js'
+import { Consumer } from '../run/consumer.js'
+import type { InContext } from '../run/context.js'
 import { startHeartbeat, type Heartbeat } from '../run/heartbeat.js'
 import { Isolation } from '../run/isolation.js'
 import type { Store } from '../store/store.js'
@@ -16,7 +19,8 @@ export class Runtime {
   readonly consumers: ReadonlyMap<string, Consumer>
   readonly #settings: Settings
   readonly #queues: Queues
-  readonly #log: FastifyBaseLogger
+  readonly #log: FastifyInstance['log']
+  readonly #publish: Publish
   readonly #inContext: InContext
   readonly #heartbeats = new Map<Store, Heartbeat>()
 
@@ -26,6 +30,7 @@ export class Runtime {
     this.#settings = settings
     this.#queues = queues
     this.#log = app.log
+    const publish = this.#publish = publishTo(logTo(app.log))
     this.#inContext = inContext
     const { keep, keepDead } = settings
     const exchanger = exchangers[settings.dispatch]
@@ -34,9 +39,9 @@ export class Runtime {
     for (const { name, consumer } of settings.queues) {
       if (consumer === false) continue
       const { store } = queues.get(name)
-      const attempt = attemptWith({ app, queue: name, store, codec, exchanger, keep, policy: consumer, warnings })
+      const attempt = attemptWith({ app, queue: name, store, codec, exchanger, keep, policy: consumer, warnings, publish })
       const limits = { ...consumer, keep, keepDead }
-      consumers.set(name, new Consumer(name, store, attempt, isolation, app.log, limits, inContext))
+      consumers.set(name, new Consumer(name, store, attempt, isolation, publish, limits, inContext))
     }
     this.consumers = consumers
   }
@@ -54,7 +59,7 @@ export class Runtime {
     const consumers = [...this.consumers.values()]
     for (const store of new Set(consumers.map(consumer => this.#storeOf(consumer)))) {
       const ofStore = consumers.filter(consumer => this.#storeOf(consumer) === store)
-      this.#heartbeats.set(store, startHeartbeat(store, ofStore, this.#log, this.#inContext))
+      this.#heartbeats.set(store, startHeartbeat(store, ofStore, this.#publish, this.#inContext))
     }
     for (const { name, consumer } of this.#settings.queues) {
       if (consumer !== false && consumer.autoStart) this.consumers.get(name)!.start()

@@ -26,7 +26,8 @@ export interface Admission {
 const NOTHING: Admission = { begins: false, claims: 0 }
 
 /** Decides what a consumer may begin and claim. Suspects go first, and run beside nothing else. */
-export function admission ({ isOpen, suspects, isShared, allowed, concurrency, ahead, running, ready }: Standing): Admission {
+export function admission (standing: Standing): Admission {
+  const { isOpen, suspects, isShared, allowed, concurrency, ahead, running, ready } = standing
   if (!isOpen) return NOTHING
   if (suspects) return allowed > 0 ? { begins: false, claims: 'suspect' } : NOTHING
   if (!isShared) return NOTHING

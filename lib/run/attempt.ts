@@ -1,17 +1,20 @@
 import type { FastifyInstance } from 'fastify'
+import { AttemptWithdrawn, type LazyAbortController } from '../dispatch/abort.js'
 import { dispatch } from '../dispatch/dispatch.js'
 import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
+import type { AttemptEnd, Publish } from '../observe/events.js'
 import { answered } from '../queue/queue.js'
-import type { Keep, Settlement, Store, Verdict } from '../store/store.js'
+import type { Keep, Lease, Settlement, Store, Verdict } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import type { Outcome } from '../task/outcome.js'
 import { progressOf, recordOf } from '../task/record.js'
 import type { Task } from '../task/task.js'
 import { judge, prejudge, type RetryPolicy } from '../task/verdict.js'
-import type { Attempt } from './consumer.js'
-import { type LazyAbortController, AttemptWithdrawn } from '../dispatch/abort.js'
+
+/** Makes one attempt at one task and decides what becomes of it. Never rejects. */
+export type Attempt = (lease: Lease, aborter: LazyAbortController) => Promise<Settlement>
 
 export interface AttemptPolicy extends RetryPolicy {
   /** How long an attempt may take. */
@@ -28,19 +31,24 @@ export interface AttemptContext {
   readonly keep: Keep
   readonly policy: AttemptPolicy
   readonly warnings: RouteWarnings
+  readonly publish: Publish
 }
 
-/** Makes the function that attempts tasks of one queue: read the message, make the request, judge how it ended, log it. */
-export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy, warnings }: AttemptContext): Attempt {
+/**
+ * Makes the function that attempts tasks of one queue: it reads the message, makes the request, judges how that ended,
+ * and tells of it.
+ */
+export function attemptWith (
+  { app, queue, store, codec, exchanger, keep, policy, warnings, publish }: AttemptContext
+): Attempt {
   return async (lease, aborter) => {
-    const bury = (verdict: Verdict, err?: unknown): Settlement => {
-      const details = { taskId: lease.id, queue, attempt: lease.attempt, err, ...verdict }
-      quietly(() => { app.log.error(details, 'task is dead before it was attempted') })
-      return { lease, verdict }
+    const bury = (reason: string, err?: unknown): Settlement => {
+      publish('task:buried', { taskId: lease.id, queue, attempt: lease.attempt, reason, err })
+      return { lease, verdict: { kind: 'dead', reason } }
     }
     const prejudged = prejudge(lease)
-    if (prejudged !== undefined) return bury(prejudged)
-    const message = typeof lease.message === 'string' ? lease.message : await lease.message(aborter.signal).catch(() => undefined)
+    if (prejudged?.kind === 'dead') return bury(prejudged.reason)
+    const message = await messageOf(lease, aborter)
     if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
     const at = Date.now()
     const start = performance.now()
@@ -48,11 +56,14 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     try {
       task = codec.decode(queue, lease.id, message)
     } catch (err) {
-      return bury({ kind: 'dead', reason: (err as Error).message }, err)
+      return bury((err as Error).message, err)
     }
-    const note = async (value: unknown) => { await answered(store.setProgress(queue, lease, codec.encodeRecord(queue, task.id, progressOf(value)))) }
+    const setProgress = async (value: unknown) => {
+      const progress = codec.encodeRecord(queue, task.id, progressOf(value))
+      await answered(store.setProgress(queue, lease, progress))
+    }
     const context: Dispatch = {
-      task: new CurrentTask(task, queue, lease.attempt, aborter, note),
+      task: new CurrentTask(task, queue, lease.attempt, aborter, setProgress),
       aborter,
       depth: task.depth,
       store,
@@ -66,9 +77,11 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
     if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, { ...policy, maxRetries })
     const durationMs = performance.now() - start
-    const attempt = { taskId: lease.id, queue, url: task.url, attempt: lease.attempt, durationMs }
-    quietly(() => { report(app, attempt, outcome, verdict) })
-    if (outcome.kind === 'unrouted' && verdict.kind === 'defer') quietly(() => { warnings.missed(task, queue) })
+    publish('attempt:end', attemptEnd(task, queue, lease.attempt, durationMs, outcome, verdict))
+    if (outcome.kind === 'unrouted' && verdict.kind === 'defer') {
+      // A logger that throws must not change what becomes of the task.
+      try { warnings.missed(task, queue) } catch {}
+    }
     const isDone = verdict.kind === 'done'
     const isLast = isDone || verdict.kind === 'dead'
     // Without a handler it was no attempt that anybody would want to look at.
@@ -83,16 +96,14 @@ export function attemptWith ({ app, queue, store, codec, exchanger, keep, policy
   }
 }
 
+/** Returns the message of a lease; undefined if it is gone, or nobody waits for it. */
+async function messageOf ({ message }: Lease, { signal }: LazyAbortController): Promise<string | undefined> {
+  return typeof message === 'string' ? message : await message(signal).catch(() => undefined)
+}
+
 /** Has a reason kept as the message is, since it may say what the error of a handler said. */
 function sealed (codec: Codec, queue: string, id: string, verdict: Verdict): Verdict {
   return 'reason' in verdict ? { ...verdict, reason: codec.encodeReason(queue, id, verdict.reason) } : verdict
-}
-
-/** A logger of the app's that throws must not change what becomes of a task. */
-function quietly (log: () => void): void {
-  try {
-    log()
-  } catch {}
 }
 
 class CurrentTask implements RequestTask {
@@ -103,7 +114,10 @@ class CurrentTask implements RequestTask {
   readonly progress: RequestTask['progress']
   readonly #aborter: LazyAbortController
 
-  constructor ({ id, userId }: Task, queue: string, attempt: number, aborter: LazyAbortController, progress: RequestTask['progress']) {
+  constructor (
+    { id, userId }: Task, queue: string, attempt: number, aborter: LazyAbortController,
+    progress: RequestTask['progress']
+  ) {
     this.id = id
     this.queue = queue
     this.attempt = attempt
@@ -115,33 +129,24 @@ class CurrentTask implements RequestTask {
   get signal (): AbortSignal { return this.#aborter.signal }
 }
 
-/** Logs the one line that each attempt ends with. */
-function report ({ log }: FastifyInstance, attempt: object, outcome: Outcome, verdict: Verdict): void {
-  const ended = endOf(outcome)
-  switch (verdict.kind) {
-    case 'done':
-      if (outcome.kind === 'answered' && outcome.status >= 300) log.warn({ ...attempt, ...ended }, 'task done, its redirection not followed')
-      else log.info({ ...attempt, ...ended }, 'task done')
-      break
-    case 'retry':
-      log.warn({ ...attempt, ...ended, ...reasonAndDelay(verdict) }, 'task failed and will be tried again')
-      break
-    case 'defer':
-      // Of those without a route there is one warning for all.
-      log[verdict.unrouted === true ? 'debug' : 'info']({ ...attempt, ...ended, ...reasonAndDelay(verdict) }, 'task is put off')
-      break
-    case 'release':
-      log.info({ ...attempt, ...ended }, 'task given back: the app closes')
-      break
-    case 'dead':
-      log.error({ ...attempt, ...ended, reason: verdict.reason }, 'task failed for good')
+/** Says how an attempt has ended. */
+function attemptEnd (
+  task: Task, queue: string, attempt: number, durationMs: number, outcome: Outcome, verdict: Verdict
+): AttemptEnd {
+  return {
+    taskId: task.id,
+    queue,
+    url: task.url,
+    attempt,
+    durationMs,
+    verdict: verdict.kind,
+    unrouted: outcome.kind === 'unrouted',
+    ...'reason' in verdict && { reason: verdict.reason },
+    ...'delayMs' in verdict && { delayMs: verdict.delayMs },
+    ...outcome.kind === 'answered' && answerOf(outcome)
   }
 }
 
-const reasonAndDelay = ({ reason, delayMs }: { reason: string, delayMs: number }) => ({ reason, delayMs })
-
-function endOf (outcome: Outcome): object {
-  if (outcome.kind !== 'answered') return {}
-  const { location, 'retry-after': retryAfter } = outcome.answer.headers
-  return { status: outcome.status, location, retryAfter }
+function answerOf ({ status, answer: { headers } }: Extract<Outcome, { kind: 'answered' }>) {
+  return { status, location: headers.location, retryAfter: headers['retry-after'] }
 }

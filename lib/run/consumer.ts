@@ -1,31 +1,19 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { FastifyBaseLogger } from 'fastify'
-import { AttemptWithdrawn, type LazyAbortController } from '../dispatch/abort.js'
-import type { Held, Holding, Keep, Lease, Outlook, Pulse, Settlement, Store } from '../store/store.js'
+import { AttemptWithdrawn } from '../dispatch/abort.js'
+import type { Publish } from '../observe/events.js'
+import type { Held, Holding, Lease, Outlook, Pulse, Settlement, Store } from '../store/store.js'
 import { admission } from './admission.js'
 import { Allowance } from './allowance.js'
+import type { Attempt } from './attempt.js'
+import type { InContext } from './context.js'
 import { heartbeatMs } from './heartbeat.js'
 import { InFlight } from './in-flight.js'
 import type { Isolation } from './isolation.js'
+import type { ConsumerLimits } from './limits.js'
 import { Outage } from './outage.js'
 import { next, type Phase } from './phase.js'
 import { Prefetch } from './prefetch.js'
 import { TurnLoop } from './turn-loop.js'
-
-/** Makes one attempt at one task and decides what becomes of it. Never rejects. */
-export type Attempt = (lease: Lease, aborter: LazyAbortController) => Promise<Settlement>
-
-/** Runs something in the asynchronous context that tasks run in, and returns what it returns. */
-export type InContext = <T>(work: () => T) => T
-
-export interface ConsumerLimits {
-  readonly name: string
-  readonly concurrency: number
-  readonly leaseMs: number
-  readonly closeGraceMs: number
-  readonly keep: Keep
-  readonly keepDead: Keep | undefined
-}
 
 /** For how long tasks are left to others after the app has turned one away. */
 const TURNED_AWAY_MS = 100
@@ -33,18 +21,8 @@ const TURNED_AWAY_MS = 100
 /** How long the store may wait to hear of an end while there is work at hand. */
 const SETTLE_MS = 2
 
-/**
- * After a consumer has met a task without a route: how much later than others it looks for what has become due,
- * and for how long it does so.
- */
-const YIELD_MS = 50
-const YIELDING_MS = 2 * 60_000
-
 /** How often to look for dead letters that have become too old. */
 const DROP_MS = 60_000
-
-/** The longest time that a timer can wait. */
-const LONGEST_MS = 0x7fffffff
 
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows stores and attempts, and nothing
@@ -59,7 +37,9 @@ export class Consumer {
   readonly #store: Store
   readonly #attempt: Attempt
   readonly #isolation: Isolation
-  readonly #log: FastifyBaseLogger
+  readonly #publish: Publish
+  /** What the events are about. */
+  readonly #about: { readonly queue: string, readonly consumer: string }
   readonly #limits: ConsumerLimits
   readonly #loop: TurnLoop
   readonly #prefetch: Prefetch
@@ -72,21 +52,20 @@ export class Consumer {
   #suspects = false
   /** How many turns the store was asked for. */
   #turns = 0
-  /** Until when other consumers go first, which may have the route that this app lacks. */
-  #yieldsUntil = 0
   #dropping: NodeJS.Timeout | undefined
 
   constructor (
-    queue: string, store: Store, attempt: Attempt, isolation: Isolation, log: FastifyBaseLogger, limits: ConsumerLimits,
+    queue: string, store: Store, attempt: Attempt, isolation: Isolation, publish: Publish, limits: ConsumerLimits,
     inContext: InContext
   ) {
     this.queue = queue
     this.#store = store
     this.#attempt = attempt
     this.#isolation = isolation
-    this.#log = log.child({ queue, consumer: limits.name })
+    this.#publish = publish
+    this.#about = { queue, consumer: limits.name }
     this.#limits = limits
-    this.#outage = new Outage(this.#log)
+    this.#outage = new Outage(publish, this.#about)
     this.#loop = new TurnLoop(() => this.#takeTurn(), () => { this.#rest() }, inContext)
     this.#prefetch = new Prefetch(limits.concurrency, this.#inFlight, {
       mayBegin: () => this.#admission().begins,
@@ -218,9 +197,9 @@ export class Consumer {
       })
       this.#outage.noteAnswer()
       this.#inFlight.takeEnded(settled.length).forEach(({ lease }, index) => {
-        if (settled[index] === false) this.#warnOfLoss(lease.id)
+        if (settled[index] === false) this.#publish('lease:lost', { ...this.#about, taskId: lease.id })
       })
-      if (dropped > 0) this.#log.warn({ dropped }, 'dead letters are dropped: keepDead or keepDeadMs keeps no more')
+      if (dropped > 0) this.#publish('dead:dropped', { ...this.#about, dropped })
       this.#allowance.noteClaim(leases.length, limit > 0 && leases.length === 0 && outlook.wakeInMs > 0)
       if (alone) begun = leases.filter(lease => this.#beginAttempt(lease, alone)).length
       else this.#prefetch.add(leases)
@@ -256,7 +235,7 @@ export class Consumer {
       this.#prefetch.notePace(performance.now() - start)
       if (alone) this.#isolation.leave()
       const { verdict } = settlement
-      if (verdict.kind === 'defer' && verdict.unrouted === true) this.#yieldsUntil = performance.now() + YIELDING_MS
+      if (verdict.kind === 'defer' && verdict.unrouted === true) this.#loop.yieldToOthers()
       // The app has turned the task away because it is about to close.
       if (verdict.kind === 'release' && aborter.reason === undefined) this.#leaveToOthers()
       // Otherwise it has been given back or lost meanwhile.
@@ -289,9 +268,7 @@ export class Consumer {
   /** Aborts and gives back what still runs when the grace of a closing consumer is over. */
   #giveBack (): void {
     const running = this.#inFlight.giveBack()
-    for (const { lease } of running) {
-      this.#log.warn({ taskId: lease.id }, 'task is given back: the app closes and its grace is over')
-    }
+    for (const { lease } of running) this.#publish('task:returned', { ...this.#about, taskId: lease.id })
     // In one turn, which keeps their order.
     this.wake()
     for (const { aborter } of running) aborter.abort(new AttemptWithdrawn('the app closes'))
@@ -301,13 +278,8 @@ export class Consumer {
   #lose (lease: Held, isCancelled: boolean): void {
     this.#prefetch.drop(lease)
     if (!this.#inFlight.lose(lease, isCancelled ? 'the task is cancelled' : 'the lease is lost')) return
-    if (isCancelled) this.#log.info({ taskId: lease.id }, 'task is cancelled')
-    else this.#warnOfLoss(lease.id)
+    this.#publish(isCancelled ? 'task:cancelled' : 'lease:lost', { ...this.#about, taskId: lease.id })
     this.wake()
-  }
-
-  #warnOfLoss (taskId: string): void {
-    this.#log.warn({ taskId }, 'task lost its lease; it may run twice')
   }
 
   #look ({ wakeInMs, suspects }: Outlook): void {
@@ -317,10 +289,7 @@ export class Consumer {
 
   #wakeIn (ms: number): void {
     const isOver = this.#phase === 'new' || (this.#phase === 'closing' && this.#inFlight.ended.length === 0)
-    // The heartbeat looks again long before the longest time is over.
-    if (ms > LONGEST_MS || isOver) return
-    const yieldMs = ms > 0 && performance.now() < this.#yieldsUntil ? YIELD_MS : 0
-    this.#loop.wakeIn(Math.ceil(ms) + yieldMs)
+    if (!isOver) this.#loop.wakeIn(ms)
   }
 
   /** The store did not answer. What has ended is kept, to be settled when the store answers again. */
@@ -334,9 +303,7 @@ export class Consumer {
   /** Gives up what could not be settled: the leases expire, and other consumers take the tasks over. */
   #forgetEnded (): void {
     const taskIds = this.#inFlight.takeEnded().map(({ lease }) => lease.id)
-    if (taskIds.length > 0) {
-      this.#log.warn({ taskIds }, 'tasks could not be settled before the app closed; they will run again')
-    }
+    if (taskIds.length > 0) this.#publish('tasks:unsettled', { ...this.#about, taskIds })
   }
 
   /** No turn follows. */

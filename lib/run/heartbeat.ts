@@ -1,5 +1,6 @@
-import type { FastifyBaseLogger } from 'fastify'
-import type { Consumer, InContext } from './consumer.js'
+import type { Publish } from '../observe/events.js'
+import type { Consumer } from './consumer.js'
+import type { InContext } from './context.js'
 import type { Pulse, Store } from '../store/store.js'
 
 /** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
@@ -17,7 +18,7 @@ export interface Heartbeat {
  * most.
  */
 export function startHeartbeat (
-  store: Store, consumers: readonly Consumer[], log: FastifyBaseLogger, inContext: InContext
+  store: Store, consumers: readonly Consumer[], publish: Publish, inContext: InContext
 ): Heartbeat {
   let beating = false
   let failing = false
@@ -27,7 +28,7 @@ export function startHeartbeat (
   const report = (pulses: readonly Pulse[]) => {
     pulses.forEach(({ fault }, index) => {
       const { queue } = consumers[index]!
-      if (fault !== undefined && faults.get(queue) !== fault) log.error({ queue, fault }, 'store cannot do all that it should for a queue')
+      if (fault !== undefined && faults.get(queue) !== fault) publish('queue:fault', { queue, fault })
       faults.set(queue, fault)
     })
   }
@@ -42,7 +43,7 @@ export function startHeartbeat (
       report(pulses)
       failing = false
     } catch (err) {
-      if (!failing) log.error({ err }, 'store does not answer the heartbeat')
+      if (!failing) publish('heartbeat:failed', { err })
       failing = true
       // The connection may be back long before the next beat, which may fail as well.
       clearTimeout(again)

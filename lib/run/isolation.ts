@@ -7,7 +7,7 @@ export class Isolation {
   /** Attempts that run and claims that are under way. */
   #active = 0
   #isAlone = false
-  /** Wakes the consumer that waits to run alone; while it does nobody begins anything else. */
+  /** Wakes the consumer that waits to run alone. While it waits, no consumer begins anything else. */
   #awaited: (() => void) | undefined
 
   /** Calls `wake` when a consumer that was refused may try again. */
@@ -19,7 +19,10 @@ export class Isolation {
   /** Whether ordinary tasks may be claimed. */
   get isOpen (): boolean { return !this.#isAlone && this.#awaited === undefined }
 
-  /** Begins to run alone, unless something runs, and returns whether it has; calls `wake` when nothing runs any more. */
+  /**
+   * Begins to run alone, unless something runs, and returns whether it has begun. Calls `wake` when nothing runs
+   * any longer.
+   */
   enter (wake: () => void): boolean {
     if (this.#active > 0 || this.#isAlone) {
       this.#awaited ??= wake

@@ -1,4 +1,4 @@
-import type { FastifyBaseLogger } from 'fastify'
+import type { Publish } from '../observe/events.js'
 
 /** The longest pause between two tries, in milliseconds. */
 const LONGEST_PAUSE_MS = 2000
@@ -6,21 +6,27 @@ const LONGEST_PAUSE_MS = 2000
 /** For how long a consumer that closes tries to tell the store what has ended. */
 const LAST_TRIES_MS = 1500
 
-/** Whether the store answers a consumer, and when to try again if it does not. Logs only when that changes. */
+/**
+ * Whether the store answers a consumer, and when to try again if it does not. It tells of that only when it
+ * changes.
+ */
 export class Outage {
-  readonly #log: FastifyBaseLogger
+  readonly #publish: Publish
+  /** What the events are about. */
+  readonly #about: { readonly queue: string, readonly consumer: string }
   /** How many tries have failed since the store answered last. */
   #failures = 0
   #lastTriesSince: number | undefined
 
-  constructor (log: FastifyBaseLogger) {
-    this.#log = log
+  constructor (publish: Publish, about: { readonly queue: string, readonly consumer: string }) {
+    this.#publish = publish
+    this.#about = about
   }
 
   get isOn (): boolean { return this.#failures > 0 }
 
   noteAnswer (): void {
-    if (this.#failures > 0) this.#log.info('store answers the consumer again')
+    if (this.#failures > 0) this.#publish('store:recovered', this.#about)
     this.#failures = 0
     this.#lastTriesSince = undefined
   }
@@ -31,7 +37,7 @@ export class Outage {
    */
   noteFailure (err: unknown, start: number, isLastTries: boolean): number | undefined {
     this.#failures++
-    if (this.#failures === 1) this.#log.error({ err }, 'store does not answer the consumer')
+    if (this.#failures === 1) this.#publish('store:failed', { ...this.#about, err })
     if (isLastTries) {
       this.#lastTriesSince ??= start
       if (performance.now() - this.#lastTriesSince > LAST_TRIES_MS) return undefined

@@ -1,7 +1,7 @@
 /** How much work a consumer may hold that it has not begun, in milliseconds: others could have it. */
 const AHEAD_MS = 20
 
-/** More at once would not be noticed any more. */
+/** Claiming more at once would make no measurable difference. */
 const MOST_AHEAD = 128
 
 /**

@@ -1,4 +1,14 @@
-import type { InContext } from './consumer.js'
+import type { InContext } from './context.js'
+
+/** The longest time that a timer can wait, in milliseconds. */
+const LONGEST_MS = 0x7fffffff
+
+/**
+ * After a consumer has met a task without a route: how much later than others it looks for what has become due,
+ * and for how long it does so, in milliseconds.
+ */
+const YIELD_MS = 50
+const YIELDING_MS = 2 * 60_000
 
 /**
  * Takes the turns of a consumer: one at a time, each for any number of wake-ups.
@@ -16,6 +26,8 @@ export class TurnLoop {
   readonly #inContext: InContext
   #phase: 'resting' | 'turning' | 'turning again' = 'resting'
   #alarm: NodeJS.Timeout | undefined
+  /** Until when other consumers go first, which may have the route that this app lacks. */
+  #yieldsUntil = 0
   #collecting: NodeJS.Timeout | undefined
 
   /**
@@ -35,11 +47,16 @@ export class TurnLoop {
     else this.#phase = 'turning again'
   }
 
-  /** Sets the alarm anew. */
+  /** Sets the alarm anew. Where it would ring after the longest time, the heartbeat looks again long before. */
   wakeIn (ms: number): void {
+    if (ms > LONGEST_MS) return
     clearTimeout(this.#alarm)
-    this.#alarm = setTimeout(() => { this.wake() }, ms)
+    const yieldMs = ms > 0 && performance.now() < this.#yieldsUntil ? YIELD_MS : 0
+    this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms) + yieldMs)
   }
+
+  /** Lets other consumers go first for a while, when something becomes due. */
+  yieldToOthers (): void { this.#yieldsUntil = performance.now() + YIELDING_MS }
 
   /** Takes the next turn so many milliseconds from now at the latest, whatever the alarm says. */
   wakeWithin (ms: number): void {

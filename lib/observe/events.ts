@@ -1,0 +1,81 @@
+import { channel, type Channel } from 'node:diagnostics_channel'
+
+/** A queue that a consumer of this process consumes. */
+interface OfConsumer {
+  readonly queue: string
+  /** The name of the consumer. */
+  readonly consumer: string
+}
+
+interface OfTask {
+  readonly queue: string
+  readonly taskId: string
+}
+
+/** How an attempt has ended, and what becomes of its task. */
+export interface AttemptEnd extends OfTask {
+  readonly url: string
+  /** Counts the attempts at the task from 1. */
+  readonly attempt: number
+  readonly durationMs: number
+  readonly verdict: 'done' | 'retry' | 'defer' | 'release' | 'dead'
+  /** Whether no route of this app takes the task. */
+  readonly unrouted: boolean
+  /** Why the verdict is none of success. */
+  readonly reason?: string
+  /** How long the task waits for its next attempt. */
+  readonly delayMs?: number
+  /** The status of the answer, if there was one, and two of its headers. */
+  readonly status?: number
+  readonly location?: string | undefined
+  readonly retryAfter?: string | undefined
+}
+
+/** What happens while tasks run, by the names of the events. */
+export interface Events {
+  'attempt:end': AttemptEnd
+  /** A task became a dead letter without an attempt: it has killed too many processes, or it cannot be read. */
+  'task:buried': OfTask & { readonly attempt: number, readonly reason: string, readonly err?: unknown }
+  'task:cancelled': OfTask & OfConsumer
+  /** A closing app has waited long enough for a task, and gives it back. */
+  'task:returned': OfTask & OfConsumer
+  /** The lease of a running task has expired, so that another process may run the task as well. */
+  'lease:lost': OfTask & OfConsumer
+  /** The store could not be told before the app closed how these tasks ended. They run again. */
+  'tasks:unsettled': OfConsumer & { readonly taskIds: readonly string[] }
+  /** Dead letters were dropped, since only so many are kept, or for so long. */
+  'dead:dropped': OfConsumer & { readonly dropped: number }
+  'store:failed': OfConsumer & { readonly err: unknown }
+  'store:recovered': OfConsumer
+  'heartbeat:failed': { readonly err: unknown }
+  /** The store answers and cannot do all that it should for a queue. */
+  'queue:fault': { readonly queue: string, readonly fault: string }
+}
+
+export type EventName = keyof Events
+
+/** Tells of an event. It never throws. */
+export type Publish = <Name extends EventName>(name: Name, event: Events[Name]) => void
+
+const NAMES: readonly EventName[] = [
+  'attempt:end', 'task:buried', 'task:cancelled', 'task:returned', 'lease:lost', 'tasks:unsettled', 'dead:dropped',
+  'store:failed', 'store:recovered', 'heartbeat:failed', 'queue:fault'
+]
+
+/** The channels of `node:diagnostics_channel` that carry the events of all apps of a process. */
+const channels = Object.fromEntries(
+  NAMES.map(name => [name, channel(`fastify-taskqueue:${name}`)])
+) as Record<EventName, Channel>
+
+/**
+ * Makes the function by which an app tells of its events: first to `first`, and then to whoever has subscribed to the
+ * channel `fastify-taskqueue:<name>`. A first subscriber that throws must not change what becomes of a task.
+ */
+export function publishTo (first: Publish): Publish {
+  return (name, event) => {
+    try {
+      first(name, event)
+    } catch {}
+    if (channels[name].hasSubscribers) channels[name].publish(event)
+  }
+}

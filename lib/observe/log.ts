@@ -1,0 +1,52 @@
+import type { FastifyBaseLogger } from 'fastify'
+import type { AttemptEnd, EventName, Events, Publish } from './events.js'
+
+type Lines = { readonly [Name in EventName]: (log: FastifyBaseLogger, event: Events[Name]) => void }
+
+/** How each event is logged. */
+const LINES: Lines = {
+  'attempt:end': logAttempt,
+  'task:buried': (log, event) => { log.error(event, 'task is dead before it was attempted') },
+  'task:cancelled': (log, event) => { log.info(event, 'task is cancelled') },
+  'task:returned': (log, event) => {
+    log.warn(event, 'task is given back: the app closes and its grace is over')
+  },
+  'lease:lost': (log, event) => { log.warn(event, 'task lost its lease; it may run twice') },
+  'tasks:unsettled': (log, event) => {
+    log.warn(event, 'tasks could not be settled before the app closed; they will run again')
+  },
+  'dead:dropped': (log, event) => {
+    log.warn(event, 'dead letters are dropped: keepDead or keepDeadMs keeps no more')
+  },
+  'store:failed': (log, event) => { log.error(event, 'store does not answer the consumer') },
+  'store:recovered': (log, event) => { log.info(event, 'store answers the consumer again') },
+  'heartbeat:failed': (log, event) => { log.error(event, 'store does not answer the heartbeat') },
+  'queue:fault': (log, event) => { log.error(event, 'store cannot do all that it should for a queue') }
+}
+
+/** Makes the function that logs events. */
+export function logTo (log: FastifyBaseLogger): Publish {
+  return (name, event) => { LINES[name](log, event) }
+}
+
+/** Logs the one line that each attempt ends with. */
+function logAttempt (log: FastifyBaseLogger, { verdict, unrouted, reason, delayMs, ...attempt }: AttemptEnd): void {
+  switch (verdict) {
+    case 'done':
+      if (attempt.status === undefined || attempt.status < 300) log.info(attempt, 'task done')
+      else log.warn(attempt, 'task done, its redirection not followed')
+      break
+    case 'retry':
+      log.warn({ ...attempt, reason, delayMs }, 'task failed and will be tried again')
+      break
+    case 'defer':
+      // One warning stands for all tasks without a route.
+      log[unrouted ? 'debug' : 'info']({ ...attempt, reason, delayMs }, 'task is put off')
+      break
+    case 'release':
+      log.info(attempt, 'task given back: the app closes')
+      break
+    case 'dead':
+      log.error({ ...attempt, reason }, 'task failed for good')
+  }
+}

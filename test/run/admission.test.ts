@@ -1,0 +1,31 @@
+import t from 'tap'
+import { admission, type Admission, type Standing } from '../../lib/run/admission.js'
+
+const standing: Standing = {
+  isOpen: true, suspects: false, isShared: true, allowed: Infinity, concurrency: 4, ahead: 0, running: 0, ready: 0
+}
+
+const begins = (claims: number): Admission => ({ begins: true, claims })
+const nothing: Admission = { begins: false, claims: 0 }
+const suspect: Admission = { begins: false, claims: 'suspect' }
+
+const table: ReadonlyArray<[title: string, differences: Partial<Standing>, expected: Admission]> = [
+  ['as many tasks as can run at once', {}, begins(4)],
+  ['none beyond those that run', { running: 3 }, begins(1)],
+  ['none where all room is taken', { running: 4 }, begins(0)],
+  ['some ahead where tasks are short', { running: 4, ahead: 8 }, begins(8)],
+  ['none beyond those that are claimed already', { running: 4, ahead: 8, ready: 8 }, begins(0)],
+  ['none where more is claimed than there is room for', { running: 4, ahead: 2, ready: 8 }, begins(0)],
+  ['no more than is allowed', { allowed: 1 }, begins(1)],
+  ['none where nothing is allowed, though what was claimed begins', { allowed: 0, ready: 2 }, begins(0)],
+  ['nothing where the consumer does not consume', { isOpen: false }, nothing],
+  ['nothing beside a suspect, or one that waits', { isShared: false }, nothing],
+  ['a suspect before anything else', { suspects: true, ready: 3 }, suspect],
+  ['a suspect although another one runs or waits: the isolation decides', { suspects: true, isShared: false }, suspect],
+  ['no suspect where nothing is allowed', { suspects: true, allowed: 0 }, nothing],
+  ['no suspect where the consumer does not consume', { suspects: true, isOpen: false }, nothing]
+]
+
+t.test('a consumer claims', async t => {
+  for (const [title, differences, expected] of table) t.strictSame(admission({ ...standing, ...differences }), expected, title)
+})
