@@ -1,9 +1,8 @@
-import { execFileSync, spawn, type ChildProcess } from 'node:child_process'
+import { spawn, type ChildProcess } from 'node:child_process'
 import { existsSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { delimiter, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 
 /** A Redis server of a test's own. */
 export interface RedisServer {
@@ -127,28 +126,3 @@ function fakeClock (file: string): NodeJS.ProcessEnv {
     FAKETIME_DONT_FAKE_MONOTONIC: '1'
   }
 }
-
-/** What the tests need, and how each of it is found, installed and named. */
-const needs = [
-  { name: 'redis-server', find: () => findRedis(), debian: 'redis-server', variable: 'REDIS_SERVER', what: 'redis-server 6.2 or later' },
-  { name: 'libfaketime', find: findFaketime, debian: 'faketime', variable: 'FAKETIME_LIBRARY', what: 'libfaketime' }
-]
-
-/** Installs Debian's packages where that can be done, and otherwise says what to install. */
-function requireServers (): void {
-  const missing = () => needs.filter(({ find }) => find() === undefined)
-  if (missing().length === 0) return
-  if (process.getuid?.() === 0 && existsSync('/usr/bin/apt-get')) {
-    console.log(`${missing().map(({ name }) => name).join(' and ')} not installed: installing with apt-get`)
-    const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive' }
-    const apt = (...args: string[]) => execFileSync('apt-get', [...args, '-qq'], { env, stdio: ['ignore', 'ignore', 'inherit'] })
-    apt('update')
-    apt('install', '-y', '--no-install-recommends', ...missing().map(({ debian }) => debian))
-  }
-  for (const { what, debian, variable } of missing()) {
-    console.error(`The tests need ${what}: install it (Debian: apt-get install ${debian}), or set ${variable} to its path.`)
-  }
-  if (missing().length > 0) process.exit(1)
-}
-
-if (process.argv[1] === fileURLToPath(import.meta.url)) requireServers()

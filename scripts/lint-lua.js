@@ -1,0 +1,18 @@
+// Checks the scripts of Redis, as they are when Redis gets them, with luacheck.
+import { execFileSync } from 'node:child_process'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { scripts } from '../build/lib/store/redis/scripts.js'
+
+const dir = mkdtempSync(join(tmpdir(), 'lua-'))
+try {
+  for (const [name, { body }] of Object.entries(scripts)) writeFileSync(join(dir, `${name}.lua`), body)
+  // 211: a script has functions of the fragments that it does not call. 631: lines are checked by ESLint.
+  const options = [
+    '--std', 'lua51', '--read-globals', 'redis', 'cmsgpack', '--globals', 'KEYS', 'ARGV', '--ignore', '211', '631', '--quiet'
+  ]
+  execFileSync('luacheck', [...options, dir], { stdio: 'inherit' })
+} finally {
+  rmSync(dir, { recursive: true, force: true })
+}
