@@ -16,27 +16,29 @@ export const deferring = chapter({
     assert.deepEqual(deferrals(a!), { deferredMs: 0, unroutedMs: 0 })
     assert.deepEqual(counters(a!), { attempt: 1, retries: 0, deaths: 0 })
     const since = performance.now()
+    // Long enough to find it delayed, also where the store is slow.
+    const deferMs = 10 * SHORT_MS
     const { settled, outlook } = await turn(store, queue, [
-      { lease: a!, verdict: defer(SHORT_MS), record: 'busy' }, { lease: b!, verdict: done }
+      { lease: a!, verdict: defer(deferMs), record: 'busy' }, { lease: b!, verdict: done }
     ])
     assert.deepEqual(settled, [true, true])
-    assertWake(outlook.wakeInMs, SHORT_MS, since)
+    assertWake(outlook.wakeInMs, deferMs, since)
     const { dueAt, ...found } = (await show(store, queue, 'a'))!
     assert.deepEqual(found, known(queue, 'a', 'delayed', { attempt: 1, reason: REASON, records: ['busy'] }))
     assert.ok(dueAt !== undefined)
     await untilClaimable(store, queue)
-    assertNotEarly(since, SHORT_MS)
+    assertNotEarly(since, deferMs)
     const second = await claimOne(store, queue)
-    assert.deepEqual(deferrals(second), { deferredMs: SHORT_MS, unroutedMs: 0 })
+    assert.deepEqual(deferrals(second), { deferredMs: deferMs, unroutedMs: 0 })
     assert.deepEqual(counters(second), { attempt: 2, retries: 0, deaths: 0 })
     await settle(store, queue, second, defer(1000))
     await store.operate(queue, { kind: 'schedule', ids: ['a'] })
     const third = await claimOne(store, queue)
-    assert.deepEqual(deferrals(third), { deferredMs: 1000 + SHORT_MS, unroutedMs: 0 })
+    assert.deepEqual(deferrals(third), { deferredMs: 1000 + deferMs, unroutedMs: 0 })
     await settle(store, queue, third, retry(0))
     await untilClaimable(store, queue)
     const fourth = await claimOne(store, queue)
-    assert.deepEqual(deferrals(fourth), { deferredMs: 1000 + SHORT_MS, unroutedMs: 0 })
+    assert.deepEqual(deferrals(fourth), { deferredMs: 1000 + deferMs, unroutedMs: 0 })
     assert.deepEqual(counters(fourth), { attempt: 4, retries: 1, deaths: 0 })
     await settle(store, queue, fourth, dead)
     await store.operate(queue, { kind: 'redrive' })
