@@ -19,7 +19,7 @@ export interface RequestTask {
   readonly signal: AbortSignal
   /**
    * Says how far the task is, by any value that has JSON, up to 65,536 characters of it. `app.taskqueue.get` returns it
-   * until the task ends. Throws `FST_TASKQUEUE_INVALID_OPTION` if the value has no JSON, or too much.
+   * until the task ends. Rejects with `FST_TASKQUEUE_INVALID_OPTION` if the value has no JSON, or too much.
    */
   progress (value: unknown): Promise<void>
 }
@@ -38,7 +38,7 @@ export interface Dispatch {
   seen: boolean
   /** Whether a route of the app takes the request; undefined while unknown. */
   routed?: boolean
-  /** The last error of the request, if there was one. It may have any value. */
+  /** The last error of the request, if there was one. Any value can be thrown. */
   error?: { readonly value: unknown }
   /** The parts of the request that are hidden from the router until it has chosen the route. */
   hidden?: Hidden | undefined

@@ -6,7 +6,7 @@ import { answered, type Queue } from './queue.js'
 /** The queues of an app, in the order of their names. */
 export class Queues {
   readonly all: readonly Queue[]
-  /** How many of the tasks that have ended are kept, and for how long. */
+  /** How many done, cancelled and expired tasks a queue keeps, and for how long. */
   readonly keep: Keep
   /** The names of the queues of each store. */
   readonly #byStore = new Map<Store, string[]>()
