@@ -1,10 +1,13 @@
 import { FST_TASKQUEUE_INVALID_OPTION } from './errors.js'
 import { cut, kindOf, show } from './show.js'
 
-/** A longer one would fire at once. */
+/** The longest delay of a timer, in milliseconds. With a longer one a timer fires at once. */
 export const LONGEST_TIMER_MS = 0x7fffffff
 
-/** An object whose entries are all there is to it: a Headers, a Map or a URLSearchParams has none. */
+/**
+ * Whether a value is an object that its own entries describe completely.
+ * A Headers, a Map or a URLSearchParams is not: what it holds is not in its entries.
+ */
 export function isPlain (value: unknown): boolean {
   try {
     return Object.prototype.toString.call(value) === '[object Object]'
@@ -13,11 +16,15 @@ export function isPlain (value: unknown): boolean {
   }
 }
 
-/** Throws unless what a function is given are options that it has. */
-export function checkOptions (name: string, options: unknown, known: readonly string[], of: string): asserts options is object {
+/** Throws unless `options` is an object with no other keys than the known ones. @param of what takes the options */
+export function checkOptions (
+  name: string, options: unknown, known: readonly string[], of: string
+): asserts options is object {
   if (!isPlain(options)) throw new FST_TASKQUEUE_INVALID_OPTION(name, 'an object', kindOf(options))
   for (const key of Object.keys(options as object)) {
-    if (!known.includes(key)) throw new FST_TASKQUEUE_INVALID_OPTION(cut(key), `one of ${known.join(', ')}`, `an option that ${of} does not have`)
+    if (known.includes(key)) continue
+    const expected = `one of ${known.join(', ')}`
+    throw new FST_TASKQUEUE_INVALID_OPTION(cut(key), expected, `an option that ${of} does not have`)
   }
 }
 

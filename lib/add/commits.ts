@@ -1,9 +1,9 @@
-/** How long a closing app waits for the participants of commits, beyond what their stores may take. */
+/** How many milliseconds a closing app waits for the participants of commits, beyond the time that stores may take. */
 const PARTICIPANTS_MS = 10_000
 
-/** The commits of an app. Once it has closed none begins, and it has not closed before those under way have ended. */
+/** Counts the commits of an app. Once the app closes no commit begins, and closing waits for those under way. */
 export class Commits {
-  /** How long the stores may take for each phase of one. */
+  /** How many milliseconds the stores may take for each phase of a commit. */
   readonly timeoutMs: number
   #underWay = 0
   #isClosed = false
@@ -13,7 +13,7 @@ export class Commits {
     this.timeoutMs = timeoutMs
   }
 
-  /** Returns whether one may begin; then `end` has to follow. */
+  /** Returns whether a commit may begin. If so, the caller has to call `end`. */
   begin (): boolean {
     if (this.#isClosed) return false
     this.#underWay++
@@ -24,12 +24,12 @@ export class Commits {
     if (--this.#underWay === 0) this.#onLastEnd?.()
   }
 
-  /** Lets none begin any more and waits for those under way, within bounds; returns how many are left. */
+  /** Lets no further commit begin, and waits for those under way, within bounds. Returns how many are left. */
   async close (): Promise<number> {
     this.#isClosed = true
     if (this.#underWay > 0) {
       await new Promise<void>(resolve => {
-        // Messages, prepare and commit.
+        // Three phases: making the messages, prepare and commit.
         const timer = setTimeout(resolve, 3 * this.timeoutMs + PARTICIPANTS_MS)
         this.#onLastEnd = () => {
           clearTimeout(timer)

@@ -14,20 +14,22 @@ import type { Added, AddedTask, Compose } from './transaction.js'
 export interface ComposerSettings {
   readonly copyHeaders: CopyHeaders
   readonly maxDepth: number
-  /** Says who makes a request. */
+  /** Returns the id of the user who makes a request. */
   readonly user: { readonly id: (request: FastifyRequest) => unknown }
 }
 
-/** Turns what `add` is given into a task that is checked, complete and ready for its store. */
+/** Turns the arguments of `add` into a task that is checked, complete and ready for its store. */
 export class Composer {
   readonly #queues: Queues
   readonly #codec: Codec
   readonly #settings: ComposerSettings
   readonly #warnings: RouteWarnings
-  /** Where a task comes from that no request adds. */
+  /** The origin of tasks that are added outside a request. */
   readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
-  constructor (app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings) {
+  constructor (
+    app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings
+  ) {
     this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
     this.#codec = codec
@@ -35,7 +37,7 @@ export class Composer {
     this.#warnings = warnings
   }
 
-  /** For tasks that inherit from a request. */
+  /** Composes tasks that inherit from a request. */
   within (request: FastifyRequest): Compose {
     let inheritance: Inheritance | undefined
     return (target, options) => {
@@ -44,7 +46,7 @@ export class Composer {
     }
   }
 
-  /** For tasks that nobody's request adds. */
+  /** Composes tasks that are added outside a request. */
   readonly alone: Compose = (target, options) => this.#compose(target, options)
 
   #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
@@ -59,45 +61,57 @@ export class Composer {
     const { name: queue, store } = this.#queues.get(options.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
-    // Asked last: a promise that nobody waits for, since something else is wrong, would have nobody to reject to.
+    // The user's id is asked for last: if a check above threw first, nobody would handle the rejection of its promise.
     const userId = request === undefined ? undefined : this.#userIdOf(request)
     const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
-    // It is awaited at the commit, which may never come.
+    // The commit awaits it, and there may never be one.
     if (message instanceof Promise) message.catch(() => {})
     const length = typeof message === 'string' ? message.length : task.payload?.length ?? 0
-    return { store, task: { queue, id: task.id, ...place }, message, length, describe: () => describe(task, queue, place) }
+    return {
+      store,
+      task: { queue, id: task.id, ...place },
+      message,
+      length,
+      describe: () => describe(task, queue, place)
+    }
   }
 
-  /** Who queues. What a task adds is queued by who queued the task, unless it runs as somebody else. */
+  /** Returns the id of the user who queues. If `user.id` returns none, the user of the task that this request is. */
   #userIdOf (request: FastifyRequest): string | undefined | Promise<string | undefined> {
     const id = this.#settings.user.id(request)
     const known = (id: unknown) => checkUserId(id) ?? request.task?.userId
-    return typeof (id as PromiseLike<unknown> | undefined)?.then === 'function' ? Promise.resolve(id).then(known) : known(id)
+    const isPromise = typeof (id as PromiseLike<unknown> | undefined)?.then === 'function'
+    return isPromise ? Promise.resolve(id).then(known) : known(id)
   }
 }
 
-/** Whether a task has to wait: it begins a chain of its own, since what waits does not run away. */
+/** Whether a task is delayed. A delayed task begins a chain of its own, since a chain with delays does not run away. */
 function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boolean {
   return delayMs > 0 || runAt > Date.now()
 }
 
-/** How many tasks lead to what this request adds. */
+/** The depth of the task that this request is; 0 for an ordinary request. */
 function depthOf (request?: FastifyRequest): number {
   return (request && dispatchOf(request.raw)?.depth) ?? 0
 }
 
-function describe ({ id, method, url, headers, payload }: Omit<Task, 'userId'>, queue: string, { delayMs, runAt, expiresMs }: ReturnType<typeof placeOf>): AddedTask {
-  const type = headers['content-type'] ?? ''
-  const text = () => payload!.toString()
+function describe (task: Omit<Task, 'userId'>, queue: string, place: ReturnType<typeof placeOf>): AddedTask {
+  const { id, method, url, headers, payload } = task
+  const { delayMs, runAt, expiresMs } = place
   return {
     id,
     queue,
     method,
     url,
     headers,
-    ...payload !== undefined && { payload: type.startsWith('application/json') ? JSON.parse(text()) : type.startsWith('text/') ? text() : payload },
+    ...payload !== undefined && { payload: valueOf(payload, headers['content-type'] ?? '') },
     ...delayMs !== undefined && { delayMs },
     ...runAt !== undefined && { runAt },
     ...expiresMs !== undefined && { expiresMs }
   }
+}
+
+function valueOf (payload: NonNullable<Task['payload']>, contentType: string): unknown {
+  if (contentType.startsWith('application/json')) return JSON.parse(payload.toString())
+  return contentType.startsWith('text/') ? payload.toString() : payload
 }

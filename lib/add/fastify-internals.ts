@@ -6,21 +6,21 @@ import { tryHead } from './reply-head.js'
 
 export interface Keyed { [key: symbol]: unknown }
 
-/** Properties of Fastify's own that no API shows. Their keys are symbols, found by what they hold. */
+/** Properties of Fastify's own that no API shows. Their keys are symbols, and `rehearse` finds them by their values. */
 export interface Internals {
-  /** Of a request: the context of its route. */
+  /** The key on a request of the context of its route. */
   readonly context: symbol
-  /** Of a reply: the headers that were set on it. */
+  /** The key on a reply of the headers that were set on it. */
   readonly headers: symbol
-  /** Of a reply: the functions of its trailers by name, or null. */
+  /** The key on a reply of the functions of its trailers by name, or null. */
   readonly trailers: symbol
 }
 
-/** Of `onSend` or `preHandler`. */
+/** A hook of the kind `onSend` or `preHandler`. */
 export type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => unknown
 type Context = Record<'onSend' | 'preHandler', Hook[] | null>
 
-/** The hooks of one kind that run for a request. */
+/** Returns the list of hooks of one kind that run for a request. Throws if Fastify keeps none. */
 export function hooksOf (request: FastifyRequest, { context }: Internals, kind: keyof Context): Hook[] {
   const hooks = ((request as unknown as Keyed)[context] as Context)[kind]
   if (hooks === null) throw new FST_TASKQUEUE_UNSUPPORTED_FASTIFY(request.server.version)
@@ -28,9 +28,9 @@ export function hooksOf (request: FastifyRequest, { context }: Internals, kind: 
 }
 
 /**
- * Finds the internals by rehearsing replies with an app's own classes. A Fastify that runs
- * hooks or sends heads in a way that this library does not know is found out here, as the
- * app starts, and not by tasks that are queued for requests that fail.
+ * Finds the internals by rehearsing replies with an app's own classes. If Fastify runs hooks or sends heads in a way
+ * that this library does not know, this throws `FST_TASKQUEUE_UNSUPPORTED_FASTIFY` as the app starts. Otherwise tasks
+ * would be queued for requests that fail.
  */
 export function rehearse (app: FastifyInstance): Internals {
   try {
@@ -62,7 +62,7 @@ export function rehearse (app: FastifyInstance): Internals {
     }
     context.onSend = [first]
     replyWith(new RehearsedResponse(raw, events)).send('')
-    assert(events.join() === 'first hook,last hook,head', `what ran is ${events.join()}`)
+    assert(events.join() === 'first hook,last hook,head', `hooks and head came in the order ${events.join()}`)
 
     tryHead(marked, '', internals)
     tryHead(marked, undefined, internals)
@@ -77,7 +77,7 @@ export function rehearse (app: FastifyInstance): Internals {
 const trailer = async () => 'trailer'
 const mark = (value: unknown) => (value as Record<string, unknown> | null | undefined)?.['x-rehearsal']
 
-/** Notes when its head is sent. It has no connection. */
+/** A response without a connection that notes when its head is sent. */
 class RehearsedResponse extends ServerResponse {
   readonly #events: string[]
 

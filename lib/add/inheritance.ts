@@ -10,16 +10,17 @@ import { jsonOf, type Payload } from '../task/payload.js'
 import { isUnchanged, type Snapshot, snapshotOf } from './snapshot.js'
 
 /**
- * Which headers of the current request a task inherits: all that may be, none, those named, or what a function says
- * of a request. The host is inherited in any case.
+ * The headers of the current request that a task inherits: all that may be inherited (true), none (false), those named,
+ * or whichever of these a function returns for a request. The host is inherited in any case.
  */
 export type CopyHeaders = boolean | readonly string[] | ((request: FastifyRequest) => boolean | readonly string[])
 
-/** What a task inherits from the request that adds it. */
+/** Collects what a task inherits from the request that adds it. */
 export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders): Inheritance {
   const which = typeof copyHeaders === 'function' ? copyHeaders(request) : copyHeaders
   if (typeof which !== 'boolean' && !(Array.isArray(which) && which.every(name => typeof name === 'string'))) {
-    throw new FST_TASKQUEUE_INVALID_OPTION('copyHeaders', 'a function that returns true, false or a list of header names', show(which))
+    const expected = 'a function that returns true, false or a list of header names'
+    throw new FST_TASKQUEUE_INVALID_OPTION('copyHeaders', expected, show(which))
   }
   return {
     ...originOf(request),
@@ -29,8 +30,8 @@ export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders):
 }
 
 /**
- * Makes the function that copies the body for a task. The handler may change the body between two tasks; as
- * long as it does not, they share one copy, which is made twice and no more often.
+ * Makes the function that copies the body for a task. The handler may change the body between two tasks. As long as it
+ * does not, they share one copy, which is made no more than twice.
  */
 function copierOf (request: FastifyRequest): Inheritance['payload'] {
   let last: Payload | undefined
@@ -40,7 +41,7 @@ function copierOf (request: FastifyRequest): Inheritance['payload'] {
     if (isUnchanged({ body, headers }, snapshot)) return last
     const next = copyBody(request)
     if (isSame(last, next)) {
-      // Not before the second one, which most requests do not have.
+      // No snapshot is taken before the second task, since most requests add only one.
       snapshot = snapshotOf({ body, headers })
     } else {
       snapshot = undefined
@@ -57,11 +58,11 @@ function isSame (one: Payload | undefined, other: Payload | undefined): boolean 
 }
 
 /**
- * Where a request comes from, as Fastify sees it: it knows which proxies are trusted. What it says may be no address
- * all the same (there is none over a unix socket, and a proxy may send any text), and that is the address of nobody.
+ * Returns where a request comes from, as Fastify sees it, since Fastify knows which proxies are trusted. Its `ip` need
+ * not be an address: a unix socket has none, and a proxy may send any text. Then the task has the empty address.
  */
 function originOf ({ ip, host, protocol, server }: FastifyRequest): Omit<Inheritance, 'headers' | 'payload'> {
-  // Over HTTP/2 there is no socket any more to ask when the client has gone.
+  // Over HTTP/2 there is no socket left to ask once the client has gone.
   const isKnown = ip !== undefined && /^https?$/i.test(protocol)
   return {
     ...host !== '' && { host },
@@ -74,16 +75,17 @@ function originOf ({ ip, host, protocol, server }: FastifyRequest): Omit<Inherit
 export const isSecure = ({ server }: Pick<FastifyInstance, 'server'>): boolean => server instanceof TlsServer
 
 /**
- * Whether a header may be inherited. Those that say something of one exchange would be wrong of another: of its
- * connection, of its body, of what its client has cached. Those by which proxies say where a request comes from and
- * what it was may be a client's, and are believed as if they were a proxy's; a task has what Fastify has made of them.
+ * Whether a header may be inherited. Some headers describe one exchange and would be wrong of another: its connection,
+ * its body, what its client has cached. Others are those in which proxies say where a request comes from and what it
+ * was. A client can send them too, and in a task they would be believed as if a proxy had. A task has what Fastify made
+ * of them instead.
  */
 export function isInheritable (name: string): boolean {
   return !isReserved(name) && !name.startsWith('content-') && !name.startsWith('if-') && name !== 'range' &&
     !OF_PROXIES.test(name) && !OF_ROUTES.has(name)
 }
 
-/** What Fastify and packages like request-ip read, and what proxies and clouds are known to send. */
+/** Headers about the origin that Fastify and packages like request-ip read, or that proxies and clouds send. */
 const OF_PROXIES = new RegExp([
   '(?:^|-)forwarded(?:-|$)',
   '(?:^|-)(?:client|socket)?ip(?:v[46])?$',
@@ -92,7 +94,7 @@ const OF_PROXIES = new RegExp([
   '^(?:x-remote-addr|front-end-https|x-arr-ssl|fastly-ssl|cf-visitor|cloudfront-viewer-address)$'
 ].join('|'))
 
-/** Headers by which an app is told to take a request for another one. */
+/** Headers that tell an app to treat a request as another one. */
 const OF_ROUTES: ReadonlySet<string> = new Set([
   'accept-version', 'x-http-method-override', 'x-http-method', 'x-method-override', 'x-rewrite-url'
 ])
@@ -109,13 +111,13 @@ function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<
 }
 
 /**
- * Returns the body of the current request as it came, or encoded again by its content
- * type: Fastify parses a body and does not keep the bytes.
+ * Returns the body of the current request as it came, or encoded again by its content type, since Fastify parses a body
+ * and does not keep its bytes.
  */
 function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
   const contentType = headers['content-type'] ?? ''
   if (body === undefined || body === null) {
-    // One that came and was not parsed is consumed by something else, like a multipart one, or not here yet.
+    // A body that was sent and not parsed is read by something else, as multipart is, or has not arrived yet.
     const isThere = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
     if (body === undefined && isThere) throw refuse(`a body of type ${contentType.split(';', 1)[0]} that is not parsed`)
     return undefined
@@ -127,20 +129,22 @@ function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
     return { content: body, contentType: `${type === '' ? 'text/plain' : type}; charset=utf-8` }
   }
   if (typeof body === 'string' && Buffer.byteLength(body) === Number(headers['content-length'])) {
-    // A parser has left it as it came: JSON of a text is longer than the text.
+    // A parser has left the body as it came: the JSON of a string is longer than the string.
     return { content: body, contentType }
   }
   if (type === 'application/json' || type.endsWith('+json')) {
-    return typeof body === 'object' ? { ...jsonOf(body), contentType: type } : { content: JSON.stringify(body), contentType: type }
+    const { content } = typeof body === 'object' ? jsonOf(body) : { content: JSON.stringify(body) }
+    return { content, contentType: type }
   }
   const form = type === 'application/x-www-form-urlencoded' ? formOf(body) : undefined
   if (form !== undefined) return { content: String(form), contentType: type }
   throw refuse(type === '' ? kindOf(body) : `a body of type ${type}`)
 }
 
-const refuse = (given: string) => new FST_TASKQUEUE_INVALID_PAYLOAD('given with this request, whose body cannot be copied faithfully', given)
+const refuse = (body: string) =>
+  new FST_TASKQUEUE_INVALID_PAYLOAD('passed to add, since the body of this request cannot be copied faithfully', body)
 
-/** The form that was parsed into this object, unless a parser nested its fields. */
+/** Returns the form that was parsed into this object; undefined if a parser nested its fields. */
 function formOf (body: unknown): URLSearchParams | undefined {
   const form = new URLSearchParams()
   for (const [name, values] of Object.entries(body as object)) {

@@ -6,31 +6,31 @@ import type { FastifyReply } from 'fastify'
 import type { Internals, Keyed } from './fastify-internals.js'
 import { isStream } from './reply-payload.js'
 
-/** What a reply sends before its payload. */
+/** The part of a reply that is sent before its payload, and its trailers. */
 export interface Head {
   readonly code: number
   readonly message: string | undefined
   readonly headers: OutgoingHttpHeaders
-  /** Those that were set on the raw response, and not on the reply. */
+  /** The headers that were set on the raw response, and not on the reply. */
   readonly rawHeaders: OutgoingHttpHeaders
   readonly trailers: object | null
 }
 
-/** Thrown as soon as a head has been found to be good, so that nothing follows it. */
+/** A trial throws this as soon as Node has accepted the head, so that nothing follows it. */
 const ACCEPTED = new Error('accepted')
 
 /** The context of a request whose reply is sent without hooks. */
 const NO_HOOKS = { onSend: null }
 
 /**
- * Returns the head of a reply, or throws why it cannot be sent. Fastify and Node decide that
- * themselves: they are given another reply, with the same head and a response that leads nowhere.
+ * Returns the head of a reply, or throws the reason why it cannot be sent. Fastify and Node decide that themselves:
+ * they are given a trial, which is another reply with the same head and a response that leads nowhere.
  */
 export function tryHead (reply: FastifyReply, payload: unknown, internals: Internals): Head {
   const head = headOf(reply, internals)
   if (head.code < 200) throw new RangeError(`the status ${head.code} announces another reply, and there is none`)
   if (reply.raw.headersSent) {
-    // Fastify goes on with a stream.
+    // Fastify then still sends a stream.
     if (isStream(payload) && head.code !== 204) return head
     throw new Error('the head was sent before the reply')
   }
@@ -53,7 +53,7 @@ export function tryHead (reply: FastifyReply, payload: unknown, internals: Inter
   return head
 }
 
-/** Makes the head of a reply what it was, unless it is on its way. */
+/** Gives a reply back the head that it had, unless its head has been sent. */
 export function restoreHead (reply: FastifyReply, head: Head, internals: Internals): void {
   const { raw } = reply
   if (raw.headersSent) return
@@ -66,7 +66,7 @@ export function restoreHead (reply: FastifyReply, head: Head, internals: Interna
   for (const [name, value] of Object.entries(head.rawHeaders)) raw.setHeader(name, value!)
 }
 
-/** Takes everything from a head but its status, which the next reply sets, unless it is on its way. */
+/** Clears the head of a reply, unless it has been sent. The status stays, since the next reply sets it. */
 export function clearHead (reply: FastifyReply, internals: Internals): void {
   const { statusCode: code } = reply.raw
   restoreHead(reply, { code, message: undefined, headers: {}, rawHeaders: {}, trailers: null }, internals)
@@ -85,7 +85,7 @@ function headOf (reply: FastifyReply, internals: Internals): Head {
   }
 }
 
-/** A copy with lists of its own, to which Fastify adds cookies. */
+/** Copies headers and their lists, since Fastify adds cookies to a list. */
 function copyOf (headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
   const copy: OutgoingHttpHeaders = {}
   for (const name in headers) {
@@ -97,16 +97,16 @@ function copyOf (headers: OutgoingHttpHeaders): OutgoingHttpHeaders {
 
 const isHttp2 = (raw: object): raw is Http2ServerResponse => raw instanceof Http2ServerResponse
 
-/** Whether a stream that was opened has nothing to read. */
+/** Whether an opened stream has nothing to read. */
 const isEmpty = (stream: Readable) => stream.readableLength === 0 && stream.readableFlowing !== true
 
-/** Takes the place of a stream, which is not read. */
+/** Makes a stream for a trial, so that the real one is not read. */
 function standInFor (stream: Readable): Readable {
   const pipe = (response: ServerResponse) => { isEmpty(stream) ? response.end() : response.write(' ') }
   return Object.assign(new Readable(), { pipe }) as unknown as Readable
 }
 
-/** A response that a head can be tried on. */
+/** Makes a response on which a head can be tried. */
 function trialOf (reply: FastifyReply, head: Head, payload: unknown): ServerResponse | Http2ServerResponse {
   const { raw } = reply
   const trial = isHttp2(raw) ? trialOfHttp2(raw, head) : trialOfHttp(reply, head, payload)
@@ -114,7 +114,7 @@ function trialOf (reply: FastifyReply, head: Head, payload: unknown): ServerResp
   return trial
 }
 
-/** What else of a response decides which heads Node takes. */
+/** The other properties of a response that decide which heads Node accepts. */
 const OF_RESPONSE = [
   'statusCode', 'statusMessage', 'strictContentLength', 'useChunkedEncodingByDefault', 'shouldKeepAlive',
   '_removedTE', '_removedContLen', '_removedConnection'
@@ -125,7 +125,7 @@ function trialOfHttp (reply: FastifyReply, { trailers }: Head, payload: unknown)
   const { rejectNonStandardBodyWrites } = server.server as ServerOptions
   const isBodyChecked = raw.strictContentLength || rejectNonStandardBodyWrites === true
   const hasBody = typeof payload === 'string' || Buffer.isBuffer(payload)
-  // The functions of trailers, which come after the body, are not to run.
+  // A trial with trailers takes no body: the functions of the trailers would run behind it.
   const takesBody = isBodyChecked && hasBody && trailers === null
   const trial = new TrialResponse(request.raw, { rejectNonStandardBodyWrites }, takesBody)
   const from = raw as unknown as Record<string, unknown>
@@ -135,7 +135,7 @@ function trialOfHttp (reply: FastifyReply, { trailers }: Head, payload: unknown)
 }
 
 function trialOfHttp2 (raw: Http2ServerResponse, { code, headers, rawHeaders }: Head): TrialHttp2Response {
-  // Node sends what makes a reply malformed, and some clients forgive it.
+  // Node would send these characters, which make a reply malformed, although some clients forgive it.
   for (const [name, value] of Object.entries({ ...rawHeaders, ...headers })) {
     if (/[\0\r\n]/.test(String(value))) throw new TypeError(`the value of the header ${name} has a line break or a NUL`)
   }
@@ -145,8 +145,8 @@ function trialOfHttp2 (raw: Http2ServerResponse, { code, headers, rawHeaders }: 
 }
 
 /**
- * Node also sends heads that no client takes: with a content-length that is not a number, or that
- * contradicts the transfer-encoding, the status, or a payload that is known.
+ * Throws if the content-length of a reply is not a number, or contradicts the transfer-encoding, the status or a
+ * payload of known length. Node would send such a head, and no client accepts it.
  */
 function checkLength (reply: FastifyReply, head: Head, headers: OutgoingHttpHeaders, payload: unknown): void {
   const { 'content-length': length, 'transfer-encoding': encoding } = headers
@@ -162,7 +162,7 @@ function checkLength (reply: FastifyReply, head: Head, headers: OutgoingHttpHead
   throw new RangeError(`a reply with the content-length ${String(length)} cannot have ${bytes} bytes`)
 }
 
-/** How long a payload is, where that is known and Fastify does not see to its content-length. */
+/** Returns the length of a payload in bytes; undefined if it is unknown, or Fastify sets the content-length itself. */
 function bytesOf (payload: unknown, { trailers }: Head): number | undefined {
   if (isStream(payload)) return isEmpty(payload) ? 0 : undefined
   return trailers === null ? undefined : Buffer.byteLength((payload ?? '') as string | Buffer)
@@ -172,7 +172,7 @@ class TrialResponse extends ServerResponse {
   readonly #takesBody: boolean
 
   constructor (request: IncomingMessage, options: object, takesBody: boolean) {
-    // Node's types do not know the options.
+    // Node's types lack this second argument.
     super(...[request, options] as unknown as [IncomingMessage])
     this.#takesBody = takesBody
   }
@@ -192,15 +192,15 @@ class TrialResponse extends ServerResponse {
 class TrialHttp2Response extends Http2ServerResponse {
   override writeHead (...head: unknown[]): this {
     super.writeHead(...head as Parameters<Http2ServerResponse['writeHead']>)
-    // Without an answer of the stream: its client has gone.
+    // The stream was not shown the head, since it is closed: its client has gone.
     throw ACCEPTED
   }
 }
 
-/** A header that nobody sets. */
+/** The name of a header that nobody sets. */
 const UNUSED = 'x-fastify-taskqueue-trial'
 
-/** Stands between a response and its stream, which is shown the head and kept from sending it. */
+/** Stands between a response and its stream: the stream checks the head and is kept from sending it. */
 class TrialStream extends EventEmitter {
   readonly #stream: ServerHttp2Stream
 
@@ -214,7 +214,7 @@ class TrialStream extends EventEmitter {
   get closed (): boolean { return this.#stream.closed }
 
   respond (headers: OutgoingHttpHeaders): void {
-    // The stream checks one header after the other, makes text of each value, and then sends all.
+    // The stream checks the headers one by one and turns each value into a string before it sends: the last one throws.
     this.#stream.respond({ ...headers, [UNUSED]: { toString () { throw ACCEPTED } } as unknown as string }, {})
   }
 

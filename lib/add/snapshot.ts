@@ -1,9 +1,12 @@
 import { isPlain } from '../check.js'
 
-/** What a value of JSON was: another value of the same shape, with the same texts. */
+/** A copy of a JSON value, in an object; undefined if no copy could be made. Strings are shared, not copied. */
 export type Snapshot = { readonly value: unknown } | undefined
 
-/** Remembers a value, which takes no longer for long texts; undefined if it holds anything that is not of JSON, nor bytes. */
+/**
+ * Takes a snapshot of a value. That takes no longer for long strings. Returns undefined if the value holds anything
+ * that is neither JSON nor bytes.
+ */
 export function snapshotOf (value: unknown): Snapshot {
   try {
     return { value: copyOf(value) }
@@ -12,7 +15,7 @@ export function snapshotOf (value: unknown): Snapshot {
   }
 }
 
-/** Whether a value is as it was. */
+/** Whether a value is as it was when the snapshot was taken. */
 export function isUnchanged (value: unknown, snapshot: Snapshot): boolean {
   try {
     return snapshot !== undefined && isSame(value, snapshot.value)
@@ -31,13 +34,21 @@ function copyOf (value: unknown): unknown {
 }
 
 function isSame (value: unknown, copy: unknown): boolean {
-  if (typeof value !== 'object' || value === null || typeof copy !== 'object' || copy === null) return Object.is(value, copy)
-  if (Array.isArray(value)) return Array.isArray(copy) && value.length === copy.length && value.every((entry, index) => isSame(entry, copy[index]))
+  if (!isObject(value) || !isObject(copy)) return Object.is(value, copy)
+  if (Array.isArray(value)) {
+    return Array.isArray(copy) && value.length === copy.length &&
+      value.every((entry, index) => isSame(entry, copy[index]))
+  }
   if (value instanceof Uint8Array) return Buffer.isBuffer(copy) && copy.equals(value)
   if (!isRecord(value) || Array.isArray(copy) || Buffer.isBuffer(copy)) return false
   const [entries, others] = [Object.entries(value), Object.entries(copy)]
-  return entries.length === others.length && entries.every(([name, entry], index) => name === others[index]![0] && isSame(entry, others[index]![1]))
+  return entries.length === others.length && entries.every(([name, entry], index) => {
+    const [otherName, other] = others[index]!
+    return name === otherName && isSame(entry, other)
+  })
 }
 
-/** Whether what JSON says of an object is its entries. */
+const isObject = (value: unknown): value is object => typeof value === 'object' && value !== null
+
+/** Whether the JSON of an object consists of its entries. */
 const isRecord = (value: object): boolean => isPlain(value) && !('toJSON' in value)

@@ -14,45 +14,66 @@ import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
 
-/** What a handle of a route adds with where `add` does not say otherwise. */
+/** Options with which the tasks of a route are added, unless `add` is given others. */
 export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
 
 declare module 'fastify' {
   interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
-    /** Makes a route that exists for tasks only, and returns a handle by which they are added: `request.taskqueue.add(handle, …)`. */
-    task<RouteGeneric extends RouteGenericInterface = RouteGenericInterface, const Schema extends FastifySchema = FastifySchema, const Url extends string = string> (
-      options: TaskRouteOptions<Url> &
-        RouteShorthandOptionsWithHandler<RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger>
+    /** Makes a route that exists for tasks only, and returns a handle to add: `request.taskqueue.add(handle, …)`. */
+    task<
+      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+      const Schema extends FastifySchema = FastifySchema,
+      const Url extends string = string
+    > (
+      options: TaskRouteOptions<Url> & RouteShorthandOptionsWithHandler<
+        RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger
+      >
     ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
   }
   interface FastifyContextConfig {
-    /** What the tasks of a route made with `app.task` are added with, where `add` does not say otherwise. */
+    /** Options with which the tasks of a route made with `app.task` are added, unless `add` is given others. */
     task?: TaskDefaults
   }
 }
 
+/** Options of `app.task`, besides those of any other route. */
 export interface TaskRouteOptions<Url extends string = string> {
   url: Url
   /** @default 'POST' */
   method?: TaskMethod
+  /** Not allowed: the route has the constraint `taskOnly`. */
   constraints?: never
 }
 
-/** What `add` takes with a handle: what its route's schemas expect, and else what it takes with a url. */
-export type TaskInput<Url extends string, RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider> =
+/**
+ * The options of `add` for a handle: the payload, query and params that the route's schemas expect, and otherwise the
+ * options for a url.
+ */
+export type TaskInput<
+  Url extends string, RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema,
+  TypeProvider extends FastifyTypeProvider
+> =
   Omit<AddOptions, 'method' | 'payload' | 'query'> &
   (Accepted<Schema['body'], RequestOf<RouteGeneric, Schema, TypeProvider>['body']> extends infer Body
     ? unknown extends Body
       ? Schema extends { body: {} } ? { payload: NonNullable<AddOptions['payload']> } : Pick<AddOptions, 'payload'>
       : { payload: Body }
     : never) &
-  Entry<'query', Accepted<Schema['querystring'], RequestOf<RouteGeneric, Schema, TypeProvider>['query']>, NonNullable<AddOptions['query']>> &
+  Entry<
+    'query',
+    Accepted<Schema['querystring'], RequestOf<RouteGeneric, Schema, TypeProvider>['query']>,
+    NonNullable<AddOptions['query']>
+  > &
   Entry<'params', Accepted<Schema['params'], RequestOf<RouteGeneric, Schema, TypeProvider>['params']>, UrlParams<Url>>
 
-type RequestOf<RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider> =
-  FastifyRequest<RouteGeneric, RawServerDefault, RawRequestDefaultExpression, Schema, TypeProvider>
+type RequestOf<
+  RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider
+> = FastifyRequest<RouteGeneric, RawServerDefault, RawRequestDefaultExpression, Schema, TypeProvider>
 
-/** What a schema takes. A type provider says what it makes of that, which can be another thing with a Standard Schema like Zod's. */
+/**
+ * The type that a schema accepts. A type provider only tells the type that the schema makes of it. A Standard Schema,
+ * like Zod's, can make another one.
+ */
 type Accepted<Schema, Made> = Schema extends { readonly '~standard': { readonly types?: infer Types } }
   ? NonNullable<Types> extends { readonly input: infer Input } ? Input : Made
   : Made
@@ -73,21 +94,23 @@ type UrlParams<Url extends string> =
                 : Url extends '*' ? { '*': Param } : {}
 
 type Validator = ReturnType<FastifySchemaCompiler<unknown>>
-/** What `add` is given with a route, of whatever type. */
+type ValidatorAnswer =
+  false | { error?: Validator['errors'] | Error, then?: PromiseLike<unknown>['then'] } | null | undefined
+/** The options that `add` is given with a handle, of whatever type. */
 type Given = AddOptions & { readonly params?: object }
-/** By the names that they have for the router. */
+/** Parameters by the names that the router gives them. */
 type Params = Readonly<Record<string, string>>
 
-/** A path's parameters (`:name`, `:name(pattern)`, `:name?`, `*`), and the colons that are none (`::`). */
+/** Matches the parameters of a path (`:name`, `:name(pattern)`, `:name?`, `*`) and escaped colons (`::`). */
 const PARAMETERS = /::|\*|(\/?):(?!:)([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
-/** A validator may have something to say of each of a thousand elements. */
+/** The longest reason, in characters: a validator may find fault with each of a thousand elements. */
 const MAX_REASON_LENGTH = 1000
 const DEFAULTS: ReadonlySet<string> = new Set<keyof TaskDefaults>(['queue', 'maxRetries', 'timeoutMs'])
 
 /** A route that takes no requests but tasks, and the handle by which they are added. */
 export class TaskRoute<Input = unknown> {
   readonly method: TaskMethod
-  /** With the prefix of its plugin, and with its parameters. */
+  /** The path with the prefix of its plugin, its parameters not filled in. */
   readonly url: string
   readonly #app: FastifyInstance
   readonly #route: RouteOptions
@@ -103,14 +126,16 @@ export class TaskRoute<Input = unknown> {
   }
 
   /**
-   * @internal Says of what is given with this route what would be given with a url, and which parameters the route
-   * will see. A task of a route has a body of its own, or none.
+   * @internal Translates the options given with this handle into a url and the options given with a url, and says which
+   * parameters the route will see. A task added by a handle never copies the body of the current request.
    */
   address (given: Given): [url: string, options: AddOptions, params: Params] {
     if (!isPlain(given)) throw new FST_TASKQUEUE_INVALID_OPTION('options', 'an object', kindOf(given))
     const { params, ...options } = given
     if (params !== null && params !== undefined && !isPlain(params)) throw this.#refuse('params must be an object')
-    if (options.method !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
+    if (options.method !== undefined) {
+      throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
+    }
     const { queue, maxRetries, timeoutMs } = this.#route.config?.task ?? {}
     const [url, seen] = this.#fill(params ?? {})
     return [url, {
@@ -124,8 +149,8 @@ export class TaskRoute<Input = unknown> {
   }
 
   /**
-   * @internal Throws unless the route will take a task. What is checked is what the route
-   * will see, so nobody else's object is touched by a validator that converts or adds.
+   * @internal Throws unless the route will accept the task. The check is made on the values that the route will see, so
+   * a validator that converts values or adds defaults changes no object of the caller.
    */
   check (task: Addressed & Pick<Task, 'payload'>, params: Params): void {
     const found = findRoute(this.#app, task)
@@ -142,15 +167,16 @@ export class TaskRoute<Input = unknown> {
     const { content } = (schema.body ?? {}) as { content?: Record<string, { schema: unknown }> }
     const isOfType = content !== undefined && Object.hasOwn(content, mediaType)
     const bodySchema = content === undefined ? schema.body : isOfType ? content[mediaType]!.schema : undefined
-    // No other types are remembered, of which there are as many as anybody likes.
+    // Only types of the schema get a validator of their own: callers can make up any number of others.
     const contentType = isOfType ? mediaType : undefined
-    const isJson = mediaType === 'application/json' || (mediaType.startsWith('application/') && mediaType.endsWith('+json'))
+    const isJson = mediaType === 'application/json' ||
+      (mediaType.startsWith('application/') && mediaType.endsWith('+json'))
     if (payload === undefined) this.#validate('body', bodySchema, null)
     else if (isJson) this.#validate('body', bodySchema, this.#parse(payload), contentType)
     else if (mediaType === 'text/plain') this.#validate('body', bodySchema, String(payload), contentType)
   }
 
-  /** Each parameter becomes one piece of the path, and the one of `*` all the rest of it. */
+  /** Fills the parameters into the url. Each becomes one segment or part of one, and `*` becomes all the rest. */
   #fill (params: object): [url: string, seen: Params] {
     const left = new Map<string, unknown>(Object.entries(params))
     const tooLong = [...left.values()].some(value => typeof value === 'string' && value.length > MAX_URL_LENGTH)
@@ -158,7 +184,7 @@ export class TaskRoute<Input = unknown> {
     const seen: Record<string, string> = {}
     const url = this.url.replace(PARAMETERS, (found, slash: string = '', whole: string = '*', optional?: string) => {
       if (found === '::') return ':'
-      // For the router `:id::run` is one parameter of that name, although no more than its beginning is free.
+      // The router takes `:id::run` for one parameter of that name, although only its beginning can vary.
       const [name, more] = left.has(whole) ? [whole, ''] : splitAt(whole, whole.indexOf('::'))
       const value = left.get(name)
       left.delete(name)
@@ -173,7 +199,9 @@ export class TaskRoute<Input = unknown> {
       const piece = name === '*' ? text.split('/').map(encodeURIComponent).join('/') : encodeURIComponent(text)
       return slash + piece + rest
     })
-    for (const [name, value] of left) if (value !== undefined) throw this.#refuse(`params/${cut(name)} is not in its url`)
+    for (const [name, value] of left) {
+      if (value !== undefined) throw this.#refuse(`params/${cut(name)} is not in its url`)
+    }
     return [url === '' ? '/' : url, seen]
   }
 
@@ -189,9 +217,9 @@ export class TaskRoute<Input = unknown> {
   #validate (part: string, schema: unknown, input: unknown, contentType?: string): void {
     if (schema === undefined) return
     const validate = this.#validatorOf(part, schema, contentType)
-    const answer = validate(input) as false | { error?: Validator['errors'] | Error, then?: PromiseLike<unknown>['then'] } | null | undefined
+    const answer = validate(input) as ValidatorAnswer
     const errors = answer === false ? validate.errors : answer?.error
-    // What is promised comes too late for `add`: only the route will know.
+    // A promise comes too late for `add`. Only the route will learn its result.
     if (answer !== false) answer?.then?.(undefined, () => {})
     if (errors === undefined || errors === null) return
     throw this.#refuse(errors instanceof Error
@@ -199,7 +227,7 @@ export class TaskRoute<Input = unknown> {
       : errors.map(({ instancePath = '', message }) => `${part}${instancePath} ${message}`).join(', '))
   }
 
-  /** Compiled as the route's own is, with the same schemas to refer to. */
+  /** Compiles a schema as Fastify does for the route, with the same schemas to refer to. */
   #validatorOf (httpPart: string, schema: unknown, contentType?: string): Validator {
     const key = `${httpPart} ${contentType}`
     let validate = this.#validators.get(key)
@@ -220,20 +248,28 @@ function splitAt (text: string, at: number): [string, string] {
   return at === -1 ? [text, ''] : [text.slice(0, at), text.slice(at)]
 }
 
-/** What is to be told of a route, once its options are complete: its url goes on to change where it is the root of a prefix. */
+/**
+ * The option of a route whose function is told the complete options. It reads them at once, since Fastify changes their
+ * url afterwards if the route is the root of a prefix.
+ */
 const kMade = Symbol('taskqueue.made')
 
 /** Decorates an app with `task`. */
 export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
-  app.addHook('onRoute', (route: RouteOptions & { [kMade]?: (route: RouteOptions) => void }) => { route[kMade]?.(route) })
+  type MarkedOptions = RouteOptions & { [kMade]?: (route: RouteOptions) => void }
+  app.addHook('onRoute', (route: MarkedOptions) => { route[kMade]?.(route) })
   app.decorate('task', function (this: FastifyInstance, options: TaskRouteOptions & RouteShorthandOptionsWithHandler) {
     const { method = 'POST', constraints, config } = options
     checkMethod(method)
     checkDefaults(config?.task, queues)
-    if (constraints !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('constraints', 'left out: the route is for tasks only', show(constraints))
+    if (constraints !== undefined) {
+      const expected = 'left out: the route is for tasks only'
+      throw new FST_TASKQUEUE_INVALID_OPTION('constraints', expected, show(constraints))
+    }
     let made!: TaskRoute<never>
     const make = (route: RouteOptions) => { made = new TaskRoute<never>(this, route) }
-    this.route({ exposeHeadRoute: false, ...options, method, constraints: { taskOnly: true }, [kMade]: make } as RouteOptions)
+    const own = { method, constraints: { taskOnly: true }, [kMade]: make }
+    this.route({ exposeHeadRoute: false, ...options, ...own } as RouteOptions)
     return made
   })
 }
@@ -241,7 +277,9 @@ export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
 function checkDefaults (defaults: TaskDefaults | undefined, queues: Queues): void {
   if (defaults === undefined) return
   for (const name of Object.keys(defaults)) {
-    if (!DEFAULTS.has(name)) throw new FST_TASKQUEUE_INVALID_OPTION(`config.task.${name}`, `one of ${[...DEFAULTS].join(', ')}`, 'an option that it does not have')
+    if (DEFAULTS.has(name)) continue
+    const expected = `one of ${[...DEFAULTS].join(', ')}`
+    throw new FST_TASKQUEUE_INVALID_OPTION(`config.task.${name}`, expected, 'an option that it does not have')
   }
   const { queue, maxRetries, timeoutMs } = defaults
   if (queue !== undefined) queues.get(queue)

@@ -11,99 +11,112 @@ import type { Task } from '../task/task.js'
 import type { Commits } from './commits.js'
 import type { TaskRoute } from './task-route.js'
 
-/** A database transaction that stands or falls with the tasks. */
+/** A database transaction that is committed with the tasks, or rolled back with them. */
 export interface Participant {
-  /** Makes sure that `commit` will succeed, or rejects, and then everybody is rolled back. */
+  /** Makes sure that `commit` will succeed. If it throws or rejects, all participants are rolled back. */
   prepare?: () => unknown
+  /** Commits. May return a promise, as all three may. */
   commit: () => unknown
+  /** Rolls back. An error is logged and stops nobody else. */
   rollback: () => unknown
 }
 
-/** A point in a transaction to come back to. */
+/** A point in a transaction to which it can be rolled back. */
 export interface Savepoint {
-  /** Drops what was added since; throws `FST_TASKQUEUE_INVALID_SAVEPOINT` when the savepoint is gone. */
+  /** Drops the tasks added since. Throws `FST_TASKQUEUE_INVALID_SAVEPOINT` if the savepoint is gone. */
   rollback (): void
 }
 
-/** What `add` takes, in one. */
+/** The arguments of `add` in one object. */
 export interface TaskToAdd extends AddOptions { url: string }
 
+/** The result of `commit`. */
 export interface CommitResult {
-  /** The ids of tasks that were not added, since there is one of that id already. */
+  /** The ids of tasks that were not added, because there is another task with that id. */
   readonly keptOut: readonly string[]
 }
 
 /** Tasks that are added now and queued together at the commit, or not at all. */
 export interface Transaction {
   /**
-   * Adds a request to one of this app's routes, to be made when the transaction has been
-   * committed, and returns the task's id. Nothing leaves the process before that.
-   * What is wrong with the task is thrown at once, with a code of its own.
+   * Adds a task: a request to one of this app's routes, made once the transaction has been committed. Nothing leaves
+   * the process before that. Returns the task's id. If anything is wrong with the task, throws an error with its code.
    */
   add (url: string, options?: AddOptions): string
-  /** Adds a request to a route made with `app.task`, whose schemas check what is given. */
+  /** Adds a task for a route made with `app.task`, whose schemas check the payload, query and params. */
   add<Input> (route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]): string
-  /** Adds several, all of them or, if one is wrong, none. */
+  /** Adds several tasks: all of them or, if one is wrong, none. Returns their ids. */
   addAll (tasks: readonly TaskToAdd[]): string[]
+  /** Returns a point to which the transaction can be rolled back. */
   savepoint (): Savepoint
-  /** Makes a database transaction stand or fall with the tasks. */
+  /** Has a database transaction committed or rolled back with the tasks. */
   join (participant: Participant): void
   /**
-   * Queues what was added so far, at once: for hijacked replies, and for tasks that are
-   * to run even if the request fails later. The transaction stays open.
+   * Queues the tasks added so far at once: for hijacked replies, and for tasks that are to run even if the request
+   * fails later. Rejects with `FST_TASKQUEUE_COMMIT_FAILED`, `FST_TASKQUEUE_DUPLICATE` or the error of a participant.
+   * The transaction stays open.
    */
   commit (): Promise<CommitResult>
-  /** Drops what was added so far and rolls participants back. The transaction stays open. */
+  /** Drops the tasks added so far and rolls participants back. The transaction stays open. */
   rollback (): Promise<void>
 }
 
-/** A task that was added, ready for its store. Its message waits for the user's id, where that takes time. */
+/** A task that was added, ready for its store. Its message is a promise if the user's id is one. */
 export interface Added {
   readonly store: Store
   readonly task: Omit<NewTask, 'message'>
   readonly message: string | Promise<string>
-  /** Of the message, as far as it is known. */
+  /** The length of the message in characters, as far as it is known. */
   readonly length: number
-  /** For whoever looks what was added. */
+  /** Describes the task for `app.taskqueue.added`. */
   readonly describe: () => AddedTask
 }
 
-/** A task as it was queued. */
-export interface AddedTask extends Pick<Task, 'id' | 'method' | 'url' | 'headers'>, Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'> {
-  /** What JSON says, as a value; text; other bytes as they are. */
+type AddedRequest = Pick<Task, 'id' | 'method' | 'url' | 'headers'>
+type AddedPlace = Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'>
+
+/** A task as it was queued, for tests. */
+export interface AddedTask extends AddedRequest, AddedPlace {
+  /** A value if it is JSON, a string if it is text, otherwise bytes. */
   readonly payload?: unknown
 }
+
+/** Told which tasks a commit has queued. */
+type OnQueued = (tasks: readonly AddedTask[]) => void
 
 /** Makes and checks a task. */
 export type Compose = (target: string | TaskRoute, options: AddOptions) => Added
 
-/** Has a store take in tasks that belong together. */
+/** Has a store take in tasks that are committed together. */
 export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
 
-/** How long the messages of one commit may be together: Redis moves them in one step, for which everybody else waits. */
+/**
+ * How many characters the messages of one commit may have together. Redis moves them in one step, and everybody else
+ * waits for that.
+ */
 const MAX_COMMIT_LENGTH = 64 * 1024 * 1024
 
-/** The one implementation, which `bindToReply` steers through the end of a request. */
+/** The one implementation. `bindToReply` commits or rolls back that of a request as the request ends. */
 export class TaskTransaction implements Transaction {
   readonly #compose: Compose
   readonly #commits: Commits
   readonly #log: FastifyBaseLogger
   readonly #maxTasks: number
-  readonly #note: ((tasks: readonly AddedTask[]) => void) | undefined
+  readonly #onQueued: OnQueued | undefined
   #added: Added[] = []
-  /** Of their messages together. */
+  /** The length of their messages together. */
   #length = 0
   #participants: Participant[] = []
   /** How many tasks were committed before the end. */
   #committed = 0
   #open = true
 
-  constructor (compose: Compose, commits: Commits, log: FastifyBaseLogger, maxTasks: number, note?: (tasks: readonly AddedTask[]) => void) {
+  constructor (compose: Compose, commits: Commits, log: FastifyBaseLogger, maxTasks: number, onQueued?: OnQueued) {
     this.#compose = compose
     this.#commits = commits
     this.#log = log
     this.#maxTasks = maxTasks
-    this.#note = note
+    this.#onQueued = onQueued
   }
 
   /** How many tasks and participants wait for the commit. */
@@ -114,8 +127,9 @@ export class TaskTransaction implements Transaction {
     if (this.#committed + this.#added.length >= this.#maxTasks) throw new FST_TASKQUEUE_TOO_MANY(this.#maxTasks)
     const added = this.#compose(target, options)
     const length = this.#length + added.length
-    // Now, and not at the commit: until then all of them would be in memory.
-    if (length > MAX_COMMIT_LENGTH && this.#added.length > 0) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
+    // This is checked now and not only at the commit, until which all of them would be in memory.
+    const isTooLarge = length > MAX_COMMIT_LENGTH && this.#added.length > 0
+    if (isTooLarge) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
     this.#length = length
     this.#added.push(added)
     return added.task.id
@@ -126,7 +140,9 @@ export class TaskTransaction implements Transaction {
     const savepoint = this.savepoint()
     try {
       return Array.from(tasks, task => {
-        if (!isPlain(task)) throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array of objects with a url', show(task))
+        if (!isPlain(task)) {
+          throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array of objects with a url', show(task))
+        }
         const { url, ...options } = task
         return this.add(url, options)
       })
@@ -143,7 +159,7 @@ export class TaskTransaction implements Transaction {
     const messagesLength = this.#length
     return {
       rollback: () => {
-        // Tasks are only ever added at the end, so nothing was rolled back over while `last` is in its place.
+        // Tasks are only ever added at the end: while `last` is in its place, no earlier savepoint was rolled back.
         if (this.#added !== added || added[length - 1] !== last) throw new FST_TASKQUEUE_INVALID_SAVEPOINT()
         added.length = length
         this.#length = messagesLength
@@ -162,17 +178,18 @@ export class TaskTransaction implements Transaction {
   }
 
   /**
-   * Stores prepare, which is their vote; participants prepare; participants commit; stores
-   * commit. So nothing that fails after the vote can lose a task, and what a task is about
-   * can be seen before it runs. A commit in which only one store takes part waits for one
-   * round trip.
+   * Stores prepare, which is their vote; participants prepare; participants commit; stores commit. So no failure after
+   * the vote can lose a task, and the data of a task is visible before the task runs. A commit in which only one store
+   * takes part waits for one round trip.
    */
   async commit (prepare?: Prepare): Promise<CommitResult> {
     return { keptOut: (await this.commitAll(prepare)).filter(({ wasAdded }) => !wasAdded).map(({ id }) => id) }
   }
 
-  /** The same; returns for each task whether it was added. */
-  async commitAll (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<Array<{ readonly id: string, readonly wasAdded: boolean }>> {
+  /** Does the same, and returns for each task whether it was added. */
+  async commitAll (
+    prepare: Prepare = (store, tasks) => store.prepare(tasks)
+  ): Promise<Array<{ readonly id: string, readonly wasAdded: boolean }>> {
     if (this.size === 0) return []
     const added = this.#added
     const participants = this.#participants
@@ -188,7 +205,9 @@ export class TaskTransaction implements Transaction {
     if (!this.#commits.begin()) throw await this.#refuse(participants)
     try {
       const messages = added.map(({ message }) => message)
-      const texts = messages.every(message => typeof message === 'string') ? messages : await inTime(timeoutMs, Promise.all(messages))
+      const texts = messages.every(message => typeof message === 'string')
+        ? messages
+        : await inTime(timeoutMs, Promise.all(messages))
       const length = texts.reduce((sum, text) => sum + text.length, 0)
       if (length > MAX_COMMIT_LENGTH && added.length > 1) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
       for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
@@ -202,15 +221,15 @@ export class TaskTransaction implements Transaction {
       for (const tasks of prepared) committing.push(tasks.commit())
       await inTime(timeoutMs, Promise.all(committing), commitFailure)
       const wereAdded = whichWereAdded(added.map(({ task }) => task), prepared.flatMap(tasks => tasks.keptOut))
-      this.#note?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      this.#onQueued?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
       this.#commits.end()
       return added.map(({ task }, index) => ({ id: task.id, wasAdded: wereAdded[index]! }))
     } catch (error) {
       if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }).catch(() => {})
-      // Every store that takes tasks in has to be told what becomes of them, and one may never answer.
+      // The commit is under way until every store has been told what becomes of its tasks. A store may never answer.
       inTime(timeoutMs, Promise.allSettled([...preparing, ...committing])).catch(() => {})
         .then(() => { this.#commits.end() })
-      // Stores that have answered have been told by then; others are told when they do.
+      // After this tick the stores that have answered have been told. The others are told when they answer.
       await null
       await this.#rollBack(participants.slice(committed))
       throw error
@@ -228,7 +247,7 @@ export class TaskTransaction implements Transaction {
   /** Refuses any further task. */
   close (): void { this.#open = false }
 
-  /** Accepts tasks again: an error handler answers in place of what has failed. */
+  /** Accepts tasks again, since an error handler answers in place of the reply that has failed. */
   reopen (): void { this.#open = true }
 
   async #refuse (participants: readonly Participant[]): Promise<Error> {
@@ -258,7 +277,7 @@ function group (added: readonly Added[], messages: readonly string[]): Map<Store
   return batches
 }
 
-/** Says of each of the tasks of a commit whether it was added. Of several with one id in a queue those that came first were. */
+/** Says of each task of a commit whether it was added. If several share an id and a queue, the first ones were. */
 function whichWereAdded (tasks: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>, keptOut: Prepared['keptOut']): boolean[] {
   if (keptOut.length === 0) return tasks.map(() => true)
   const nameOf = ({ queue, id }: Pick<NewTask, 'queue' | 'id'>) => `${queue}\n${id}`
@@ -271,7 +290,7 @@ function whichWereAdded (tasks: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>, ke
   }).toReversed()
 }
 
-/** Waits at most `ms` milliseconds; `failure` says what a rejection means. */
+/** Waits at most `ms` milliseconds. @param failure turns the reason of a rejection into the error to throw */
 function inTime<T> (ms: number, answer: Promise<T>, failure = (cause: unknown) => cause): Promise<T> {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(() => { reject(commitFailure(new Error(`no answer within ${ms} ms`))) }, ms)
@@ -285,7 +304,7 @@ function inTime<T> (ms: number, answer: Promise<T>, failure = (cause: unknown) =
   })
 }
 
-/** What a store says, or fails to say in time, is the commit's failure. */
+/** Makes the error of a commit from the reason why a store failed or did not answer in time. */
 function commitFailure (cause: unknown): Error {
   return cause instanceof FST_TASKQUEUE_DUPLICATE ? cause : Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
 }

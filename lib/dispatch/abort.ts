@@ -1,13 +1,13 @@
 /** The reason why an attempt is aborted whose result no longer matters: lease lost, task cancelled, app closing. */
 export class AttemptWithdrawn extends Error {}
 
-/** An AbortController that makes its signal when somebody asks for it, as few do. */
+/** An AbortController that makes its signal only when somebody asks for it, which few handlers do. */
 export class LazyAbortController {
   #reason: Error | undefined
   #controller: AbortController | undefined
   #listener: (() => void) | undefined
 
-  /** Why it was aborted; undefined while it was not. */
+  /** The reason for which it was aborted; undefined if it was not. */
   get reason (): Error | undefined { return this.#reason }
 
   get signal (): AbortSignal {
@@ -18,7 +18,7 @@ export class LazyAbortController {
     return this.#controller.signal
   }
 
-  /** Has one listener called after those of the signal; at once if it was aborted already. */
+  /** Sets the one listener that is called after those of the signal; calls it at once if it was aborted already. */
   onAbort (listener: () => void): void {
     this.#listener = listener
     if (this.#reason !== undefined) listener()

@@ -10,10 +10,12 @@ import { nameOf } from './route-warnings.js'
 import { hideFromRouter, takes } from './routing.js'
 
 /**
- * Makes the request that a task describes, in this process, through the whole app. Never rejects, and ends
- * when it is halted at the latest.
+ * Makes the request that a task describes, in this process, through the whole app. The promise never rejects. It
+ * resolves when the attempt is aborted, at the latest.
  */
-export function dispatch (app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch): Promise<Outcome> {
+export function dispatch (
+  app: FastifyInstance, exchanger: Exchanger, described: Task, context: Dispatch
+): Promise<Outcome> {
   const { task, aborter } = context
   return new Promise<Outcome>(resolve => {
     let isOver = false
@@ -28,9 +30,11 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
       if (isOver) return
       fail(aborter.reason)
       if (exchange === undefined) return
-      hangUp(exchange, aborter.reason!, err => { app.log.error({ err, taskId: task.id }, 'listener of a halted task threw') })
+      hangUp(exchange, aborter.reason!, err => {
+        app.log.error({ err, taskId: task.id }, 'listener of a halted task threw')
+      })
     })
-    // A hook may enter an asynchronous context for the rest of its tick, which must not be that of what runs next.
+    // A hook may enter an asynchronous context for the rest of its tick. The next task must not run in it.
     soon.then(() => {
       if (isOver) return
       try {
@@ -43,7 +47,7 @@ export function dispatch (app: FastifyInstance, exchanger: Exchanger, described:
             isOver = true
             resolve(outcome)
           })
-          // One after its end is only about what nobody waits for.
+          // An error after the end of the response concerns nobody.
           response.on('error', error => { if (response.destroyed || !response.writableEnded) fail(error) })
           response.on('close', () => { if (!isOver) fail(new Error('response destroyed before completion')) })
           try {
@@ -73,18 +77,18 @@ function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<stri
   }
 }
 
-function outcomeOf (app: FastifyInstance, { response, written }: Exchange, task: Task, context: Dispatch): Outcome {
+function outcomeOf (app: FastifyInstance, { response, body }: Exchange, task: Task, context: Dispatch): Outcome {
   const head = headOf(response)
-  // Only a handler that makes the event itself comes here without having sent anything.
+  // Nothing was sent: a handler has emitted 'finish' itself.
   if (typeof head !== 'string') return { kind: 'failed', reason: 'response ended before it was sent' }
   const status = Number(head.slice(9, 12))
-  // What the router of a closing app answers, before any hook.
+  // The router of a closing app answers this before any hook.
   if (!context.seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
-  // A plugin that was there before this one has answered before any hook of ours.
+  // If it is still unknown, a plugin registered before this one has answered before any hook of this one.
   if (status >= 400) context.routed ??= takes(app, task)
   if (context.routed === false) return unrouted(task)
   const error = status >= 400 && context.error !== undefined ? { error: reasonOf(context.error.value) } : {}
-  return { kind: 'answered', status, answer: written.answerOf(response), ...error }
+  return { kind: 'answered', status, answer: body.answerOf(response), ...error }
 }
 
 const unrouted = (task: Task): Outcome => ({ kind: 'unrouted', reason: `no route of this app takes ${nameOf(task)}` })

@@ -1,17 +1,20 @@
-import { EventEmitter } from 'node:events'
 import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import inject from 'light-my-request'
-import { LOCAL_IP } from '../task/origin.js'
 import type { Task } from '../task/task.js'
-import { Written } from './body-capture.js'
+import { BodyCapture } from './body-capture.js'
+import { NullSocket, type Peer } from './null-socket.js'
 
-/** A request and the response to it, on their way through the app, and what has been written to that. */
-export interface Exchange { readonly request: IncomingMessage, readonly response: ServerResponse, readonly written: Written }
+/** A request and its response on their way through the app, and the beginning of the body that is written to it. */
+export interface Exchange {
+  readonly request: IncomingMessage
+  readonly response: ServerResponse
+  readonly body: BodyCapture
+}
 
 /**
- * Makes the exchange of a task, and has `route` take it into the app, or calls `fail` where that cannot be
- * done. The headers are its own, by name in lower case.
+ * Makes the exchange of a task and passes it to `route`, which takes it into the app. Calls `fail` if that is
+ * impossible. The headers, by name in lower case, become part of the request.
  */
 export type Exchanger = (
   task: Pick<Task, 'method' | 'url' | 'payload' | 'ip' | 'protocol'>, headers: Record<string, string>,
@@ -19,14 +22,13 @@ export type Exchanger = (
 ) => void
 
 /**
- * Exchanges as Node's server makes them, without a connection: between request and response is a
- * socket that leads nowhere, and of what nobody reads nothing is kept. Where what `app.inject`
- * makes differs from what a server makes, it is as one of the two. It takes a third of the time.
+ * Makes exchanges as Node's server does, without a connection: the socket leads nowhere, and only the beginning of the
+ * answer is kept. Where `app.inject` and a server differ, this is like one of the two. It takes a third of the time.
  */
 const direct: Exchanger = ({ method, url, payload, ip, protocol }, headers, route) => {
   const body = typeof payload === 'string' ? Buffer.from(payload) : payload
-  const nowhere = new Nowhere(ip, protocol)
-  const socket = nowhere as unknown as Socket
+  const nullSocket = new NullSocket(ip, protocol)
+  const socket = nullSocket as unknown as Socket
   const request = new IncomingMessage(socket) as Received
   request.httpVersionMajor = 1
   request.httpVersionMinor = 1
@@ -37,20 +39,20 @@ const direct: Exchanger = ({ method, url, payload, ip, protocol }, headers, rout
   const lines: string[] = []
   for (const name in headers) lines.push(name, headers[name]!)
   request._addHeaderLines(lines, lines.length)
-  // They need not be made of the lines.
+  // Setting them spares Node computing them from the lines.
   request.headers = headers
-  // It closes with its answer, although its body has been read before: until then nothing is aborted.
+  // A request closes with its answer, and not once its body has been read: until then `request.signal` must not abort.
   request._readableState.autoDestroy = false
   if (body !== undefined && body.length > 0) request.push(body)
   request.push(null)
   request.complete = true
 
-  const response = new Sent(request)
+  const response = new CapturedResponse(request)
   response.assignSocket(socket)
-  nowhere.response = response
+  nullSocket.response = response
   response.on('finish', endExchange)
   socket.on('error', tellResponse)
-  route({ request, response, written: response.written })
+  route({ request, response, body: response.captured })
 }
 
 function endExchange (this: ServerResponse): void {
@@ -63,39 +65,39 @@ function endExchange (this: ServerResponse): void {
 }
 
 function tellResponse (this: Socket, error: Error): void {
-  const { response } = this as unknown as Nowhere
+  const { response } = this as unknown as NullSocket
   if (response !== undefined && response.listenerCount('error') > 0) response.emit('error', error)
 }
 
-/** Exchanges as `app.inject` makes them, by light-my-request. */
+/** Makes exchanges as `app.inject` does, by light-my-request. */
 const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, route, fail) => {
   let isRouted = false
   inject((raw, response) => {
     isRouted = true
     const request = raw as unknown as IncomingMessage
     const socket = request.socket as { -readonly [name in keyof Peer]: Peer[name] }
-    // The option cannot say that there is none.
+    // The option `remoteAddress` cannot say that there is no address.
     if (ip === '') socket.remoteAddress = undefined
     if (protocol === 'https') socket.encrypted = true
     const sink = response.socket
     response.on('close', () => { if (!response.writableEnded) setImmediate(abandon, sink) })
-    route({ request, response, written: listenTo(response) })
+    route({ request, response, body: captureBody(response) })
   }, {
     method,
     url,
     headers,
     payload,
     ...ip !== undefined && { remoteAddress: ip },
-    // Nobody reads the answer, so it is not kept: it may have no end.
+    // The answer is not buffered: nobody reads it, and it may have no end.
     payloadAsStream: true
   }, (error, response) => {
-    // What fails later the response tells.
+    // A later failure is told by the response.
     if (!isRouted) return fail(error)
     if (error !== null && error !== undefined) return
     const stream = response!.stream()
     stream.on('error', () => {}).on('data', () => {
-      // light-my-request also writes it to a socket that goes nowhere, but slowly: unless
-      // that is waited for, an answer without an end fills the memory.
+      // light-my-request also writes the answer to a slow socket that leads nowhere. Unless this waits for the socket,
+      // an answer without an end fills the memory.
       const { socket } = response!.raw.res
       if (socket?.writableNeedDrain !== true) return
       stream.pause()
@@ -104,10 +106,10 @@ const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, ro
   })
 }
 
-/** Drops what nobody reads any more of an answer without an end: the socket of light-my-request would go on working it off, write by write. */
+/** Drops the rest of an answer that nobody reads. The socket of light-my-request would work it off write by write. */
 function abandon (sink: Socket | null): void {
   if (sink === null || sink.writableLength === 0) return
-  // Nobody is told: its response has closed already.
+  // The response need not hear that its socket closes: it has closed already.
   sink.removeAllListeners('close')
   sink.destroy()
 }
@@ -115,8 +117,8 @@ function abandon (sink: Socket | null): void {
 export const exchangers = { direct, inject: injected }
 
 /**
- * Ends an exchange as a client does that goes away: hooks for aborted requests run, and what the handler sends
- * goes nowhere. What listens to that is the app's, and may throw: that is reported, and stops nothing.
+ * Ends an exchange as a client does that goes away. Hooks for aborted requests run, and what the handler still sends
+ * goes nowhere. The listeners are the app's: if one throws, that is reported and stops nothing.
  */
 export function hangUp ({ request, response }: Exchange, reason: Error, report: (error: unknown) => void): void {
   request.aborted = true
@@ -129,42 +131,42 @@ export function hangUp ({ request, response }: Exchange, reason: Error, report: 
   }
 }
 
-/** What Node's parser and server use of a request. */
+/** The members of a request that Node's parser and server use. */
 interface Received extends IncomingMessage {
   _addHeaderLines (lines: string[], count: number): void
-  /** Reads what nobody has read, up to the end. */
+  /** Discards the unread rest of the body. */
   _dump (): void
   readonly _readableState: { autoDestroy: boolean }
 }
 
-/** A response that notes what it sends. */
-class Sent extends ServerResponse {
-  readonly written = new Written()
+/** A response that keeps the beginning of its body. */
+class CapturedResponse extends ServerResponse {
+  readonly captured = new BodyCapture()
 
   override write (...args: unknown[]): boolean {
-    if (!this.writableEnded) this.written.take(args[0], args[1])
+    if (!this.writableEnded) this.captured.take(args[0], args[1])
     return super.write(...args as Parameters<ServerResponse['write']>)
   }
 
   override end (...args: unknown[]): this {
-    if (!this.writableEnded) this.written.take(args[0], args[1])
+    if (!this.writableEnded) this.captured.take(args[0], args[1])
     return super.end(...args as Parameters<ServerResponse['end']>)
   }
 }
 
 /** Has a response of light-my-request do the same. */
-function listenTo (response: ServerResponse): Written {
-  const written = new Written()
+function captureBody (response: ServerResponse): BodyCapture {
+  const body = new BodyCapture()
   let isWriting = false
   for (const name of ['write', 'end'] as const) {
     const method = response[name] as (...args: unknown[]) => unknown
     Object.assign(response, {
       [name] (this: ServerResponse, ...args: unknown[]) {
-        // Its end() calls write().
+        // The response's own end() calls write().
         const isOuter = !isWriting
         isWriting = true
         try {
-          if (isOuter && !this.writableEnded) written.take(args[0], args[1])
+          if (isOuter && !this.writableEnded) body.take(args[0], args[1])
           return method.apply(this, args)
         } finally {
           if (isOuter) isWriting = false
@@ -172,138 +174,5 @@ function listenTo (response: ServerResponse): Written {
       }
     })
   }
-  return written
+  return body
 }
-
-/** What Node's server uses of a response. */
-interface Flushable extends ServerResponse {
-  readonly outputData: Array<{ data: string, encoding: string, callback: null }>
-  _flush (): void
-}
-
-/** How much of an answer is taken in at once: one without an end must let others run. */
-const AT_ONCE_BYTES = 64 * 1024
-/** What a write costs, however little it brings. */
-const WRITE_BYTES = 64
-
-/** What a socket says of where a request comes from. */
-interface Peer {
-  readonly remoteAddress?: string | undefined
-  readonly remoteFamily?: string | undefined
-  readonly encrypted?: true
-}
-
-/** The end of a connection that has no other end. It does to a response what Node's server does. */
-class Nowhere extends EventEmitter implements Peer {
-  readonly remoteAddress: string | undefined
-  readonly remoteFamily: string | undefined
-  /** As a socket of TLS has it, and no other has it. */
-  readonly encrypted?: true
-  readonly readable = false
-  readonly _writableState = { corked: 0 }
-  writable = true
-  destroyed = false
-  /** What was written and is not gone yet, as far as others can see. */
-  writableLength = 0
-  writableNeedDrain = false
-  response?: ServerResponse
-  #taken = 0
-  #isWriting = false
-  /** Who waits until what was written is gone. */
-  readonly #waiting: Array<() => void> = []
-  #timer?: NodeJS.Timeout
-
-  constructor (ip = LOCAL_IP, protocol?: Task['protocol']) {
-    super()
-    this.remoteAddress = ip === '' ? undefined : ip
-    this.remoteFamily = ip === '' ? undefined : ip.includes(':') ? 'IPv6' : 'IPv4'
-    if (protocol === 'https') this.encrypted = true
-  }
-
-  write (chunk: string | Uint8Array, encoding?: unknown, callback?: unknown): boolean {
-    const done = typeof encoding === 'function' ? encoding : callback
-    if (typeof done === 'function') this.#waiting.push(done as () => void)
-    this.#timer?.refresh()
-    this.writableLength += chunk.length
-    this.#taken += chunk.length + WRITE_BYTES
-    if (this.#taken >= AT_ONCE_BYTES && !this.writableNeedDrain) {
-      this.writableNeedDrain = true
-      setImmediate(drain, this)
-    }
-    if (!this.#isWriting) {
-      this.#isWriting = true
-      process.nextTick(settle, this)
-    }
-    return !this.writableNeedDrain
-  }
-
-  settle (): void {
-    if (this.writableNeedDrain) return
-    this.#isWriting = false
-    this.writableLength = 0
-    for (const done of this.#waiting.splice(0)) done()
-  }
-
-  drain (): void {
-    this.#taken = 0
-    this.writableNeedDrain = false
-    this.settle()
-    if (this.destroyed) return
-    this.emit('drain')
-    // Only what has anything to flush takes it back that it needs to drain.
-    const response = this.response as Flushable | undefined
-    if (response?.writableNeedDrain !== true) return
-    response.outputData.push({ data: '', encoding: 'latin1', callback: null })
-    response._flush()
-  }
-
-  end (): this {
-    this.writable = false
-    process.nextTick(() => {
-      this.emit('finish')
-      this.destroy()
-    })
-    return this
-  }
-
-  destroy (error?: Error): this {
-    if (this.destroyed) return this
-    this.destroyed = true
-    this.writable = false
-    clearTimeout(this.#timer)
-    process.nextTick(() => {
-      if (error !== undefined && error !== null) this.emit('error', error)
-      this.emit('close')
-    })
-    return this
-  }
-
-  setTimeout (ms: number, callback?: () => void): this {
-    clearTimeout(this.#timer)
-    this.#timer = undefined
-    if (callback !== undefined) this.once('timeout', callback)
-    if (ms > 0) this.#timer = setTimeout(() => { this.#timeOut() }, ms)
-    return this
-  }
-
-  /** An answer that does not listen is over. */
-  #timeOut (): void {
-    this.emit('timeout')
-    if (this.response?.emit('timeout', this) !== true) this.destroy()
-  }
-
-  destroySoon (): void { this.end() }
-  cork (): void {}
-  uncork (): void {}
-  pause (): this { return this }
-  resume (): this { return this }
-  ref (): this { return this }
-  unref (): this { return this }
-  setNoDelay (): this { return this }
-  setKeepAlive (): this { return this }
-  address (): object { return {} }
-}
-
-// Passed with what they are about, which is less than a function for each time.
-const settle = (nowhere: Nowhere) => { nowhere.settle() }
-const drain = (nowhere: Nowhere) => { nowhere.drain() }

@@ -4,20 +4,23 @@ import type { LazyAbortController } from './abort.js'
 import type { NewTask, Store } from '../store/store.js'
 import { type Hidden, reveal } from './routing.js'
 
-/** What a handler learns of the task that its request is. */
+/** The task that a request is, as its handler sees it. */
 export interface RequestTask {
   readonly id: string
   readonly queue: string
-  /** Counts the attempts at this task from 1, and only grows: a fencing token. */
+  /** Counts the attempts at this task, from 1. It only grows, so it serves as a fencing token. */
   readonly attempt: number
-  /** Who queued the task; undefined when nobody in particular did. */
+  /** The id of the user who queued the task; undefined if nobody in particular did. */
   readonly userId: string | undefined
   /**
-   * Aborts when the result of this attempt is of no use any more: it took too long, its
-   * lease is lost, or the app closes and will not wait longer.
+   * Aborts when the result of this attempt no longer matters: it took too long, its lease is lost, the task was
+   * cancelled, or the app is closing and waits no longer.
    */
   readonly signal: AbortSignal
-  /** Says how far the task is, as a value that has JSON: `app.taskqueue.get` tells it to others. */
+  /**
+   * Says how far the task is, by any value that has JSON, up to 65,536 characters of it. `app.taskqueue.get` returns it
+   * until the task ends. Rejects with `FST_TASKQUEUE_INVALID_OPTION` if the value has no JSON, or too much.
+   */
   progress (value: unknown): Promise<void>
 }
 
@@ -25,26 +28,26 @@ export interface RequestTask {
 export interface Dispatch {
   readonly task: RequestTask
   readonly aborter: LazyAbortController
-  /** Its place in a chain of tasks. */
+  /** The place of the task in a chain of tasks, from 1. */
   readonly depth: number
-  /** Where the task is kept. */
+  /** The store that keeps the task. */
   readonly store: Store
-  /** The tasks that it added to its own store, to be stored when it is settled. */
+  /** The tasks that this task has added to its own store. They are stored when it is settled. */
   readonly chain: NewTask[]
-  /** Whether the request has come as far as a hook. */
+  /** Whether a hook has seen the request. */
   seen: boolean
-  /** Whether a route of the app takes it; unknown until then. */
+  /** Whether a route of the app takes the request; undefined while unknown. */
   routed?: boolean
-  /** What its last error was, if there was one. */
+  /** The last error of the request, if there was one. Any value can be thrown. */
   error?: { readonly value: unknown }
-  /** What its router is not to see, until it has chosen the route. */
+  /** The parts of the request that are hidden from the router until it has chosen the route. */
   hidden?: Hidden | undefined
 }
 
 /**
- * What a raw request carries that is a task, and null on one that has turned out to be none.
- * Nothing but `dispatch` sets it, and no request from a socket or from `app.inject` brings a
- * symbol along: so it takes no secret to know a task, and no header can forge one.
+ * The key of the dispatch on a raw request that is a task, and of null on a request that is known to be ordinary. Only
+ * `dispatch` sets a dispatch, and no request from a socket or from `app.inject` brings a symbol along. So no secret is
+ * needed to recognise a task, and no header can forge one.
  */
 export const kDispatch = Symbol('fastify-taskqueue.dispatch')
 
@@ -52,17 +55,17 @@ export interface Raw { [kDispatch]?: Dispatch | null, readonly headers: Record<s
 
 export const dispatchOf = (raw: object): Dispatch | undefined => (raw as Raw)[kDispatch] ?? undefined
 
-/** Node tells the address of a connection that has ended only if it was asked before. */
+/** Asks a connection for its address. Once it has ended, Node tells the address only if it was asked for before. */
 const addressOf = ({ socket }: IncomingMessage): unknown => socket?.remoteAddress
 
-/** A request has its route. */
+/** Ends the hiding from the router, since the request has its route. Does nothing to an ordinary request. */
 export function hasBeenRouted (raw: IncomingMessage, context = dispatchOf(raw)): void {
   if (context?.hidden === undefined) return
   reveal(raw, context.hidden)
   context.hidden = undefined
 }
 
-/** Takes from an ordinary request the headers that only tasks carry. */
+/** Removes from an ordinary request the headers that only tasks carry. */
 export function guard (raw: Raw): void {
   if (raw[kDispatch] !== undefined) return
   raw[kDispatch] = null
@@ -70,12 +73,11 @@ export function guard (raw: Raw): void {
 }
 
 /**
- * Guards every request before any hook sees it, so that a handler may trust the headers of
- * a task.
+ * Guards every request before any hook sees it, so that a handler may trust the headers of a task.
  *
- * There is no hook before all hooks. But a constraint is derived as a request is routed,
- * where a route has one, and its id is generated next, unless it brings one along. The
- * hook is for whoever sets another generator, and has no route for tasks only.
+ * There is no hook before all hooks. But if any route is task-only, the router derives that constraint from every
+ * request. Next, Fastify generates an id, unless the request brings one along. The hook guards the requests of apps
+ * that set another generator and have no task-only route.
  */
 export function guardHeaders (app: FastifyInstance): void {
   const { genReqId } = app as FastifyInstance & { genReqId: (raw: IncomingMessage) => string }
@@ -90,7 +92,7 @@ export function guardHeaders (app: FastifyInstance): void {
     const context = dispatchOf(raw)
     if (context !== undefined) {
       context.seen = true
-      // Later a handler may call for the one of what is not found, which is its verdict then.
+      // This is read now: later a handler may call the not-found handler, and then the 404 is its verdict.
       context.routed = !request.is404
     } else if (raw.httpVersionMajor === 1) {
       addressOf(raw)

@@ -2,15 +2,15 @@ import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 
 /**
- * Makes the function that has the router find nothing for a request, where all that it would find is that a parameter
- * of a route for tasks only is too long. It says so with 414, to whoever asks, before it looks at any constraint.
+ * Makes the function that has the router find nothing for a request if the parameter of a task-only route is too long.
+ * The router would answer 414 before it looks at any constraint, and so tell any client that there is such a route.
  *
- * Whether a parameter of an ordinary route is too long as well, and 414 the right answer, is found out by a url with
- * shorter ones.
+ * If the parameter of an ordinary route is too long as well, 414 is the right answer. A look-up of the same url with
+ * shorter parameters tells.
  */
 export function hideLongParams (app: FastifyInstance): (raw: IncomingMessage) => void {
   const { maxParamLength = 100, routerOptions = {} } = app.initialConfig as Limits & { routerOptions?: Limits }
-  // One of them holds; the other one is a default.
+  // One of the two options applies, and the other one has its default.
   const longest = Math.min(maxParamLength, routerOptions.maxParamLength ?? 100)
   const find = ({ method, headers }: IncomingMessage, url: string) => {
     const constraints = { host: headers.host ?? headers[':authority'], version: headers['accept-version'] }
@@ -22,14 +22,14 @@ export function hideLongParams (app: FastifyInstance): (raw: IncomingMessage) =>
     const short = shorten(url, longest)
     if (short === url) return
     const found = find(raw, url)
-    // What is answered by the router itself has no search parameters.
+    // Only an answer by the router itself, which is 414, has no search parameters.
     if (found !== null && found.searchParams === undefined && find(raw, short) === null) hide(raw)
   }
 }
 
 interface Limits { readonly maxParamLength?: number }
 
-/** Takes the middle out of what is too long to be a parameter: there are patterns for the beginning and for the end of one. */
+/** Takes the middle out of segments that are too long for a parameter, since a pattern may test beginning and end. */
 function shorten (url: string, longest: number): string {
   const [path = '', ...query] = url.split('?')
   const segments = path.split('/').map(segment => {

@@ -1,7 +1,7 @@
-/** How much is kept of what an error says, in UTF-16 code units. */
+/** How many UTF-16 code units of an error's message are kept. */
 const LONGEST = 500
 
-/** Returns what an error says, in bounds. It may be no error at all, and its message no text. */
+/** Returns the message of an error, in bounds. Any value can be thrown, and the message need not be a string. */
 export function reasonOf (error: unknown): string {
   try {
     const object = typeof error === 'object' && error !== null ? error : { message: error }
@@ -14,7 +14,7 @@ export function reasonOf (error: unknown): string {
 
 const SAYS_NOTHING = 'an error that says nothing'
 
-/** Cuts a text that is too long, between characters. What not every store can keep becomes U+FFFD. */
+/** Cuts a text that is too long, between characters. Characters that some stores cannot keep become U+FFFD. */
 export function bounded (text: string): string {
   const cut = text.length <= LONGEST ? text : `${text.slice(0, LONGEST - 1).replace(/[\ud800-\udbff]$/, '')}…`
   return cut.replace(/\0|\p{Surrogate}/gu, '\ufffd')

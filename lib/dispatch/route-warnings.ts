@@ -3,20 +3,20 @@ import { bounded } from './reason.js'
 import { takes, type Addressed } from './routing.js'
 import type { Task } from '../task/task.js'
 
-/** How many paths are remembered, and how many are warned of. */
+/** How many routes are remembered, and how many are warned of. */
 const MOST_PATHS = 1000
 
-/** Warns of tasks that no route of this app takes, once for each method and path. */
+/** Logs warnings about tasks that no route of this app takes, once for each method and path. */
 export class RouteWarnings {
   readonly #app: FastifyInstance
   readonly #log: FastifyBaseLogger
   readonly #consumed: ReadonlySet<string>
-  /** Those that need no look, of late. */
+  /** Methods and paths that were looked up lately. */
   readonly #known = new Set<string>()
   readonly #warned = new Set<string>()
   #isComplete = false
 
-  /** @param consumed the queues whose tasks run here: of others nobody here knows the routes */
+  /** @param consumed the queues whose tasks run here. Tasks of other queues run elsewhere, with other routes perhaps */
   constructor (app: FastifyInstance, consumed: Iterable<string>) {
     this.#consumed = new Set(consumed)
     this.#app = app
@@ -25,7 +25,7 @@ export class RouteWarnings {
     app.addHook('onReady', async () => { this.#isComplete = true })
   }
 
-  /** Takes in a task that is being added. */
+  /** Warns if no route takes a task that is being added. */
   added (task: Addressed, queue: string): void {
     if (!this.#isComplete || !this.#consumed.has(queue)) return
     const name = nameOf(task)
@@ -35,7 +35,7 @@ export class RouteWarnings {
     if (!takes(this.#app, task)) this.#warn(name, { queue }, 'no route of this app takes a task that was added')
   }
 
-  /** Takes in a task that was run in vain. */
+  /** Warns of a task that was run and that no route has taken. */
   missed (task: Pick<Task, 'method' | 'url'>, queue: string): void {
     this.#warn(nameOf(task), { queue }, 'no route of this app takes a task; it is left to other processes for a while')
   }
@@ -48,7 +48,7 @@ export class RouteWarnings {
   }
 }
 
-/** Says what a task asks for: without the query, which may hold what is nobody's business, and in bounds. */
+/** Names the method and path of a task, in bounds. The query is left out, since it may be confidential. */
 export function nameOf ({ method, url }: Pick<Task, 'method' | 'url'>): string {
   const end = url.indexOf('?')
   return `${method} ${bounded(end === -1 ? url : url.slice(0, end))}`

@@ -4,25 +4,25 @@ import type { RouteConstraint } from 'fastify/types/route.js'
 import { LOCAL_HOST } from '../task/origin.js'
 import type { Task } from '../task/task.js'
 
-/** What a task's route is chosen by. */
+/** The parts of a task that choose its route. */
 export type Addressed = Pick<Task, 'method' | 'url' | 'headers'>
 
-/** A route, and what its url says to it. */
+/** A route that was found, and the parameters that the url gives it. */
 export interface FoundRoute {
   readonly params: Readonly<Record<string, string>>
   readonly searchParams: unknown
 }
 
 /**
- * Looks the route of a task up, as the router will when the task runs; null if there is none. What constraints of
- * the app's own would say of headers given with the task is not known before.
+ * Looks up the route of a task as the router will when the task runs; null if there is none. Custom constraints of the
+ * app are not asked: what they derive from the task's headers is unknown before it runs.
  */
 export function findRoute (app: FastifyInstance, { method, url, headers }: Addressed): FoundRoute | null {
   const constraints = { taskOnly: true, host: headers.host ?? LOCAL_HOST, version: headers['accept-version'] } as const
   return app.findRoute({ method, url, constraints: constraints as RouteConstraint }) as FoundRoute | null
 }
 
-/** Returns whether a route of the app takes the request of a task. Where that cannot be told it is thought to. */
+/** Returns whether a route of the app takes the request of a task. In doubt it returns true. */
 export function takes (app: FastifyInstance, task: Addressed): boolean {
   try {
     return rewritesUrls(app) || findRoute(app, task) !== null
@@ -31,13 +31,13 @@ export function takes (app: FastifyInstance, task: Addressed): boolean {
   }
 }
 
-/** What a request has that its router was not to see. */
+/** The url and headers of a request, of which its router is shown others. */
 export type Hidden = Pick<IncomingMessage, 'url' | 'headers'>
 
 /**
- * Has the router see of a task what its route is to be chosen by. The headers that a task has inherited chose the
- * route of another request. And where a url leads to a route it is a path of this app already, and not one that a
- * client sends and the app rewrites. Returns what is hidden; undefined if nothing is.
+ * Shows the router only those parts of a task that are to choose its route. Inherited headers are hidden, since they
+ * chose the route of another request. A url that leads to a route is kept from being rewritten, since it is a path of
+ * this app already, and not one that a client sends. Returns the real url and headers; undefined if nothing is hidden.
  */
 export function hideFromRouter (app: FastifyInstance, task: Task, request: IncomingMessage): Hidden | undefined {
   const { url, headers } = request
@@ -52,7 +52,7 @@ export function hideFromRouter (app: FastifyInstance, task: Task, request: Incom
   return { url, headers }
 }
 
-/** Undoes it, when the route has been chosen. */
+/** Gives a request its real url and headers back, once the route has been chosen. */
 export function reveal (request: IncomingMessage, { url, headers }: Hidden): void {
   request.headers = headers
   if (Object.getOwnPropertyDescriptor(request, 'url')?.get === undefined) return
@@ -61,7 +61,7 @@ export function reveal (request: IncomingMessage, { url, headers }: Hidden): voi
 
 const rewriting = new WeakMap<FastifyInstance, boolean>()
 
-/** Whether an app has the option `rewriteUrl`, which Fastify tells nobody in a public way. */
+/** Whether an app has the option `rewriteUrl`. No public API of Fastify tells. */
 function rewritesUrls (app: FastifyInstance): boolean {
   let rewrites = rewriting.get(app)
   if (rewrites === undefined) {

@@ -7,7 +7,7 @@ import { hideLongParams } from './long-params.js'
 
 type Strategy = Parameters<FastifyInstance['addConstraintStrategy']>[0]
 
-/** The route constraint `taskOnly: true`, by which a route exists for tasks and for nobody else. */
+/** The route constraint `taskOnly: true`: the route exists for tasks and for no other request. */
 export function taskOnly (app: FastifyInstance): Strategy {
   const hideFromOthers = hideLongParams(app)
   return {
@@ -28,12 +28,13 @@ export function taskOnly (app: FastifyInstance): Strategy {
       return undefined
     },
     validate (value) {
-      if (value !== true) throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
+      if (value === true) return
+      throw new FST_TASKQUEUE_INVALID_OPTION('constraints.taskOnly', 'true, or left out', show(value))
     }
   }
 }
 
-/** Keeps routes for tasks out of documents that are made of an app's schemas, as @fastify/swagger makes them. */
+/** Keeps task-only routes out of documents made from an app's schemas, such as those of @fastify/swagger. */
 export function hideTaskRoutes (app: FastifyInstance): void {
   app.addHook('onRoute', route => {
     if (route.constraints?.taskOnly === true) route.schema = { hide: true, ...route.schema } as typeof route.schema

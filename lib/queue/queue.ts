@@ -6,17 +6,22 @@ import type { Codec } from '../task/codec.js'
 import { checkIds } from '../task/id.js'
 import { statusOf, type TaskStatus } from './status.js'
 
-/** Which part of a list to return. */
+/** The part of a list to return. */
 export interface Page {
-  /** How many tasks to pass over. @default 0 */
+  /** How many tasks to skip. @default 0 */
   offset?: number
   /** How many to return at most, up to 1000. @default 100 */
   limit?: number
 }
 
-const STATES: ReadonlySet<unknown> = new Set<State>(['waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'])
+const STATES: ReadonlySet<unknown> = new Set<State>([
+  'waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'
+])
 
-/** A queue, for those who look in on it and steer it. What cannot be done because the store is unreachable rejects with `FST_TASKQUEUE_UNREACHABLE`. */
+/**
+ * A queue, to be looked at and operated. Every method rejects with `FST_TASKQUEUE_UNREACHABLE` if the store does not
+ * answer or refuses.
+ */
 export class Queue {
   readonly name: string
   /** @internal */
@@ -30,7 +35,7 @@ export class Queue {
     this.#codec = codec
   }
 
-  /** Counts the tasks that are due and wait for a consumer. */
+  /** Counts the tasks that are due and waiting for a consumer. */
   async length (): Promise<number> {
     return (await this.counts()).waiting
   }
@@ -41,41 +46,57 @@ export class Queue {
     return { waiting, delayed, running, dead }
   }
 
-  /** Lists tasks of one state as they are at the moment: those that have ended the newest first, others in the order in which they will run or have begun. */
+  /**
+   * Lists tasks of one state as they are at the moment. Tasks that have ended are listed the newest first, others in
+   * the order in which they will run or have begun.
+   */
   async list (state: State, page: Page = {}): Promise<TaskStatus[]> {
     checkOptions('page', page, ['offset', 'limit'], 'list')
     const { offset = 0, limit = 100 } = page
-    if (!STATES.has(state)) throw new FST_TASKQUEUE_INVALID_OPTION('state', `one of ${[...STATES].join(', ')}`, show(state))
+    if (!STATES.has(state)) {
+      throw new FST_TASKQUEUE_INVALID_OPTION('state', `one of ${[...STATES].join(', ')}`, show(state))
+    }
     checkWhole('offset', offset, 0)
     checkWhole('limit', limit, 1, 1000)
     const found = await answered(this.store.list(this.name, state, offset, limit))
     return found.map(task => statusOf(this.#codec, task))
   }
 
-  /** Has no consumer claim from this queue, in any process, until it is resumed. What runs goes on, and tasks can be added. */
+  /**
+   * Keeps consumers, in every process, from claiming tasks of this queue until it is resumed. Running tasks go on, and
+   * tasks can be added.
+   */
   async pause (): Promise<void> {
     await this.operate({ kind: 'pause' })
   }
 
+  /** Ends the pause. Does nothing if the queue is not paused. */
   async resume (): Promise<void> {
     await this.operate({ kind: 'resume' })
   }
 
+  /** Says whether the queue is paused. */
   async isPaused (): Promise<boolean> {
     return (await answered(this.store.counts(this.name))).paused
   }
 
-  /** Puts dead letters back in line, with all their retries, and returns how many. @param ids of those meant; all without */
+  /**
+   * Puts dead letters back in line, with all their retries, and returns how many.
+   * @param ids the ids of the dead letters to redrive. @default all dead letters
+   */
   async redrive (ids?: readonly string[]): Promise<number> {
     return await this.operate({ kind: 'redrive', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
-  /** Forgets dead letters, and returns how many. @param ids of those meant; all without */
+  /**
+   * Removes dead letters, and returns how many.
+   * @param ids the ids of the dead letters to remove. @default all dead letters
+   */
   async remove (ids?: readonly string[]): Promise<number> {
     return await this.operate({ kind: 'remove', ...ids !== undefined && { ids: checkIds(ids) } })
   }
 
-  /** Drops the tasks that wait or are delayed, and returns how many. Running tasks go on, and dead letters stay. */
+  /** Drops the waiting and the delayed tasks, and returns how many. Running tasks go on, and dead letters stay. */
   async purge (): Promise<number> {
     return await this.operate({ kind: 'purge' })
   }
@@ -87,13 +108,14 @@ export class Queue {
 }
 
 /**
- * Waits for what a store answers. An error of its own may name the address of the store, which is nobody's
- * business who asked for a task: it becomes the cause of one that may be shown.
+ * Waits for the answer of a store. An error of the store may name its address, which clients of the app must not see.
+ * So it becomes the `cause` of an error that may be shown.
  */
 export async function answered<T> (answer: Promise<T>): Promise<T> {
   try {
     return await answer
   } catch (cause) {
-    throw Object.assign(new FST_TASKQUEUE_UNREACHABLE('The store of the queue', 'it does not answer, or it refuses'), { cause })
+    const shown = new FST_TASKQUEUE_UNREACHABLE('The store of the queue', 'it does not answer, or it refuses')
+    throw Object.assign(shown, { cause })
   }
 }

@@ -6,6 +6,7 @@ import { answered, type Queue } from './queue.js'
 /** The queues of an app, in the order of their names. */
 export class Queues {
   readonly all: readonly Queue[]
+  /** How many done, cancelled and expired tasks a queue keeps, and for how long. */
   readonly keep: Keep
   /** The names of the queues of each store. */
   readonly #byStore = new Map<Store, string[]>()
@@ -19,8 +20,8 @@ export class Queues {
   get stores (): Store[] { return [...this.#byStore.keys()] }
 
   /**
-   * Finds a queue by its name, or the alphabetically first one; throws `FST_TASKQUEUE_UNKNOWN_QUEUE` if there is none
-   * of that name.
+   * Returns the queue of that name. Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` if there is none.
+   * @param name the alphabetically first queue by default
    */
   get (name: string = this.all[0]!.name): Queue {
     const queue = this.all.find(queue => queue.name === name)
@@ -28,7 +29,7 @@ export class Queues {
     throw new FST_TASKQUEUE_UNKNOWN_QUEUE(show(name), this.all.map(({ name }) => name).join(', '))
   }
 
-  /** Finds a task by its id in whichever queue has it. With `awaitMs` its store tells of its end for that long. */
+  /** Finds a task by its id in any of the queues. With `awaitMs` its store reports the task's end for that long. */
   async find (id: string, awaitMs?: number): Promise<Found | undefined> {
     for (const [store, names] of this.#byStore) {
       const found = await answered(store.find(names, id, awaitMs))

@@ -4,41 +4,46 @@ import type { Answer } from '../task/outcome.js'
 import type { Entry } from '../task/record.js'
 import type { Task } from '../task/task.js'
 
-/** What is known of a task. */
+/** A task as it is known at the moment. */
 export interface TaskStatus {
   readonly id: string
   readonly queue: string
   readonly state: State
-  /** Of the request that it is; undefined when its message cannot be read. */
+  /** The method of its request; undefined, like `url` and `userId`, if its message cannot be read. */
   readonly method?: string
   readonly url?: string
+  /** The id of the user who queued it; undefined if nobody in particular did. */
   readonly userId?: string
-  /** When it becomes due, while it is delayed. */
+  /** When it becomes due, if it is delayed. */
   readonly dueAt?: Date
-  /** When it was done, given up, cancelled or expired. */
+  /** When it ended, if it is done, dead, cancelled or expired. */
   readonly endedAt?: Date
-  /** What it said last with `request.task.progress`, until it ends. */
+  /** The last value that it gave to `request.task.progress`, until it ends. */
   readonly progress?: unknown
-  /** Why it was given up, or has to be tried again: what the error said, if there was one. */
+  /** Why it was given up, or has to be tried again: the status, and up to 500 characters of the error's message. */
   readonly reason?: string
-  /** Those that have ended, the oldest first, at most twenty. */
+  /** Its last attempts that have ended, the oldest first, at most twenty. */
   readonly attempts: readonly AttemptStatus[]
-  /** The last one, of a task that is done or was given up. */
+  /** The answer of the last attempt, if the task is done or dead and was answered. */
   readonly answer?: Answer & { readonly status: number }
 }
 
-/** How an attempt has ended: with a status, or for another reason. */
+/** How an attempt ended: with a status, or without one for a reason. */
 export interface AttemptStatus {
-  /** Unknown of one whose process has died. */
+  /** When the attempt began; undefined, like `durationMs`, if its process died. */
   readonly startedAt?: Date
   readonly durationMs?: number
+  /** The status of its answer, if there was one. */
   readonly status?: number
+  /** Why there was no answer. */
   readonly reason?: string
 }
 
-/** Reads what a store has found. */
-export function statusOf (codec: Codec, { queue, id, state, message, dueAt, endedAt, reason, progress, records }: Found): TaskStatus {
-  const read = records.map(text => text === undefined ? undefined : codec.decodeRecord(queue, id, text) as Entry | undefined)
+/** Makes the status of a task that a store has found. */
+export function statusOf (codec: Codec, found: Found): TaskStatus {
+  const { queue, id, state, message, dueAt, endedAt, reason, progress, records } = found
+  const decode = (text: string) => codec.decodeRecord(queue, id, text)
+  const read = records.map(text => text === undefined ? undefined : decode(text) as Entry | undefined)
   const last = read.at(-1)
   const why = reason === undefined ? undefined : codec.decodeReason(queue, id, reason)
   const { method, url, userId } = message === undefined ? last ?? {} : requestOf(codec, queue, id, message)
@@ -51,14 +56,16 @@ export function statusOf (codec: Codec, { queue, id, state, message, dueAt, ende
     ...userId !== undefined && { userId },
     ...dueAt !== undefined && { dueAt: new Date(dueAt) },
     ...endedAt !== undefined && { endedAt: new Date(endedAt) },
-    ...progress !== undefined && { progress: (codec.decodeRecord(queue, id, progress) as { value?: unknown } | undefined)?.value },
+    ...progress !== undefined && { progress: (decode(progress) as { value?: unknown } | undefined)?.value },
     ...why !== undefined && { reason: why },
     attempts: read.map(attemptOf),
     ...(state === 'done' || state === 'dead') && last?.headers !== undefined && { answer: answerOf(last) }
   }
 }
 
-function requestOf (codec: Codec, queue: string, id: string, message: string): Partial<Pick<Task, 'method' | 'url' | 'userId'>> {
+function requestOf (
+  codec: Codec, queue: string, id: string, message: string
+): Partial<Pick<Task, 'method' | 'url' | 'userId'>> {
   try {
     return codec.decodeHead(queue, id, message)
   } catch {
@@ -67,11 +74,17 @@ function requestOf (codec: Codec, queue: string, id: string, message: string): P
 }
 
 function attemptOf (record: Entry | undefined): AttemptStatus {
-  if (record === undefined) return { reason: 'its process died, or did not say' }
+  if (record === undefined) return { reason: 'its process died, or it reported nothing' }
   const { at, ms, status, reason } = record
-  return { startedAt: new Date(at), durationMs: ms, ...status !== undefined && { status }, ...reason !== undefined && { reason } }
+  return {
+    startedAt: new Date(at),
+    durationMs: ms,
+    ...status !== undefined && { status },
+    ...reason !== undefined && { reason }
+  }
 }
 
 function answerOf ({ status = 0, headers = {}, text = '', base64, cut }: Entry): Answer & { status: number } {
-  return { status, headers, body: base64 === undefined ? Buffer.from(text) : Buffer.from(base64, 'base64'), whole: cut !== true }
+  const body = base64 === undefined ? Buffer.from(text) : Buffer.from(base64, 'base64')
+  return { status, headers, body, whole: cut !== true }
 }

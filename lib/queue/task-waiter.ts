@@ -5,10 +5,11 @@ import type { Queues } from './queues.js'
 import { statusOf, type TaskStatus } from './status.js'
 import type { News } from '../store/store.js'
 
-/** How long to rely on hearing of an end: news may be lost. */
+/** After how many milliseconds to look at a task again, since the news of its end may be lost. */
 const LOOK_AGAIN_MS = 5000
-/** How often to see what is to be looked at again, and how many tasks at most. */
+/** How many milliseconds pass between two rounds, which find the tasks to look at again. */
 const ROUND_MS = 100
+/** How many tasks one round finds at most. */
 const MAX_IN_ROUND = 50
 /** How many looks may be under way at once. */
 const MAX_LOOKS = 16
@@ -18,18 +19,18 @@ const MAX_WAITS = 20_000
 const ENDED: ReadonlySet<string> = new Set(['done', 'dead', 'cancelled', 'expired'])
 
 /**
- * Waits for the ends of tasks, wherever they are among the queues of an app.
+ * Waits for the ends of tasks in all the queues of an app.
  *
- * All who wait for a task share the looks at it, of which there is one at a time, and what a look finds. News of
- * its end ask for a look, and so does each new wait, since a look that began before it may have found another
- * task of the id. Whatever asks for many looks at once gets them a few at a time.
+ * All waiters for a task share the looks at it and their results. There is one look at a task at a time. News of its
+ * end ask for a look. So does each new waiter, since a look that began before it may have found an earlier task with
+ * the id. If many looks are asked for at once, they are taken a few at a time.
  */
 export class TaskWaiter {
   readonly #queues: Queues
   readonly #codec: Codec
-  /** By the ids of tasks, those at which nobody has looked for longest first. */
+  /** The watches by the ids of their tasks. The one whose last look is the oldest comes first. */
   readonly #watches = new Map<string, Watch>()
-  /** Ids of tasks at which to look next. */
+  /** The ids of the tasks at which to look next. */
   readonly #asked = new Set<string>()
   #listening: Promise<unknown> | undefined
   #rounds: NodeJS.Timeout | undefined
@@ -42,7 +43,11 @@ export class TaskWaiter {
     this.#codec = codec
   }
 
-  /** Returns what is known of a task once it has ended; undefined when nothing is, any more. */
+  /**
+   * Resolves to the status of a task once it has ended, and to undefined once no queue knows it. Rejects with
+   * `FST_TASKQUEUE_TIMEOUT`, `FST_TASKQUEUE_TOO_MANY_WAITS`, `FST_TASKQUEUE_CLOSING` or `FST_TASKQUEUE_UNREACHABLE`, or
+   * with the reason of the signal.
+   */
   async wait (id: string, timeoutMs: number, signal?: AbortSignal): Promise<TaskStatus | undefined> {
     if (this.#isClosed) throw new FST_TASKQUEUE_CLOSING()
     signal?.throwIfAborted()
@@ -78,14 +83,16 @@ export class TaskWaiter {
     }
   }
 
-  /** Ends all waits, now and later: who holds a request open for one would hold up the end of the app. */
+  /** Ends all waits, now and later. A request that is held open by a wait would delay the end of the app. */
   close (): void {
     this.#isClosed = true
     this.#asked.clear()
-    for (const { waiters } of this.#watches.values()) for (const waiter of waiters) waiter.reject(new FST_TASKQUEUE_CLOSING())
+    for (const { waiters } of this.#watches.values()) {
+      for (const waiter of waiters) waiter.reject(new FST_TASKQUEUE_CLOSING())
+    }
   }
 
-  /** Has a task looked at soon. */
+  /** Asks for a look at a task. */
   #ask (id: string): void {
     if (!this.#watches.has(id)) return
     this.#asked.add(id)
@@ -96,7 +103,7 @@ export class TaskWaiter {
     for (const id of this.#asked) {
       if (this.#looks >= MAX_LOOKS) return
       const watch = this.#watches.get(id)
-      // It stays asked for until the look that is under way has ended.
+      // The look that was asked for begins when the one under way has ended.
       if (watch?.isLooking === true) continue
       this.#asked.delete(id)
       if (watch !== undefined) this.#look(id, watch)
@@ -119,14 +126,14 @@ export class TaskWaiter {
       this.#fail(watch, error)
     }
     watch.isLooking = false
-    // Not at once: a store in this process would let nobody else run until all have been looked at.
+    // The next looks wait for a turn of the event loop: with a store in this process they would block everything else.
     setImmediate(() => {
       this.#looks--
       this.#lookAtAsked()
     })
   }
 
-  /** A store that fails one look fails those that are asked for as well. What waits since before may outlast it. */
+  /** Fails the waiters of a look that failed, and of those asked for, which would fail too. See `Watch.fail`. */
   #fail (failed: Watch, error: unknown): void {
     for (const watch of [failed, ...[...this.#asked].map(id => this.#watches.get(id))]) watch?.fail(error)
   }
@@ -141,9 +148,12 @@ export class TaskWaiter {
     for (const id of ids) this.#ask(id)
   }
 
-  /** Listens to all queues. What fails is tried again by the next look. */
+  /** Listens to all queues. If that fails, the next look tries again. */
   async #listen (): Promise<void> {
-    this.#listening ??= answered(Promise.all(this.#queues.all.map(async ({ name, store }) => { await store.watch(name, this.#hear) })))
+    const watchAll = () => Promise.all(this.#queues.all.map(async ({ name, store }) => {
+      await store.watch(name, this.#hear)
+    }))
+    this.#listening ??= answered(watchAll())
     try {
       await this.#listening
     } catch (error) {
@@ -154,22 +164,23 @@ export class TaskWaiter {
 
   readonly #hear = (news: News): void => {
     if (news.kind === 'ended') this.#ask(news.id)
-    // Some may have been lost.
+    // News of ends may have been lost.
     if (news.kind === 'change') for (const id of [...this.#watches.keys()]) this.#ask(id)
   }
 }
 
-/** What is waited for of one task. */
+/** The waiters for one task, and the looks at it. */
 class Watch {
   readonly waiters = new Set<Waiter>()
-  /** Those of them whose time is over: the next look is their last. */
+  /** The waiters whose time is over. The next look is their last. */
   readonly late = new Set<Waiter>()
-  /** The latest deadline of them. */
+  /** The latest deadline of all waiters. */
   until = 0
   lookedAt = performance.now()
   isLooking = false
-  /** How many looks have begun, and the last of those that found the task as it was. */
+  /** How many looks have begun. */
   begun = 0
+  /** The number of the last look that found the task and that it had not ended. */
   #seen = 0
 
   begin (): number { return ++this.begun }
@@ -180,9 +191,12 @@ class Watch {
 
   expire (look: number, id: string): void {
     this.#seen = look
-    for (const waiter of this.late) if (waiter.after < look) waiter.reject(new FST_TASKQUEUE_TIMEOUT(id, waiter.timeoutMs))
+    for (const waiter of this.late) {
+      if (waiter.after < look) waiter.reject(new FST_TASKQUEUE_TIMEOUT(id, waiter.timeoutMs))
+    }
   }
 
+  /** Fails the waiters for which no look has succeeded yet, and the late ones. The others may outlast the failure. */
   fail (error: unknown): void {
     for (const waiter of this.waiters) if (waiter.after >= this.#seen || this.late.has(waiter)) waiter.reject(error)
   }
@@ -191,7 +205,7 @@ class Watch {
 class Waiter {
   readonly timeoutMs: number
   readonly deadline: number
-  /** The number of the last look that had begun before it waited. */
+  /** How many looks had begun before this waiter came. Only later looks count for it. */
   readonly after: number
   readonly result: Promise<TaskStatus | undefined>
   resolve!: (status: TaskStatus | undefined) => void

@@ -11,7 +11,7 @@ import { MAX_DELAY_MS } from './time.js'
 import { canonicalUrl } from './url.js'
 
 export interface CodecSettings {
-  /** The prefix of the app's keys, which seals bind. */
+  /** The prefix of the app's keys. Every seal is bound to it. */
   readonly prefix: string
   readonly secrets: readonly Buffer[]
   readonly encrypt: boolean
@@ -20,29 +20,33 @@ export interface CodecSettings {
 
 /** Turns tasks into the messages that stores keep, and back. */
 export interface Codec {
-  /** Throws when the message is longer than `maxPayloadBytes`. */
+  /** Throws `FST_TASKQUEUE_PAYLOAD_TOO_LARGE` if the message is longer than `maxPayloadBytes`. */
   encode (queue: string, task: Task): string
   /** Throws `FST_TASKQUEUE_UNREADABLE` unless `encode` could have made the message for this id in this queue. */
   decode (queue: string, id: string, message: string): Task
-  /** Does the same with no more than the first line of a message, and the line break behind it, if there is one. Returns no payload. */
+  /**
+   * Does the same and returns no payload. It needs no more than the first line of the message, with the line break
+   * behind it if there is one.
+   */
   decodeHead (queue: string, id: string, message: string): Task
-  /** Turns what is to be known of a task into a text that is kept as its message is, and back; what cannot be read is undefined. */
+  /** Turns a record of a task into a text that is protected as its message is, and back; undefined if unreadable. */
   encodeRecord (queue: string, id: string, record: object): string
   decodeRecord (queue: string, id: string, text: string): object | undefined
-  /** Does the same for why something became of a task. A store gives reasons of its own as well, which are legible. */
+  /** Does the same for the reason of a verdict. Stores also give reasons of their own, which are plain text. */
   encodeReason (queue: string, id: string, reason: string): string
   decodeReason (queue: string, id: string, text: string): string | undefined
 }
 
 /**
- * A message is a head, which is one line, and behind a line break the payload, if there is one. A store
- * can tell them apart, and hand out the head alone to who only wants to know what a task is.
+ * Makes the codec of an app.
  *
- * Without secrets both are text that an operator can read. With secrets each is that
- * text under AES-256-GCM, or if it need not be encrypted with an HMAC of SHA-256. Either
- * binds the head to the prefix, the queue and the id under which the message is kept, and to
- * whether a payload follows; and the payload to its head. So a message that was made up, changed,
- * cut, put together from two or moved elsewhere is unreadable.
+ * A message is a head, which is one line. If the task has a payload, a line break and the payload follow. So a store
+ * can hand out the head alone to a caller that only asks what a task is.
+ *
+ * Without secrets both are text that an operator can read. With secrets each is that text encrypted with AES-256-GCM,
+ * or, with `encrypt: false`, the text with an HMAC-SHA-256. Both ways bind the head to the prefix, to the queue and the
+ * id under which the message is kept, and to whether a payload follows. They bind the payload to its head. So a
+ * message that was made up, changed, cut, put together from two or moved elsewhere is unreadable.
  */
 export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes }: CodecSettings): Codec {
   const keys = secrets.map(makeKey)
@@ -50,8 +54,10 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
   const close = (clear: string, ...names: string[]) =>
     keys.length === 0 ? clear : (encrypt ? seal : sign)(keys[0]!, Buffer.from(clear), context(...names))
   const unwrap = (text: string, ...names: string[]) => keys.length === 0 ? text : open(keys, text, context(...names))
-  const headNames = (queue: string, id: string, payload: string | undefined) => payload === undefined ? [queue, id] : [queue, id, 'head']
-  const decode = (queue: string, id: string, message: string, readPayload: (payload: string, head: string) => string) => {
+  const headNames = (queue: string, id: string, payload: string | undefined) =>
+    payload === undefined ? [queue, id] : [queue, id, 'head']
+  type ReadPayload = (payload: string, head: string) => string
+  const decode = (queue: string, id: string, message: string, readPayload: ReadPayload) => {
     try {
       const [head, payload] = halvesOf(message)
       const text = unwrap(head, ...headNames(queue, id, payload))
@@ -68,7 +74,8 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
       const closed = close(head, ...headNames(queue, task.id, payload))
       return payload === undefined ? closed : `${closed}\n${close(payload, queue, task.id, 'payload', closed)}`
     },
-    decode: (queue, id, message) => decode(queue, id, message, (payload, head) => unwrap(payload, queue, id, 'payload', head)),
+    decode: (queue, id, message) =>
+      decode(queue, id, message, (payload, head) => unwrap(payload, queue, id, 'payload', head)),
     decodeHead: (queue, id, message) => ({ ...decode(queue, id, message, () => ''), payload: undefined }),
     encodeRecord: (queue, id, record) => close(JSON.stringify(record), queue, id, 'record'),
     decodeRecord (queue, id, text) {
@@ -91,7 +98,7 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
   }
 }
 
-/** How what was sealed or signed begins. */
+/** The beginning of a text that was sealed or signed. */
 const CLOSED = /^[sm]1\.[\w-]{8}\./
 
 function halvesOf (message: string): [head: string, payload: string | undefined] {
@@ -103,13 +110,16 @@ const VERSION = 1
 const PROTOCOLS: ReadonlySet<unknown> = new Set([undefined, 'http', 'https'])
 
 /**
- * The head is JSON. What most tasks have in common is left out: the first version, a payload of
- * JSON that is sent by POST or none that is got by GET.
+ * Writes a task as a head, in JSON, and its payload. The head leaves out what most tasks have in common: the first
+ * version, and either a JSON payload sent by POST or no payload and GET.
  */
 function write (task: Task): { readonly head: string, readonly payload: string | undefined } {
-  const { payload, method, url, headers, inherited, ip, protocol, userId, depth, maxRetries, timeoutMs, dedupeMs } = task
+  const {
+    payload, method, url, headers, inherited, ip, protocol, userId, depth, maxRetries, timeoutMs, dedupeMs
+  } = task
   const usual = usualWith(payload)
-  const text = payload === undefined || typeof payload === 'string' ? payload : isUtf8(payload) ? payload.toString() : undefined
+  const isText = payload === undefined || typeof payload === 'string'
+  const text = isText ? payload : isUtf8(payload) ? payload.toString() : undefined
   const head = JSON.stringify({
     method: method === usual.method ? undefined : method,
     url,
@@ -134,11 +144,11 @@ function read (id: string, head: string, text: string | undefined): Task {
     depth = 1, maxRetries, timeoutMs, dedupeMs
   } = parse(head) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
-  if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is no text')
+  if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is not a string')
   if (base64 !== undefined && base64 !== true) throw new Error('its payload is neither text nor base64')
-  if (!isPlain(headers)) throw new Error('its headers are no object')
-  if (ip !== undefined && ip !== '' && !isAddress(ip)) throw new Error('its address is none')
-  if (!PROTOCOLS.has(protocol)) throw new Error('its protocol is not known')
+  if (!isPlain(headers)) throw new Error('its headers are not an object')
+  if (ip !== undefined && ip !== '' && !isAddress(ip)) throw new Error('its address is not an IP address')
+  if (!PROTOCOLS.has(protocol)) throw new Error('its protocol is unknown')
   try {
     checkMethod(method)
     checkWhole('inherited', inherited, 1)
@@ -162,8 +172,8 @@ function read (id: string, head: string, text: string | undefined): Task {
       dedupeMs
     }
   } catch (error) {
-    // Its message would quote the content.
-    throw new Error(`it is no task (${(error as { code?: string }).code})`)
+    // The code alone: the error's message would quote the content.
+    throw new Error(`it does not describe a valid task (${(error as { code?: string }).code})`)
   }
 }
 
@@ -183,7 +193,7 @@ function isSame (headers: Task['headers'], others: Task['headers']): boolean {
   return names.length === Object.keys(others).length && names.every(name => headers[name] === others[name])
 }
 
-/** The parser's own message would quote the text, and with it a cookie, in a log. */
+/** Parses JSON. The parser's own message is dropped: it would quote the text, and so put a cookie in a log. */
 function parse (json: string) {
   try {
     return JSON.parse(json)

@@ -7,9 +7,8 @@ import type { Payload } from './payload.js'
 import type { Task } from './task.js'
 
 /**
- * Headers that are between the two ends of one connection (RFC 9110 §7.6.1), that the
- * bytes of the payload decide, or that the queue sets itself. No task carries one that
- * its adder chose.
+ * Whether a header is one that the adder of a task cannot choose: it concerns the two ends of one connection
+ * (RFC 9110 §7.6.1), the bytes of the payload decide it, or the queue sets it itself.
  */
 export function isReserved (name: string): boolean {
   return name.startsWith('x-task-') || name.startsWith(':') || RESERVED.has(name)
@@ -25,11 +24,13 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   try {
     validateHeaderName(name)
   } catch {
-    // Shown as far as it is a name: behind that may be a value, of whoever has taken one for the other.
+    // Only the valid beginning is shown: the rest may be a value, if the caller has mixed up name and value.
     throw new FST_TASKQUEUE_INVALID_HEADER(show(/^:?[\w!#$%&'*+.^`|~-]{0,100}/.exec(name)![0]), 'has no valid name')
   }
   if (isReserved(name)) throw new FST_TASKQUEUE_INVALID_HEADER(show(name), 'cannot be set')
-  if (typeof value !== 'string') throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)
+  if (typeof value !== 'string') {
+    throw new FST_TASKQUEUE_INVALID_HEADER(show(name), `must be a string or null, got a value of type ${typeof value}`)
+  }
   try {
     validateHeaderValue(name, value)
   } catch {
@@ -37,6 +38,7 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   }
 }
 
+/** Makes the headers of a task from those given to `add`, its content type and those it inherits. */
 export function headersOf (
   given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance
 ): Pick<Task, 'headers' | 'inherited'> {

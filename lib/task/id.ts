@@ -2,18 +2,19 @@ import { randomUUID } from 'node:crypto'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_USER_ID } from '../errors.js'
 import { show } from '../show.js'
 
+/** Checks the id given to `add`; makes one if none was given. */
 export function idOf (id: unknown): string {
   if (id === undefined) return uuidv7()
   checkId(id)
   return id
 }
 
-/** Throws unless this can be the id of a task: whatever is given as one, anywhere, comes through here first. */
+/** Throws unless this can be the id of a task. Every function that is given an id calls this first. */
 export function checkId (id: unknown): asserts id is string {
   if (typeof id !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(id)) throw new FST_TASKQUEUE_INVALID_ID(show(id))
 }
 
-/** The same for several, as they are at the moment. */
+/** Checks an array of ids and returns a copy, so that the caller cannot change it afterwards. */
 export function checkIds (ids: unknown): string[] {
   if (!Array.isArray(ids)) throw new FST_TASKQUEUE_INVALID_OPTION('ids', 'an array of ids', show(ids))
   return Array.from(ids, id => {
@@ -27,9 +28,8 @@ let sequence = 0
 let prefix = ''
 
 /**
- * Returns a UUID v7 (RFC 9562 §5.7) that sorts behind all those made before it in this
- * process: `rand_a` is a counter (§6.2, method 1) that carries over into the time, so
- * that neither a burst nor a clock set back breaks the order.
+ * Returns a UUID v7 (RFC 9562 §5.7) that sorts behind all that this process has made before. Its `rand_a` is a
+ * counter (§6.2, method 1) that carries over into the time, so neither a burst nor a clock set back breaks the order.
  */
 export function uuidv7 (now = Date.now()): string {
   if (now > lastMs) {
@@ -43,11 +43,11 @@ export function uuidv7 (now = Date.now()): string {
     const hex = lastMs.toString(16).padStart(12, '0')
     prefix = `${hex.slice(0, 8)}-${hex.slice(8)}-7`
   }
-  // The rest of one of version 4 is random as well.
+  // The last two groups of a UUID v4 are made the same way: a variant and random bits.
   return `${prefix}${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
 }
 
-/** Reads the id that `user.id` returned; a number becomes a string. */
+/** Checks the id that `user.id` returned. A number becomes a string, null becomes undefined. */
 export function checkUserId (id: unknown): string | undefined {
   if (id === undefined || id === null) return undefined
   const text = Number.isFinite(id) || (typeof id === 'bigint' && BigInt.asIntN(256, id) === id) ? String(id) : id

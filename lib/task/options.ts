@@ -5,50 +5,57 @@ import type { Payload } from './payload.js'
 
 type QueryValue = string | number | boolean
 
+/** Options of `add`. Times are in milliseconds. */
 export interface AddOptions {
-  /** @default 'POST' when a payload is given, else 'GET' */
+  /** The method of the request. @default 'POST' if a payload is given, else 'GET' */
   method?: TaskMethod
-  /** Appended to the url's own query string; an array repeats its name, undefined leaves it out. */
+  /** Parameters to append to the url's own query string. An array repeats its name; undefined leaves the name out. */
   query?: Readonly<Record<string, QueryValue | readonly QueryValue[] | undefined>>
-  /** Added to the copied headers and replacing them, without regard to case; null removes one. */
+  /** Headers that add to the copied ones and replace them, without regard to case. Null removes a copied header. */
   headers?: Readonly<Record<string, string | null>>
   /**
-   * An object is sent as JSON, a string as plain text, a URLSearchParams as a form
-   * and a Buffer as it is, unless `headers` names another content type; null sends none.
-   * @default the body of the current request, where the method is POST, PUT or PATCH
+   * The body of the request: an object is sent as JSON, a string as plain text, a URLSearchParams as a form and a
+   * Buffer as it is. `headers` may name another content type. Null sends no body.
+   * @default the body of the current request if the method is POST, PUT or PATCH, else none
    */
   payload?: object | string | Uint8Array | URLSearchParams | null
-  /** @default the alphabetically first queue */
+  /** The name of the queue. @default the alphabetically first queue */
   queue?: string
-  /** 1 to 255 printable ASCII characters without spaces. @default a UUID v7 */
+  /** The id of the task: 1 to 255 printable ASCII characters without spaces. @default a UUID v7 */
   id?: string
   /**
-   * What becomes of this task when one of the same `id` waits, is delayed, runs or is dead in the queue:
-   * `'keep'` adds nothing, `'reject'` fails the commit with `FST_TASKQUEUE_DUPLICATE`, and `'replace'`
-   * puts this one in its place, or behind it if it runs. @default 'keep'
+   * What to do if a task with the same `id` is waiting, delayed, running or dead in the queue. `'keep'` adds nothing.
+   * `'reject'` fails the commit with `FST_TASKQUEUE_DUPLICATE`. `'replace'` puts this task in the place of the other
+   * one, or behind it if that is running. Needs an `id`. @default 'keep'
    */
   onDuplicate?: OnDuplicate
-  /** For how many milliseconds after this task is done its `id` still keeps others out, at most 30 days. @default 0 */
+  /**
+   * For how many milliseconds after this task is done its `id` still keeps others out, at most 30 days. Needs an `id`.
+   * @default 0
+   */
   dedupeMs?: number
-  /** Milliseconds from the commit after which the task is not begun any more, at most 30 days. @default never */
+  /** A task that has not begun this many milliseconds after the commit expires; at most 30 days. @default never */
   expiresMs?: number
-  /** Milliseconds from the commit until the task may run, at most 30 days. @default 0 */
+  /** How many milliseconds after the commit the task may run, at most 30 days. Excludes `runAt`. @default 0 */
   delayMs?: number
-  /** The time at which the task may run, at most 30 days ahead: a Date, an ISO 8601 string or milliseconds since the epoch. */
+  /**
+   * The time from which on the task may run, at most 30 days ahead: a Date, an ISO 8601 string or milliseconds since
+   * the epoch. Excludes `delayMs`. @default now
+   */
   runAt?: Date | string | number
-  /** How often to try again. @default the consumer's */
+  /** How often a failed task is tried again. @default the consumer's `maxRetries` */
   maxRetries?: number
-  /** How long one attempt may take, in milliseconds. @default the consumer's */
+  /** How long one attempt may take, in milliseconds. @default the consumer's `timeoutMs` */
   timeoutMs?: number
 }
 
-/** What a task takes over from the request that adds it, where `add` does not say otherwise. */
+/** What a task takes over from the request that adds it, unless `add` says otherwise. */
 export interface Inheritance {
-  /** Without the host. */
+  /** The headers to inherit, without the host. */
   readonly headers: Readonly<Record<string, string>>
   readonly host?: string
   readonly ip?: string
   readonly protocol?: Protocol
-  /** Copies the body; throws when that cannot be done faithfully. */
+  /** Copies the body of the request. Throws `FST_TASKQUEUE_INVALID_PAYLOAD` if the copy would not be faithful. */
   payload (): Payload | undefined
 }

@@ -1,16 +1,17 @@
 /** How an attempt ended: with an answer, without one, without a route, or before the app had seen the request. */
 export type Outcome =
-  /** `error` is what the last error of the request said, if there was one. */
+  /** `error` is the message of the last error of the request, if there was one. */
   | { readonly kind: 'answered', readonly status: number, readonly answer: Answer, readonly error?: string }
   | { readonly kind: 'failed', readonly reason: string }
   | { readonly kind: 'unrouted', readonly reason: string }
   | { readonly kind: 'unseen' }
 
-/** What is kept of the answer to a task. */
+/** The part of the answer to a task that is kept. */
 export interface Answer {
-  /** Those of its headers that say what its body is, or where else to look. */
+  /** The headers that describe the body or say where else to look, by name in lower case. */
   readonly headers: Readonly<Record<string, string>>
+  /** The body, at most its first 64 KiB. */
   readonly body: Buffer
-  /** Whether that is all of its body. */
+  /** Whether `body` is all of it. */
   readonly whole: boolean
 }

@@ -4,11 +4,14 @@ import { kindOf } from '../show.js'
 import type { TaskMethod } from './method.js'
 import type { AddOptions, Inheritance } from './options.js'
 
-/** What is sent, and the media type under which it is. */
+/** A body to send, and its media type. */
 export interface Payload { readonly content: string | Buffer, readonly contentType?: string }
 const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
 
-export function payloadOf (method: TaskMethod, given: AddOptions['payload'], inheritance?: Inheritance): Payload | undefined {
+/** Makes the payload of a task from what `add` was given, or from the body of the current request. */
+export function payloadOf (
+  method: TaskMethod, given: AddOptions['payload'], inheritance?: Inheritance
+): Payload | undefined {
   if (given === undefined) return BODY_IS_COPIED.has(method) ? inheritance?.payload() : undefined
   if (given === null) return undefined
   if (method === 'GET') throw new FST_TASKQUEUE_INVALID_PAYLOAD('left out or null with the method GET', kindOf(given))
@@ -20,17 +23,18 @@ export function payloadOf (method: TaskMethod, given: AddOptions['payload'], inh
   return jsonOf(given)
 }
 
-/** Objects that JSON.stringify silently turns into `{}`. */
+/** Classes whose objects JSON.stringify silently turns into `{}`. */
 const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise, Request, Response]
 
 export function jsonOf (value: unknown): Payload {
-  const refuse = (cause?: unknown) => Object.assign(
-    new FST_TASKQUEUE_INVALID_PAYLOAD('an object that has JSON, a string, a Buffer, a URLSearchParams or null', kindOf(value)),
-    cause !== undefined && { cause })
+  const expected = 'an object that has JSON, a string, a Buffer, a URLSearchParams or null'
+  const refuse = (cause?: unknown) =>
+    Object.assign(new FST_TASKQUEUE_INVALID_PAYLOAD(expected, kindOf(value)), cause !== undefined && { cause })
   let json: string | undefined
   try {
-    const isOther = typeof value !== 'object' || NO_JSON.some(type => value instanceof type) || typeof (value as { pipe?: unknown }).pipe === 'function'
-    json = isOther ? undefined : JSON.stringify(value)
+    const hasNoJson = typeof value !== 'object' || NO_JSON.some(type => value instanceof type) ||
+      typeof (value as { pipe?: unknown }).pipe === 'function'
+    json = hasNoJson ? undefined : JSON.stringify(value)
   } catch (cause) {
     throw refuse(cause)
   }

@@ -4,10 +4,13 @@ import { kindOf } from '../show.js'
 import type { Answer, Outcome } from './outcome.js'
 import type { Task } from './task.js'
 
-/** How much of a body is kept. */
+/** How many bytes of an answer's body are kept, and how many characters of a task's progress. */
 export const KEPT_BYTES = 64 * 1024
 
-/** An attempt as it is kept, and with the last one what else is to be known of its task. */
+/**
+ * An attempt as it is kept. The last attempt also holds the answer, and the method, url and user of the task.
+ * `at` is when it began, in milliseconds since the epoch; `ms` is how long it took.
+ */
 export interface Entry {
   readonly at: number
   readonly ms: number
@@ -17,30 +20,40 @@ export interface Entry {
   readonly url?: string
   readonly userId?: string
   readonly headers?: Readonly<Record<string, string>>
-  /** The body of the answer: most are text, and text is shorter and legible. */
+  /** The body of the answer, if it is text: most bodies are, and text is shorter than base64 and legible. */
   readonly text?: string
+  /** The body of the answer, if it is not text. */
   readonly base64?: string
+  /** The answer had more body than is kept. */
   readonly cut?: true
 }
 
-/** Makes the record of an attempt; with `isLast` the answer and the request are in it. */
-export function recordOf ({ method, url, userId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean): object {
-  const ended = { at, ms: Math.round(ms), ...outcome.kind === 'answered' ? { status: outcome.status } : { reason: (outcome as { reason?: string }).reason } }
+/** Makes the record of an attempt. With `isLast` it includes the answer and the request. */
+export function recordOf (
+  { method, url, userId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean
+): object {
+  const how = outcome.kind === 'answered'
+    ? { status: outcome.status }
+    : { reason: (outcome as { reason?: string }).reason }
+  const ended = { at, ms: Math.round(ms), ...how }
   if (!isLast) return ended
   return { ...ended, method, url, userId, ...outcome.kind === 'answered' && kept(outcome.answer) }
 }
 
 function kept ({ headers, body, whole }: Answer): Partial<Entry> {
-  return { headers, ...isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }, ...!whole && { cut: true } }
+  const content = isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }
+  return { headers, ...content, ...!whole && { cut: true } }
 }
 
-/** Makes the record of what a task says of its progress. */
+/** Makes the record of the progress that a task reports. Throws if the value has no JSON, or too much. */
 export function progressOf (value: unknown): object {
   let json: string | undefined
   try {
     json = JSON.stringify(value)
   } catch {}
-  if (json === undefined && value !== undefined) throw new FST_TASKQUEUE_INVALID_OPTION('progress', 'a value that has JSON', kindOf(value))
+  if (json === undefined && value !== undefined) {
+    throw new FST_TASKQUEUE_INVALID_OPTION('progress', 'a value that has JSON', kindOf(value))
+  }
   if (json !== undefined && json.length > KEPT_BYTES) {
     throw new FST_TASKQUEUE_INVALID_OPTION('progress', `at most ${KEPT_BYTES} characters of JSON`, String(json.length))
   }

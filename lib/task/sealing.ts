@@ -2,7 +2,7 @@ import {
   createCipheriv, createDecipheriv, createHash, createHmac, hkdfSync, randomBytes, timingSafeEqual
 } from 'node:crypto'
 
-/** `id` tells which of several secrets made a message, and nothing about the secret. */
+/** The keys derived from one secret. `id` tells which of several secrets made a message, and nothing about it. */
 interface Key { readonly id: string, readonly sealing: Buffer, readonly signing: Buffer }
 
 export function makeKey (secret: Buffer): Key {
@@ -28,11 +28,14 @@ export function sign (key: Key, plain: Buffer, context: Buffer): string {
 }
 
 function signatureOf (key: Key, plain: Buffer, context: Buffer): Buffer {
-  // The context is JSON, which holds no line break of its own.
+  // The line break separates the two unambiguously: the context is JSON without any line break.
   return createHmac('sha256', key.signing).update(context).update('\n').update(plain).digest()
 }
 
-/** Undoes `seal` and `sign`: tasks may wait while one setting is changed for the other. */
+/**
+ * Undoes `seal` and `sign`; throws if neither has made the message with one of these keys and this context.
+ * It takes both whatever `encrypt` says, since tasks may be waiting while that option is changed.
+ */
 export function open (keys: readonly Key[], message: string, context: Buffer): string {
   const [, version, keyId, rest] = /^([sm]1)\.([\w-]{8})\.(.*)$/s.exec(message) ?? []
   if (rest === undefined) throw new Error('it is neither sealed nor signed')
@@ -43,7 +46,7 @@ export function open (keys: readonly Key[], message: string, context: Buffer): s
 
 function unseal (key: Key, text: string, context: Buffer): string {
   const sealed = Buffer.from(text, 'base64url')
-  // The decoder passes over what it does not know.
+  // The decoder skips characters that it does not know.
   if (sealed.toString('base64url') !== text) throw new Error('its seal is broken')
   try {
     const decipher = createDecipheriv('aes-256-gcm', key.sealing, sealed.subarray(0, 12), { authTagLength: 16 })
@@ -58,8 +61,8 @@ function verify (key: Key, text: string, context: Buffer): string {
   const [, signature = '', plain = ''] = /^([\w-]*)\.(.*)$/s.exec(text) ?? []
   const given = Buffer.from(signature, 'base64url')
   const expected = signatureOf(key, Buffer.from(plain), context)
-  // The decoder passes over what it does not know.
+  // The decoder skips characters that it does not know.
   const isExact = given.length === expected.length && given.toString('base64url') === signature
-  if (!isExact || !timingSafeEqual(given, expected)) throw new Error('its signature is not right')
+  if (!isExact || !timingSafeEqual(given, expected)) throw new Error('its signature is wrong')
   return plain
 }

@@ -17,32 +17,35 @@ export interface Task {
   readonly method: TaskMethod
   /** A path of this app, in canonical form. */
   readonly url: string
-  /** By name in lower case, those first that were inherited. */
+  /** Headers by name in lower case, the inherited ones first. */
   readonly headers: Readonly<Record<string, string>>
-  /** How many of the headers were inherited: they do not choose the task's route. @default 0 */
+  /** How many of the headers were inherited. They do not choose the task's route. @default 0 */
   readonly inherited?: number
-  /** The address that the task comes from; empty if it comes from none. @default 127.0.0.1 */
+  /** The IP address that the task comes from; empty if it comes from none. @default 127.0.0.1 */
   readonly ip?: string
   /** @default http */
   readonly protocol?: Protocol
-  /** Text, or bytes that may be none. */
+  /** The body: a string, or bytes that need not be text. */
   readonly payload?: string | Buffer
-  /** Who queued it. */
+  /** The user who queued the task, if somebody in particular did. */
   readonly userId?: string
-  /** Its place in a chain of tasks in which each one was added by the one before, from 1. */
+  /** The place of the task in a chain in which each task was added by the one before, counted from 1. */
   readonly depth: number
-  /** Instead of the consumer's. */
+  /** How often the task is tried again. @default the consumer's */
   readonly maxRetries?: number
+  /** How long one attempt may take, in milliseconds. @default the consumer's */
   readonly timeoutMs?: number
-  /** For how long after it is done its id keeps others out. */
+  /** For how many milliseconds after the task is done its id keeps others out. @default 0 */
   readonly dedupeMs?: number
 }
+
 const OPTIONS: readonly string[] = [
-  'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs', 'maxRetries', 'timeoutMs'
+  'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs',
+  'maxRetries', 'timeoutMs'
 ] satisfies Array<keyof AddOptions>
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 
-/** Makes a task of what `add` was given. Checks everything, so that what is refused is refused before anything has happened. */
+/** Makes a task of the arguments of `add`. Checks all of them first, so that a refusal leaves nothing half done. */
 export function makeTask (
   url: string, options: AddOptions, inheritance?: Inheritance
 ): Omit<Task, 'depth' | 'ip' | 'protocol'> {
@@ -66,7 +69,7 @@ export function makeTask (
   }
 }
 
-/** How a task is to be added, in the words of a store. */
+/** When and how a store is to add the task: its due time, its expiry and what to do with a duplicate. */
 export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt' | 'expiresMs' | 'onDuplicate'> {
   const { id, dedupeMs, expiresMs, onDuplicate = id === undefined ? undefined : 'keep' } = options
   if (id === undefined && (onDuplicate !== undefined || dedupeMs !== undefined)) {
@@ -77,5 +80,9 @@ export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt'
     throw new FST_TASKQUEUE_INVALID_OPTION('onDuplicate', "'keep', 'reject' or 'replace'", show(onDuplicate))
   }
   checkWhole('expiresMs', expiresMs, 1, MAX_DELAY_MS)
-  return { ...dueOf(options), ...expiresMs !== undefined && { expiresMs }, ...onDuplicate !== undefined && { onDuplicate } }
+  return {
+    ...dueOf(options),
+    ...expiresMs !== undefined && { expiresMs },
+    ...onDuplicate !== undefined && { onDuplicate }
+  }
 }

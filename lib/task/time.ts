@@ -3,14 +3,16 @@ import { FST_TASKQUEUE_INVALID_DELAY } from '../errors.js'
 import { show } from '../show.js'
 import type { AddOptions } from './options.js'
 
-/** 30 days. */
+/** The longest delay of a task, in milliseconds: 30 days. */
 export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
-/** An ISO 8601 string is a third of this long. */
+/** The longest text that is parsed as a time. An ISO 8601 string is a third as long. */
 const MAX_TIME_LENGTH = 100
 
-/** When a task becomes due, in the words of a store. */
-export function dueOf ({ delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>): { delayMs?: number, runAt?: number } {
+/** When a store is to make the task due: after milliseconds, at milliseconds since the epoch, or at once. */
+export function dueOf (
+  { delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>
+): { delayMs?: number, runAt?: number } {
   if (runAt === undefined) {
     if (delayMs === undefined) return {}
     if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_DELAY_MS) return { delayMs: Math.ceil(delayMs) }

@@ -3,17 +3,18 @@ import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_URL } from '../erro
 import { cut, kindOf, show } from '../show.js'
 import type { AddOptions } from './options.js'
 
-/** As much as a server of Node takes in as the head of a request, its url included. */
+/** The longest url of a task. Node's server takes no more as the head of a request, its url included. */
 export const MAX_URL_LENGTH = 16 * 1024
 
 /**
- * Returns a url in the form in which it is routed, its query appended; throws unless it
- * is a path of this app. A path that a proxy, a router or a check by prefix could take
- * for another one (`//host`, `/a/../b`, `/a/%2e%2e/b`, `\`) is refused, not repaired.
+ * Returns a url in the form in which it is routed, its query appended. Throws unless it is a path of this app. A path
+ * that a proxy, a router or a check by prefix could take for another one (`//host`, `/a/../b`, `/a/%2e%2e/b`, `\`) is
+ * refused, not repaired.
  */
 export function canonicalUrl (url: unknown, query?: AddOptions['query']): string {
-  // Without its query, which may hold what is nobody's business.
-  const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, show(typeof url === 'string' ? url.split('?', 1)[0] : url))
+  // The query is not shown, since it may be confidential.
+  const shown = () => show(typeof url === 'string' ? url.split('?', 1)[0] : url)
+  const refuse = (expected: string) => new FST_TASKQUEUE_INVALID_URL(expected, shown())
   const refuseLong = () => refuse(`at most ${MAX_URL_LENGTH} characters long with its query`)
   if (typeof url !== 'string' || !/^\/(?!\/)/.test(url)) throw refuse("a path of this app, starting with one '/'")
   if (url.length > MAX_URL_LENGTH) throw refuseLong()
@@ -37,14 +38,14 @@ export function canonicalUrl (url: unknown, query?: AddOptions['query']): string
   return canonical
 }
 
-/** Encodes the spaces at the end, which a URL's parser would cut off. */
+/** Encodes the spaces at the end of a url, which the parser of URLs would cut off. */
 function keepSpaces (url: string): string {
   let end = url.length
   while (url[end - 1] === ' ') end--
   return url.slice(0, end) + '%20'.repeat(url.length - end)
 }
 
-/** Encodes what is to be appended to a url, unless it is too long even before that. */
+/** Encodes the query to append to a url. Throws early if it is too long even before it is encoded. */
 function queryOf (query: AddOptions['query'], refuseLong: () => Error): string {
   if (query === undefined) return ''
   if (!isPlain(query)) throw new FST_TASKQUEUE_INVALID_OPTION('query', 'an object', kindOf(query))
@@ -54,7 +55,8 @@ function queryOf (query: AddOptions['query'], refuseLong: () => Error): string {
     for (const value of Array.isArray(values) ? values : [values]) {
       if (value === undefined) continue
       if (!['string', 'number', 'boolean'].includes(typeof value)) {
-        throw new FST_TASKQUEUE_INVALID_OPTION(`query.${cut(name)}`, 'a string, number or boolean, or an array of these', kindOf(value))
+        const expected = 'a string, number or boolean, or an array of these'
+        throw new FST_TASKQUEUE_INVALID_OPTION(`query.${cut(name)}`, expected, kindOf(value))
       }
       const text = String(value)
       length += name.length + text.length + 2
@@ -65,5 +67,5 @@ function queryOf (query: AddOptions['query'], refuseLong: () => Error): string {
   return String(encoded)
 }
 
-/** A path that is in canonical form already, as most are. */
+/** Matches paths that are in canonical form already, as most are. */
 const PLAIN_PATH = /^(?:\/[\w~-][\w.~-]*)+\/?$/

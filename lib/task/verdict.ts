@@ -2,26 +2,27 @@ import type { Lease, Verdict } from '../store/store.js'
 import type { Outcome } from './outcome.js'
 import { MAX_DELAY_MS } from './time.js'
 
+/** How tasks are tried again. */
 export interface RetryPolicy {
   readonly maxRetries: number
   readonly backoff: Backoff
-  /** For how long in all a task is left to other processes that may have a route for it. */
+  /** For how many milliseconds in all a task without a route here is left to other processes, which may have one. */
   readonly missingRouteMs: number
 }
 
 /** Returns how many milliseconds to wait before the given retry, counted from 1. */
 export type Backoff = (retry: number) => number
 
-/** How often a task may take its consumer down with it. */
+/** A task that has killed its consumer this often becomes a dead letter. */
 const MAX_DEATHS = 3
 
-/** For how long in all a task may be told "not now, in n seconds" at no cost: a day. */
+/** For how long in all a task may be deferred by "not now, in n seconds" without costing a retry: a day. */
 const MAX_DEFERRED_MS = 24 * 60 * 60 * 1000
 
-/** Answers that say "not now"; any other in the range of client errors will be the same however often one asks. */
+/** Client errors that say "not now". Any other client error would come again however often the task is tried. */
 const TRANSIENT: ReadonlySet<number> = new Set([408, 409, 425, 429])
 
-/** Answers whose Retry-After says when there will be room, and nothing about the task. */
+/** Statuses whose Retry-After says when there will be room, and nothing about the task. */
 const BUSY: ReadonlySet<number> = new Set([429, 503])
 
 const HTTP_DATE = /^(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*,? .*\d\d:\d\d:\d\d/
@@ -40,7 +41,7 @@ export function judge (outcome: Outcome, lease: Counters, policy: RetryPolicy): 
   const reason = error === undefined ? `status ${status}` : `status ${status}: ${error}`
   if (status < 500 && !TRANSIENT.has(status)) return { kind: 'dead', reason }
   const retryAfterMs = parseRetryAfter(answer.headers['retry-after'])
-  // At least a second, so that nothing comes back for nothing all the time.
+  // At least a second, so that a task does not come back in vain all the time.
   const isBusy = retryAfterMs !== undefined && retryAfterMs > 0 && BUSY.has(status)
   const deferMs = isBusy ? Math.max(retryAfterMs, 1000) : Infinity
   if (lease.deferredMs + deferMs <= MAX_DEFERRED_MS) return { kind: 'defer', delayMs: deferMs, reason }
@@ -54,7 +55,7 @@ function tryAgain (
   return { kind: 'retry', delayMs: retryAfterMs ?? backOff(backoff, retries + 1), reason }
 }
 
-/** Waits half as long again each time, up to a minute: another process is there now, or will be within minutes. */
+/** Waits half as long again each time, up to a minute: another process has the route now, or will within minutes. */
 function leaveToOthers (reason: string, { unroutedMs }: Counters, { missingRouteMs }: RetryPolicy): Verdict {
   const leftMs = missingRouteMs - unroutedMs
   if (leftMs <= 0) return { kind: 'dead', reason }
@@ -62,13 +63,16 @@ function leaveToOthers (reason: string, { unroutedMs }: Counters, { missingRoute
   return { kind: 'defer', delayMs, reason, unrouted: true }
 }
 
-/** Decides about a task before it is attempted once more. */
+/** Decides whether a task may be attempted at all; undefined if it may. */
 export function prejudge ({ deaths }: Pick<Lease, 'deaths'>): Verdict | undefined {
   if (deaths < MAX_DEATHS) return undefined
   return { kind: 'dead', reason: `its consumer died ${deaths} times while running it` }
 }
 
-/** Doubles from one second to one hour, each time spread over the upper half so that what failed together comes back apart. */
+/**
+ * The default backoff: doubles from one second to one hour. Each delay is random within its upper half, so that tasks
+ * that failed together come back apart.
+ */
 export function exponential (retry: number, random = Math.random): number {
   return spread(Math.min(1000 * 2 ** (retry - 1), 3_600_000), random)
 }
@@ -77,7 +81,7 @@ function spread (ceilingMs: number, random = Math.random): number {
   return Math.round(ceilingMs * (1 + random()) / 2)
 }
 
-/** A backoff of the user's that fails must not cost the task. */
+/** Calls the user's backoff. If it throws or returns no delay, the default takes its place: the task must survive. */
 function backOff (backoff: Backoff, retry: number): number {
   try {
     const delayMs: unknown = backoff(retry)
@@ -86,11 +90,12 @@ function backOff (backoff: Backoff, retry: number): number {
   return exponential(retry)
 }
 
-/** Reads a number of seconds or a date (RFC 9110 §10.2.3); returns undefined for anything else. */
+/** Reads a number of seconds or a date (RFC 9110 §10.2.3) as milliseconds from now; undefined for anything else. */
 export function parseRetryAfter (value: string | undefined, now = Date.now()): number | undefined {
   if (value === undefined) return undefined
-  // Date.parse alone takes '-1' and '1.5' for days of 2001, and the form without a zone for local time.
-  const date = value.length < 100 && HTTP_DATE.test(value) ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
+  // Date.parse alone takes '-1' and '1.5' for days of 2001, and a date without a zone for local time.
+  const isDate = value.length < 100 && HTTP_DATE.test(value)
+  const date = isDate ? Date.parse(value.endsWith('GMT') ? value : `${value} GMT`) : NaN
   const delayMs = /^\d+$/.test(value.trim()) ? Number(value) * 1000 : date - now
   return Number.isNaN(delayMs) ? undefined : Math.min(Math.max(delayMs, 0), MAX_DELAY_MS)
 }

@@ -144,7 +144,7 @@ t.test('a body that cannot be copied faithfully is an error that says so', async
   ] as Array<[string, (app: FastifyInstance) => unknown, InjectOptions]>) {
     const { refusal, queued, run } = await startEcho(t, { setUp })
     const failure = await refusal('/task', { method: 'POST' }, by)
-    t.match(failure, { code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: 'given with this request, whose body cannot be copied faithfully, got a body of type ' }, title)
+    t.match(failure, { code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: 'passed to add, since the body of this request cannot be copied faithfully, got a body of type ' }, title)
     t.equal(await queued(), 0)
     t.match(await run('/task', { method: 'POST', payload: 'mine' }, by), { body: Buffer.from('mine') }, 'a payload of its own helps')
   }

@@ -166,7 +166,7 @@ for (const type of ['local', 'redis']) {
     const closed = app.close()
     const [response] = await answer
     t.equal(response.statusCode, 503)
-    t.match(JSON.parse(String(Buffer.concat(await response.toArray()))), { code: 'FST_TASKQUEUE_CLOSING', message: 'The app closes and waits for no task' })
+    t.match(JSON.parse(String(Buffer.concat(await response.toArray()))), { code: 'FST_TASKQUEUE_CLOSING', message: 'The app is closing and no longer waits for tasks' })
     await closed
     await t.rejects(app.taskqueue.wait(id), { code: 'FST_TASKQUEUE_CLOSING' })
   })
