@@ -1,5 +1,6 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify'
-import { hooksOf, rehearse, type Hook } from './fastify-internals.js'
+import { type Hook, hooksOf } from './fastify-internals.js'
+import { rehearse } from './rehearsal.js'
 import { ReplyEnd, type ReplyPolicy } from './reply-end.js'
 import type { TaskTransaction } from './transaction.js'
 

@@ -4,9 +4,9 @@ import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD } from '../errors.js'
 import { kindOf, show } from '../show.js'
 import { isReserved } from '../task/headers.js'
-import type { Inheritance } from '../task/options.js'
+import type { Inheritance, Payload } from '../task/options.js'
 import { isAddress, LOCAL_IP } from '../task/origin.js'
-import { jsonOf, type Payload } from '../task/payload.js'
+import { jsonOf } from '../task/payload.js'
 import { isUnchanged, type Snapshot, snapshotOf } from './snapshot.js'
 
 /**

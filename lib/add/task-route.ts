@@ -1,21 +1,17 @@
 import { isDeepStrictEqual } from 'node:util'
 import type {
-  ContextConfigDefault, FastifyInstance, FastifyRequest, FastifySchema, FastifySchemaCompiler, FastifyTypeProvider,
-  RawRequestDefaultExpression, RawServerDefault, RouteGenericInterface, RouteOptions,
+  ContextConfigDefault, FastifyInstance, FastifySchema, FastifySchemaCompiler, RouteGenericInterface, RouteOptions,
   RouteShorthandOptionsWithHandler
 } from 'fastify'
-import { checkWhole, isPlain, LONGEST_TIMER_MS } from '../check.js'
+import { isPlain } from '../check.js'
 import { type Addressed, findRoute } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import type { Queues } from '../queue/queues.js'
 import { cut, kindOf, show } from '../show.js'
-import { checkMethod, type TaskMethod } from '../task/method.js'
+import type { TaskMethod } from '../task/method.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
-
-/** Options with which the tasks of a route are added, unless `add` is given others. */
-export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
+import type { TaskDefaults, TaskInput } from './task-input.js'
 
 declare module 'fastify' {
   interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
@@ -45,54 +41,6 @@ export interface TaskRouteOptions<Url extends string = string> {
   constraints?: never
 }
 
-/**
- * The options of `add` for a handle: the payload, query and params that the route's schemas expect, and otherwise the
- * options for a url.
- */
-export type TaskInput<
-  Url extends string, RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema,
-  TypeProvider extends FastifyTypeProvider
-> =
-  Omit<AddOptions, 'method' | 'payload' | 'query'> &
-  (Accepted<Schema['body'], RequestOf<RouteGeneric, Schema, TypeProvider>['body']> extends infer Body
-    ? unknown extends Body
-      ? Schema extends { body: {} } ? { payload: NonNullable<AddOptions['payload']> } : Pick<AddOptions, 'payload'>
-      : { payload: Body }
-    : never) &
-  Entry<
-    'query',
-    Accepted<Schema['querystring'], RequestOf<RouteGeneric, Schema, TypeProvider>['query']>,
-    NonNullable<AddOptions['query']>
-  > &
-  Entry<'params', Accepted<Schema['params'], RequestOf<RouteGeneric, Schema, TypeProvider>['params']>, UrlParams<Url>>
-
-type RequestOf<
-  RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider
-> = FastifyRequest<RouteGeneric, RawServerDefault, RawRequestDefaultExpression, Schema, TypeProvider>
-
-/**
- * The type that a schema accepts. A type provider only tells the type that the schema makes of it. A Standard Schema,
- * like Zod's, can make another one.
- */
-type Accepted<Schema, Made> = Schema extends { readonly '~standard': { readonly types?: infer Types } }
-  ? NonNullable<Types> extends { readonly input: infer Input } ? Input : Made
-  : Made
-
-type Entry<Name extends string, Type, Unknown> =
-  unknown extends Type ? keyof Unknown extends never ? {} : Optional<Name, Unknown> : Optional<Name, Type>
-type Optional<Name extends string, Type> = {} extends Type ? { [K in Name]?: Type } : { [K in Name]: Type }
-
-type Param = string | number | boolean
-type UrlParams<Url extends string> =
-  string extends Url ? { [name: string]: Param }
-    : Url extends `${infer Piece}/${infer Rest}` ? UrlParams<Piece> & UrlParams<Rest>
-      : Url extends `::${string}` ? {}
-        : Url extends `:${infer Name}?` ? { [K in Name]?: Param }
-          : Url extends `:${string}${'(' | '.' | '-'}${string}` ? { [name: string]: Param }
-            : Url extends `:${infer Name}::${string}` ? { [K in Name]: Param }
-              : Url extends `:${infer Name}` ? { [K in Name]: Param }
-                : Url extends '*' ? { '*': Param } : {}
-
 type Validator = ReturnType<FastifySchemaCompiler<unknown>>
 type ValidatorAnswer =
   false | { error?: Validator['errors'] | Error, then?: PromiseLike<unknown>['then'] } | null | undefined
@@ -105,7 +53,6 @@ type Params = Readonly<Record<string, string>>
 const PARAMETERS = /::|\*|(\/?):(?!:)([^/(.?-]+)(?:\((?:[^()]|\([^()]*\))*\))?(\?)?/g
 /** The longest reason, in characters: a validator may find fault with each of a thousand elements. */
 const MAX_REASON_LENGTH = 1000
-const DEFAULTS: ReadonlySet<string> = new Set<keyof TaskDefaults>(['queue', 'maxRetries', 'timeoutMs'])
 
 /** A route that takes no requests but tasks, and the handle by which they are added. */
 export class TaskRoute<Input = unknown> {
@@ -246,43 +193,4 @@ export class TaskRoute<Input = unknown> {
 
 function splitAt (text: string, at: number): [string, string] {
   return at === -1 ? [text, ''] : [text.slice(0, at), text.slice(at)]
-}
-
-/**
- * The option of a route whose function is told the complete options. It reads them at once, since Fastify changes their
- * url afterwards if the route is the root of a prefix.
- */
-const kMade = Symbol('taskqueue.made')
-
-/** Decorates an app with `task`. */
-export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
-  type MarkedOptions = RouteOptions & { [kMade]?: (route: RouteOptions) => void }
-  app.addHook('onRoute', (route: MarkedOptions) => { route[kMade]?.(route) })
-  app.decorate('task', function (this: FastifyInstance, options: TaskRouteOptions & RouteShorthandOptionsWithHandler) {
-    const { method = 'POST', constraints, config } = options
-    checkMethod(method)
-    checkDefaults(config?.task, queues)
-    if (constraints !== undefined) {
-      const expected = 'left out: the route is for tasks only'
-      throw new FST_TASKQUEUE_INVALID_OPTION('constraints', expected, show(constraints))
-    }
-    let made!: TaskRoute<never>
-    const make = (route: RouteOptions) => { made = new TaskRoute<never>(this, route) }
-    const own = { method, constraints: { taskOnly: true }, [kMade]: make }
-    this.route({ exposeHeadRoute: false, ...options, ...own } as RouteOptions)
-    return made
-  })
-}
-
-function checkDefaults (defaults: TaskDefaults | undefined, queues: Queues): void {
-  if (defaults === undefined) return
-  for (const name of Object.keys(defaults)) {
-    if (DEFAULTS.has(name)) continue
-    const expected = `one of ${[...DEFAULTS].join(', ')}`
-    throw new FST_TASKQUEUE_INVALID_OPTION(`config.task.${name}`, expected, 'an option that it does not have')
-  }
-  const { queue, maxRetries, timeoutMs } = defaults
-  if (queue !== undefined) queues.get(queue)
-  checkWhole('config.task.maxRetries', maxRetries, 0)
-  checkWhole('config.task.timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
 }

@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import { heartbeatMs } from '../run/heartbeat.js'
+import { heartbeatMs } from '../run/limits.js'
 import { show } from '../show.js'
 import { LocalStore } from '../store/local/store.js'
 import type { RedisLocation } from '../store/redis/client.js'

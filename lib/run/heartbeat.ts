@@ -1,10 +1,8 @@
 import type { Publish } from '../observe/events.js'
+import type { Pulse, Store } from '../store/store.js'
 import type { Consumer } from './consumer.js'
 import type { InContext } from './context.js'
-import type { Pulse, Store } from '../store/store.js'
-
-/** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
-export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
+import { heartbeatMs } from './limits.js'
 
 export interface Heartbeat {
   /** Beats now, out of turn. */

@@ -9,3 +9,6 @@ export interface ConsumerLimits {
   readonly keep: Keep
   readonly keepDead: Keep | undefined
 }
+
+/** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
+export const heartbeatMs = (leaseMs: number): number => leaseMs / 5

@@ -2,9 +2,7 @@ import { validateHeaderName, validateHeaderValue } from 'node:http'
 import { isPlain } from '../check.js'
 import { FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { kindOf, show } from '../show.js'
-import type { AddOptions, Inheritance } from './options.js'
-import type { Payload } from './payload.js'
-import type { Task } from './task.js'
+import type { AddOptions, Inheritance, Payload } from './options.js'
 
 /**
  * Whether a header is one that the adder of a task cannot choose: it concerns the two ends of one connection
@@ -41,7 +39,7 @@ export function checkHeader (name: string, value: unknown): asserts value is str
 /** Makes the headers of a task from those given to `add`, its content type and those it inherits. */
 export function headersOf (
   given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance
-): Pick<Task, 'headers' | 'inherited'> {
+): { headers: Record<string, string>, inherited?: number } {
   if (given === undefined && inheritance === undefined) {
     return { headers: payload?.contentType === undefined ? {} : { 'content-type': payload.contentType } }
   }

@@ -1,7 +1,6 @@
 import type { OnDuplicate } from '../store/store.js'
 import type { TaskMethod } from './method.js'
 import type { Protocol } from './origin.js'
-import type { Payload } from './payload.js'
 
 type QueryValue = string | number | boolean
 
@@ -59,3 +58,6 @@ export interface Inheritance {
   /** Copies the body of the request. Throws `FST_TASKQUEUE_INVALID_PAYLOAD` if the copy would not be faithful. */
   payload (): Payload | undefined
 }
+
+/** A body to send, and its media type. */
+export interface Payload { readonly content: string | Buffer, readonly contentType?: string }

@@ -2,10 +2,8 @@ import { isUint8Array } from 'node:util/types'
 import { FST_TASKQUEUE_INVALID_PAYLOAD } from '../errors.js'
 import { kindOf } from '../show.js'
 import type { TaskMethod } from './method.js'
-import type { AddOptions, Inheritance } from './options.js'
+import type { AddOptions, Inheritance, Payload } from './options.js'
 
-/** A body to send, and its media type. */
-export interface Payload { readonly content: string | Buffer, readonly contentType?: string }
 const BODY_IS_COPIED: ReadonlySet<string> = new Set<TaskMethod>(['POST', 'PUT', 'PATCH'])
 
 /** Makes the payload of a task from what `add` was given, or from the body of the current request. */

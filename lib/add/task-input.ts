@@ -1,0 +1,56 @@
+import type {
+  FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression, RawServerDefault,
+  RouteGenericInterface
+} from 'fastify'
+import type { AddOptions } from '../task/options.js'
+
+/** Options with which the tasks of a route are added, unless `add` is given others. */
+export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
+
+/**
+ * The options of `add` for a handle: the payload, query and params that the route's schemas expect, and otherwise the
+ * options for a url.
+ */
+export type TaskInput<
+  Url extends string, RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema,
+  TypeProvider extends FastifyTypeProvider
+> =
+  Omit<AddOptions, 'method' | 'payload' | 'query'> &
+  (Accepted<Schema['body'], RequestOf<RouteGeneric, Schema, TypeProvider>['body']> extends infer Body
+    ? unknown extends Body
+      ? Schema extends { body: {} } ? { payload: NonNullable<AddOptions['payload']> } : Pick<AddOptions, 'payload'>
+      : { payload: Body }
+    : never) &
+  Entry<
+    'query',
+    Accepted<Schema['querystring'], RequestOf<RouteGeneric, Schema, TypeProvider>['query']>,
+    NonNullable<AddOptions['query']>
+  > &
+  Entry<'params', Accepted<Schema['params'], RequestOf<RouteGeneric, Schema, TypeProvider>['params']>, UrlParams<Url>>
+
+type RequestOf<
+  RouteGeneric extends RouteGenericInterface, Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider
+> = FastifyRequest<RouteGeneric, RawServerDefault, RawRequestDefaultExpression, Schema, TypeProvider>
+
+/**
+ * The type that a schema accepts. A type provider only tells the type that the schema makes of it. A Standard Schema,
+ * like Zod's, can make another one.
+ */
+type Accepted<Schema, Made> = Schema extends { readonly '~standard': { readonly types?: infer Types } }
+  ? NonNullable<Types> extends { readonly input: infer Input } ? Input : Made
+  : Made
+
+type Entry<Name extends string, Type, Unknown> =
+  unknown extends Type ? keyof Unknown extends never ? {} : Optional<Name, Unknown> : Optional<Name, Type>
+type Optional<Name extends string, Type> = {} extends Type ? { [K in Name]?: Type } : { [K in Name]: Type }
+
+type Param = string | number | boolean
+type UrlParams<Url extends string> =
+  string extends Url ? { [name: string]: Param }
+    : Url extends `${infer Piece}/${infer Rest}` ? UrlParams<Piece> & UrlParams<Rest>
+      : Url extends `::${string}` ? {}
+        : Url extends `:${infer Name}?` ? { [K in Name]?: Param }
+          : Url extends `:${string}${'(' | '.' | '-'}${string}` ? { [name: string]: Param }
+            : Url extends `:${infer Name}::${string}` ? { [K in Name]: Param }
+              : Url extends `:${infer Name}` ? { [K in Name]: Param }
+                : Url extends '*' ? { '*': Param } : {}
