@@ -1,9 +1,9 @@
 import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from '../errors.js'
+import type { News } from '../store/news.js'
 import type { Codec } from '../task/codec.js'
 import { answered } from './queue.js'
 import type { Queues } from './queues.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { News } from '../store/store.js'
 
 /** How long to rely on hearing of an end: news may be lost. */
 const LOOK_AGAIN_MS = 5000

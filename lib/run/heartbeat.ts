@@ -1,6 +1,7 @@
 import type { FastifyBaseLogger } from 'fastify'
+import type { Pulse } from '../store/heartbeat.js'
+import type { Store } from '../store/store.js'
 import type { Consumer, InContext } from './consumer.js'
-import type { Pulse, Store } from '../store/store.js'
 
 /** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
 export const heartbeatMs = (leaseMs: number): number => leaseMs / 5

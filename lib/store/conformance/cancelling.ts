@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
-import type { Held } from '../store.js'
+import type { Held } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  KEEP, LONG_MS, SHORT_MS, add, claim, claimOne, done, ids, release, settle, show, task, tasks, turn
+  add, claim, claimOne, done, ids, KEEP, LONG_MS, release, settle, SHORT_MS, show, task, tasks, turn
 } from './support/steps.js'
 import { untilWoken } from './support/until.js'
 

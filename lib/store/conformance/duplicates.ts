@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import type { Turn } from '../store.js'
+import type { Turn } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts, isDuplicate } from './support/assertions.js'
 import { stageUnended } from './support/stages.js'
 import {
-  LONG_MS, SHORT_MS, add, claim, claimOne, dead, done, lost, retry, settle, show, task, tasks, turn
+  add, claim, claimOne, dead, done, LONG_MS, lost, retry, settle, SHORT_MS, show, task, tasks, turn
 } from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 

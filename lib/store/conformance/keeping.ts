@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import { RECORD_LIMIT, type Keep, type Verdict } from '../store.js'
+import { RECORD_LIMIT } from '../found.js'
+import type { Keep, Verdict } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded } from './support/stages.js'
 import {
-  KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, ids, known, release,
-  retry, settle, show, task, tasks, turn
+  add, claim, claimOne, claimSuspect, counters, dead, done, ids, KEEP, known, LONG_MS, REASON, release, retry, settle,
+  SHORT_MS, show, task, tasks, turn
 } from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 

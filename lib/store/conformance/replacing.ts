@@ -1,12 +1,13 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import type { NewTask, State } from '../store.js'
+import type { State } from '../found.js'
+import type { NewTask } from '../tasks.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  KEEP, LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, ids, known, lost,
-  release, retry, settle, show, task, tasks, trimmed, turn
+  add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, ids, KEEP, known, LONG_MS, lost, release, retry,
+  settle, SHORT_MS, show, task, tasks, trimmed, turn
 } from './support/steps.js'
 import { untilClaimable, untilExpired } from './support/until.js'
 

@@ -1,4 +1,4 @@
-import type { NewTask } from '../store.js'
+import type { NewTask } from '../tasks.js'
 
 /** The time by which leases expire. It stands still while nobody is in contact, or the event loop is blocked. */
 export class LeaseClock {

@@ -1,4 +1,4 @@
-import type { News } from '../store.js'
+import type { News } from '../news.js'
 import { Timetable } from './timetable.js'
 
 /** The listeners of one queue, and the ids whose ends they await. */

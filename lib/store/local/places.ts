@@ -1,4 +1,4 @@
-import type { Counts, State } from '../store.js'
+import type { Counts, State } from '../found.js'
 import { Line } from './line.js'
 import type { StoredTask } from './task.js'
 import { Timetable } from './timetable.js'

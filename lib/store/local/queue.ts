@@ -1,7 +1,8 @@
-import {
-  CANCELLED_MS, type Claim, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type Order, type Outlook,
-  type Settlement, type State, type Verdict
-} from '../store.js'
+import type { Counts, Found, State } from '../found.js'
+import { CANCELLED_MS } from '../heartbeat.js'
+import type { Order } from '../order.js'
+import type { NewTask } from '../tasks.js'
+import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../turn.js'
 import { dueOf, LeaseClock } from './clock.js'
 import { Listeners } from './listeners.js'
 import { Places } from './places.js'

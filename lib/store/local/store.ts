@@ -1,7 +1,11 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import type {
-  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
-} from '../store.js'
+import type { Counts, Found, State } from '../found.js'
+import type { Holding, Pulse } from '../heartbeat.js'
+import type { News } from '../news.js'
+import type { Order } from '../order.js'
+import type { Store } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
+import type { Held, Turn, TurnResult } from '../turn.js'
 import { LocalQueue } from './queue.js'
 
 /**

@@ -1,5 +1,7 @@
-import { RECORD_LIMIT, type Found, type NewTask, type State, type Verdict } from '../store.js'
-import { dueOf, type Due } from './clock.js'
+import { type Found, RECORD_LIMIT, type State } from '../found.js'
+import type { NewTask } from '../tasks.js'
+import type { Verdict } from '../turn.js'
+import { type Due, dueOf } from './clock.js'
 
 /** A task as its queue keeps it: all of it until it has ended, and then its summary. */
 export interface StoredTask extends Attempts, Due {

@@ -1,14 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import type { NewTask, Prepared } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
 import { Batches } from './batches.js'
 import type { Calls } from './calls.js'
 import { encodeReserved } from './commands/reserved.js'
 import type { Keyspace } from './keyspace.js'
+import { encodeTasks } from './lua/tasks.js'
 import { MAX_PENDING, type PendingOutcome, type PendingOutcomes } from './outcomes.js'
 import type { Replicas } from './replicas.js'
-import { encodeTasks } from './lua/tasks.js'
 import { waitAtMost } from './wait.js'
 
 type KeptOut = Prepared['keptOut'][number]

@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { News } from '../store.js'
+import type { News } from '../news.js'
 import type { Calls } from './calls.js'
 import type { Client } from './link.js'
 

@@ -1,12 +1,16 @@
 import { once } from 'node:events'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
-import type {
-  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
-} from '../store.js'
-import { CLIENT_IS_CLOSED, Calls } from './calls.js'
+import type { Counts, Found, State } from '../found.js'
+import type { Holding, Pulse } from '../heartbeat.js'
+import type { News } from '../news.js'
+import type { Order } from '../order.js'
+import type { Store } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
+import type { Held, Turn, TurnResult } from '../turn.js'
+import { Calls, CLIENT_IS_CLOSED } from './calls.js'
 import {
-  addressOf, CONNECT_TIMEOUT_MS, createClient, duplicate, isClient, termsOf, type ClientTerms, type RedisLocation
+  addressOf, type ClientTerms, CONNECT_TIMEOUT_MS, createClient, duplicate, isClient, type RedisLocation, termsOf
 } from './client.js'
 import { readCounts } from './commands/counts.js'
 import { encodeHoldings, readPulses } from './commands/extend.js'
@@ -16,7 +20,7 @@ import { encodeOrder } from './commands/operate.js'
 import { encodeProgress } from './commands/set-progress.js'
 import { Commits, MAX_AT_ONCE } from './commits.js'
 import { Keyspace } from './keyspace.js'
-import { isClosed, Link, type Client } from './link.js'
+import { type Client, isClosed, Link } from './link.js'
 import { NewsSubscription } from './news.js'
 import { PendingOutcomes } from './outcomes.js'
 import { Replicas } from './replicas.js'

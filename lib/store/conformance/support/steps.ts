@@ -1,8 +1,9 @@
 // The steps that tests take with a store, and the parts of its answers that they compare.
 import assert from 'node:assert/strict'
-import type {
-  Claim, Found, Held, Keep, Lease, NewTask, Settlement, State, Store, Turn, TurnResult, Verdict
-} from '../../store.js'
+import type { Found, State } from '../../found.js'
+import type { Store } from '../../store.js'
+import type { NewTask } from '../../tasks.js'
+import type { Claim, Held, Keep, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { until } from './until.js'
 
 /** A time that tests wait for. */

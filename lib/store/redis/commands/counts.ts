@@ -1,4 +1,4 @@
-import type { Counts } from '../../store.js'
+import type { Counts } from '../../found.js'
 import { KEYS } from '../keys.js'
 import { preludeOf } from '../lua/prelude.js'
 import type { Script } from '../script.js'

@@ -1,4 +1,5 @@
-import { CANCELLED_MS, type Holding, type Outlook, type Pulse } from '../../store.js'
+import { CANCELLED_MS, type Holding, type Pulse } from '../../heartbeat.js'
+import type { Outlook } from '../../turn.js'
 import { KEYS, MAX_MESSAGE_BYTES } from '../keys.js'
 import { burying } from '../lua/burying.js'
 import { clock } from '../lua/clock.js'

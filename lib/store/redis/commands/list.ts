@@ -1,6 +1,6 @@
-import type { Found, State } from '../../store.js'
+import type { Found, State } from '../../found.js'
 import { KEYS } from '../keys.js'
-import { describing, readDescribed, type Described } from '../lua/describing.js'
+import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
 import { encode, localsOf, type Script } from '../script.js'

@@ -1,4 +1,5 @@
-import { CANCELLED_MS, type Order } from '../../store.js'
+import { CANCELLED_MS } from '../../heartbeat.js'
+import type { Order } from '../../order.js'
 import { KEYS } from '../keys.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'

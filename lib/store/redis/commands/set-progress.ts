@@ -1,4 +1,4 @@
-import type { Held } from '../../store.js'
+import type { Held } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'

@@ -1,4 +1,4 @@
-import type { Lease, Settlement, Turn, TurnResult, Verdict } from '../../store.js'
+import type { Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
 import { burying } from '../lua/burying.js'

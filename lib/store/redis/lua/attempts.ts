@@ -1,4 +1,4 @@
-import { RECORD_LIMIT } from '../../store.js'
+import { RECORD_LIMIT } from '../../found.js'
 
 /** What is counted and kept of the attempts at a task. */
 export const attempts = /* lua */ `

@@ -1,4 +1,4 @@
-import type { Found, State } from '../../store.js'
+import type { Found, State } from '../../found.js'
 import { MAX_MESSAGE_BYTES } from '../keys.js'
 
 /** No record is longer; what is, is none. */

@@ -1,4 +1,4 @@
-import type { NewTask } from '../../store.js'
+import type { NewTask } from '../../tasks.js'
 
 /** Describes tasks to scripts, which read them by `read_tasks`. */
 export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
