@@ -5,7 +5,7 @@ import { chapter } from './chapter.js'
 import { assertCounts, isDuplicate } from './support/assertions.js'
 import { stageUnended } from './support/stages.js'
 import {
-  add, claim, claimOne, dead, done, LONG_MS, lost, retry, settle, SHORT_MS, show, task, tasks, turn
+  LONG_MS, SHORT_MS, add, claim, claimOne, dead, done, lost, retry, settle, show, task, tasks, turn
 } from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 

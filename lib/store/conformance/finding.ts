@@ -4,7 +4,7 @@ import { chapter } from './chapter.js'
 import { assertCounts, assertTime } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  add, claim, claimOne, dead, done, ids, KEEP, known, LONG_MS, REASON, release, settle, SHORT_MS, show, task, tasks,
+  KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, dead, done, ids, known, release, settle, show, task, tasks,
   trimmed, turn
 } from './support/steps.js'
 import { untilClaimable, untilSuspect } from './support/until.js'

@@ -6,8 +6,8 @@ import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded } from './support/stages.js'
 import {
-  add, claim, claimOne, claimSuspect, counters, dead, done, ids, KEEP, known, LONG_MS, REASON, release, retry, settle,
-  SHORT_MS, show, task, tasks, turn
+  KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, ids, known, release,
+  retry, settle, show, task, tasks, turn
 } from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 

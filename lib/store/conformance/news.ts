@@ -5,7 +5,7 @@ import type { News } from '../news.js'
 import type { NewTask } from '../tasks.js'
 import { chapter } from './chapter.js'
 import {
-  add, claimOne, dead, defer, done, KEEP, LONG_MS, release, retry, settle, SHORT_MS, task, turn
+  KEEP, LONG_MS, SHORT_MS, add, claimOne, dead, defer, done, release, retry, settle, task, turn
 } from './support/steps.js'
 import { untilClaimable, untilExpired, untilTold, untilWoken } from './support/until.js'
 

@@ -6,8 +6,8 @@ import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, ids, KEEP, known, LONG_MS, lost, release, retry,
-  settle, SHORT_MS, show, task, tasks, trimmed, turn
+  KEEP, LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, ids, known, lost,
+  release, retry, settle, show, task, tasks, trimmed, turn
 } from './support/steps.js'
 import { untilClaimable, untilExpired } from './support/until.js'
 
