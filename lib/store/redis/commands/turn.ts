@@ -1,4 +1,4 @@
-import type { Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
+import type { Held, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
 import { burying } from '../lua/burying.js'
@@ -128,7 +128,7 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
 }
 
 /** Fetches the message of a lease that was too large for a reply. */
-export type FetchMessage = (id: string, fence: number, length: number, signal: AbortSignal) => Promise<string | undefined>
+export type FetchMessage = (lease: Held, length: number, signal: AbortSignal) => Promise<string | undefined>
 
 /** The reply: the outlook, 0 or 1 for each settlement, three values for each lease, and how many of the dead are dropped. */
 type TurnReply = [outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number]
@@ -159,7 +159,7 @@ function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): L
     ] = numbers as [number, ...number[]]
     leases.push({
       id,
-      message: message ?? (signal => fetch(id, fence, length, signal)),
+      message: message ?? (signal => fetch({ id, fence }, length, signal)),
       fence,
       attempt,
       retries,
