@@ -8,10 +8,10 @@
  *     dead      sorted set of ids by time of death, in microseconds
  *     message   hash of messages by id; if another task follows a running one, the message of the running one
  *     attempts  hash by id of "fence attempt retries deaths suspect more deferred unrouted reason", from the first
- *               claim on; of "fence" alone while all the rest is as the first claim makes it. If `more` is 1, some of these
- *               fields may exist as well, under the id and a suffix: " progress", what the task reports; " records",
- *               a record of each attempt; " next", message, due time and expiry of the task that follows; " late", the
- *               task's expiry, if that time has passed during an attempt that may yet turn out not to count
+ *               claim on; of "fence" alone while all the rest is as the first claim makes it. If `more` is 1, there may
+ *               be fields under the id and a suffix: " progress", what the task reports; " records", a record of each
+ *               attempt; " next", message, due time and expiry of the task that follows; " late", the task's expiry,
+ *               if that time has passed during an attempt that may yet turn out not to count
  *     clock     "time of the last contact, lease clock, 1 if the queue is paused"
  *     prepared  hash by commit of "time tasks". The time is when a heartbeat first saw the commit, or 0 before that.
  *               The tasks are as `prepare` got them, since a delay begins with the commit. There are none if the
@@ -27,8 +27,9 @@
  *     awaited   sorted set of ids whose end somebody awaits, by the time until which
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so
- * that Redis keeps one copy of the script. The first write of a script is one that Redis allows when its memory is full, and
- * Redis then allows the rest. Only `prepare` begins with another, since adding is what a full Redis should refuse.
+ * that Redis keeps one copy of the script. The first write of a script is one that Redis allows when its memory is
+ * full, and Redis then allows the rest. Only `prepare` begins with another, since adding is what a full Redis should
+ * refuse.
  *
  * A script may run again after its reply was lost, and late, after its sender has given up. No script does anything a
  * second time. For that, `turn` takes one more key, which holds the last turn of its consumer. Large arguments and

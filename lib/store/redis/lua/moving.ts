@@ -2,5 +2,5 @@ import { attempts } from './attempts.js'
 import { ending } from './ending.js'
 import { queueing, unqueueing } from './line.js'
 
-/** What all scripts share that move tasks. */
+/** The fragments that all scripts share which move tasks: `queueing`, `unqueueing`, `attempts` and `ending`. */
 export const moving = queueing + unqueueing + attempts + ending
