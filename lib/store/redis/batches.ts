@@ -3,7 +3,7 @@ import { setImmediate as endOfTick } from 'node:timers/promises'
 interface Batch<T, R> {
   readonly items: T[]
   weight: number
-  /** Resolves when the batch's call has been made. */
+  /** Resolves once the batch's call is under way. */
   readonly made: Promise<void>
   readonly results: Promise<readonly R[]>
 }
@@ -25,7 +25,7 @@ export class Batches<T, R> {
     this.#call = call
   }
 
-  /** Returns when the call has been made, and the result of the item. */
+  /** Adds an item. `made` resolves once its call is under way; `result`, to the result of the item. */
   add (key: string, item: T, weight: number): { readonly made: Promise<void>, readonly result: Promise<R> } {
     let batch = this.#filling.get(key)
     if (batch === undefined || batch.weight + weight > this.#maxWeight) this.#filling.set(key, batch = this.#begin(key))

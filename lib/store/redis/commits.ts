@@ -73,8 +73,9 @@ export class Commits {
   close (): void { this.#isClosed = true }
 
   /**
-   * Prepares tasks, in one round trip. If the answer is lost, it is open whether the tasks are prepared. The pieces are
-   * then sent again for as long as there is time. If it is still open after that, a rollback is sent after them.
+   * Prepares tasks, in one round trip unless there are many. If the answer is lost, it is open whether the tasks are
+   * prepared. The pieces are then sent again for as long as there is time. If it is still open after that, a rollback
+   * is sent after them.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     this.#refuseClosed()

@@ -153,7 +153,7 @@ export class Turns {
     if (settlement === undefined || !wasAlone) throw error
     const { id, fence } = settlement.lease
     const buried: Settlement = {
-      lease: { id, fence }, verdict: { kind: 'dead', reason: `its end could not be stored: ${error.message}` }
+      lease: { id, fence }, verdict: { kind: 'dead', reason: `its outcome could not be stored: ${error.message}` }
     }
     const burial = { ...withoutClaim(turn), settlements: [buried] }
     const { call: { script, keys, args } } = await this.#open(queue, burial, turns)

@@ -12,7 +12,7 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { in_doubt_ms: 'number' } as const
 
-/** After how long a commit of which nobody has said what becomes of it is given up, in milliseconds. */
+/** For how long a prepared commit is waited for, in milliseconds. Later nobody can know what was to become of it. */
 const IN_DOUBT_MS = 60 * 60 * 1000
 
 /**
@@ -33,7 +33,7 @@ local function bury_if_in_doubt (k, commit)
   local since = finite(text and string.match(text, '^%d+'))
   local list = text and prepared_in(text)
   if not since or not list and #text > #string.match(text, '^%d+ ?') then
-    error('what is prepared as ' .. string.sub(commit, 1, 99) .. ' is no commit', 0)
+    error('the prepared commit ' .. string.sub(commit, 1, 99) .. ' is unreadable', 0)
   elseif since == 0 then
     redis.call('HSET', k.prepared, commit, number(now) .. string.sub(text, 2))
   elseif now - since >= in_doubt_ms then
@@ -79,8 +79,8 @@ local function check_leases (k, arg, count, lease_clock)
   return lost, cancelled
 end
 
--- Makes the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key stops
--- only the steps that need it.
+-- Carries out the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key
+-- stops only the steps that need it.
 local function beat (k, arg, count)
   local fault = ''
   local function try (run, ...)

@@ -32,7 +32,7 @@ local function living (ids)
   return found
 end
 
--- Removes these ids from dead, or with all the first thousand. Returns those that were there.
+-- Removes these ids from dead, or if all is 1 the first thousand. Returns those that were there.
 local function undead ()
   if all == 1 then ids = redis.call('ZRANGE', k.dead, 0, 999) end
   local found = {}

@@ -26,8 +26,8 @@ const PARAMS = {
 } as const
 
 /**
- * Takes the turn of a consumer. Takes the keys of its queue, those of the queues of chained tasks, and one key that
- * holds the consumer's last turn. `alone` is 1 to claim a suspect instead. Settlements follow the params, as
+ * Carries out the turn of a consumer. Takes the keys of its queue, those of the queues of chained tasks, and one key
+ * that holds the consumer's last turn. `alone` is 1 to claim a suspect instead. Settlements follow the params, as
  * `encodeSettlements` writes them. `readTurn` reads the reply.
  */
 export const turn: Script = {

@@ -1,8 +1,8 @@
 import type { Script } from '../script.js'
 
 /**
- * Fails unless Redis takes writes. Takes any key that does not exist. A full memory does not count, since consumers are
- * to empty it.
+ * Fails unless Redis takes writes. Takes one key that nothing else uses. A full memory does not count, since consumers
+ * are to empty it.
  */
 export const vote: Script = {
   keys: [],

@@ -1,6 +1,7 @@
 /**
- * Adds tasks. Takes from the prelude, `moving` and `reading`. Leaves behind: `is_recent` and `add`, which takes a list
- * as `read_tasks` returns it.
+ * Adds tasks. Takes the prelude; from `moving`, `look_up`, `counts_of`, `keep_more`, `is_expired`, `clear`, `forget`,
+ * `place_of`, `enqueue` and `unqueue`; and from `reading`, `mode_of` and `times_of`. Leaves behind: `is_recent`, and
+ * `add`, whose list is like those that `read_tasks` returns.
  */
 export const adding = /* lua */ `
 -- Whether an id keeps other tasks out although its own task is done.

@@ -1,7 +1,7 @@
 import { RECORD_LIMIT } from '../../found.js'
 
 /**
- * Counts and keeps what is known of the attempts at a task, in the key `attempts`. Takes from the prelude. Leaves
+ * Counts and keeps what is known of the attempts at a task, in the key `attempts`. Takes the prelude. Leaves
  * behind: `look_up`, `counts_of`, `pardon`, `keep_more`, `more_of`, `unpacked`, `records_in`, `follower_in`,
  * `records_of`, `records_with`, `keep_records` and `fields_of`. `p` is always what `look_up` returns of one task.
  */

@@ -1,6 +1,6 @@
 /**
- * Makes dead letters of tasks, and drops dead letters. Takes from the prelude and `moving`. Leaves behind: `bury` and
- * `drop_dead`.
+ * Makes dead letters of tasks, and drops dead letters. Takes the prelude; and from `moving`, `counts_of` and `forget`.
+ * Leaves behind: `bury` and `drop_dead`.
  */
 export const burying = /* lua */ `
 -- How many this script has buried: they die in this order.

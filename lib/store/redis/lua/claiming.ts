@@ -1,12 +1,12 @@
 import { MAX_MESSAGE_BYTES } from '../keys.js'
 
 /**
- * Hands out leases. Takes from the prelude, `moving` and `leases`, and from the script: the queue `k`, `lease_ms` and
- * `reply_bytes`. Leaves behind: `lend` and `lend_again`.
+ * Hands out leases. Takes the prelude; from `moving`, `counts_of`; all of `leases`; and from the script, the queue `k`,
+ * `lease_ms` and `reply_bytes`. Leaves behind: `lend` and `lend_again`.
  */
 export const lending = /* lua */ `
--- Appends a lease to the reply's: its id, and its message and counts, or false and the length of the message before
--- the counts. Returns the counts, for the key attempts.
+-- Appends a lease to a list: its id, its message and its counts. Without a message, false stands in its place, and its
+-- length before the counts. Returns the counts, for the key attempts.
 local function lend (leases, id, p, length, message)
   local text, n = counts_of(p, p.reason), #leases
   leases[n + 1], leases[n + 2], leases[n + 3] = id, message, message and text or number(length) .. ' ' .. text
@@ -32,10 +32,12 @@ end
 `
 
 /**
- * Does what time demands, and claims tasks. Takes from the prelude, `moving`, `leases`, `burying`, `settling` and
- * `lending`, and from the script: the queue `k`, `limit`, `alone`, `lease_ms`, `lease_clock`, `reply_bytes`,
- * `keep_count` and `keep_ms`. Leaves behind: `take_over`, `expire`, `move_due` and `claim`; and `claimed`, `fences` and
- * `leases`, which `claim` fills.
+ * Does what time demands, and claims tasks. Takes the prelude; from `moving`, `look_up`, `counts_of`, `more_of`,
+ * `keep_more`, `keep_records`, `follower_in`, `end_early`, `pop`, `drop_stale` and `unqueue`; from `leases`,
+ * `look_up_running` and `lease_end`; from `burying`, `bury`; from `settling`, `give_back`; from `lending`, `lend`; and
+ * from the script, the queue `k`, `limit`, `alone`, `lease_ms`, `lease_clock`, `reply_bytes`, `keep_count` and
+ * `keep_ms`. Leaves behind: `take_over`, `expire`, `move_due` and `claim`; and `claimed`, `fences` and `leases`, which
+ * `claim` fills.
  */
 export const claiming = /* lua */ `
 local claimed, fences, leases = {}, {}, {}

@@ -1,5 +1,5 @@
 /**
- * Moves the lease clock of a queue, and says when there is something to claim. Takes from the prelude. Leaves behind:
+ * Moves the lease clock of a queue, and says when there is something to claim. Takes the prelude. Leaves behind:
  * `fault_of`, `read_clock`, `write_clock`, `tick` and `outlook`.
  */
 export const clock = /* lua */ `

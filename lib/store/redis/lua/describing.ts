@@ -8,8 +8,8 @@ const MAX_RECORD_BYTES = 16 * 1024 * 1024
 const MAX_READ_BYTES = 8 * 1024 * 1024
 
 /**
- * Describes tasks. Takes from the prelude and `moving`. Leaves behind: `ended_in`, `record_of`, `describe_one` and
- * `describe`.
+ * Describes tasks. Takes the prelude; and from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked`
+ * and `head_of`. Leaves behind: `ended_in`, `record_of`, `describe_one` and `describe`.
  */
 export const describing = /* lua */ `
 local function milliseconds (us)

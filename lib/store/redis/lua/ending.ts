@@ -1,6 +1,7 @@
 /**
- * Ends tasks, and keeps what is to be known of them then. Takes from the prelude, `queueing` and `attempts`. Leaves
- * behind: `tell_end`, `clear`, `forget`, `is_expired`, `keep_ended`, `keep_newest_ended`, `head_of` and `end_early`.
+ * Ends tasks, and keeps summaries of them. Takes the prelude; from `queueing`, `tell`; and from `attempts`, `look_up`,
+ * `fields_of` and `records_of`. Leaves behind: `tell_end`, `clear`, `forget`, `is_expired`, `keep_ended`,
+ * `keep_newest_ended`, `head_of` and `end_early`.
  */
 export const ending = /* lua */ `
 -- Tells the listeners of those tasks whose end somebody awaits.
@@ -17,14 +18,14 @@ local function tell_end (k, ids)
   end
 end
 
--- Deletes what is kept of ended tasks with these ids, and their expiry.
+-- Deletes the summaries of ended tasks with these ids, and the expiry of others.
 local function clear (k, ids)
   call_with('ZREM', k.expiring, ids)
   call_with('ZREM', k.ended, ids)
   call_with('HDEL', k.summary, ids)
 end
 
--- Deletes what is kept of tasks that are in no place, except for their messages.
+-- Deletes all of tasks that are in no place, except for their messages.
 local function forget (k, ids)
   local fields = {}
   for i, p in ipairs(look_up(k, ids)) do fields_of(fields, ids[i], p) end

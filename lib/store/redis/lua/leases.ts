@@ -1,5 +1,5 @@
 /**
- * Knows which leases are held, and until when. Takes from the prelude and `attempts`. Leaves behind:
+ * Knows which leases are held, and until when. Takes the prelude; and from `attempts`, `look_up`. Leaves behind:
  * `look_up_running`, `holds`, `lease_end` and `prolong`.
  */
 export const leases = /* lua */ `

@@ -1,4 +1,4 @@
-/** Puts tasks in line. Takes from the prelude. Leaves behind: `tell`, `wake`, `place_of` and `enqueue`. */
+/** Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of` and `enqueue`. */
 export const queueing = /* lua */ `
 -- Publishes news on the channel of the queue, which is what its keys begin with. Without the permission to publish
 -- only the news are lost.
@@ -46,7 +46,7 @@ local function enqueue (k, entries)
 end
 `
 
-/** Takes tasks out of line. Takes from the prelude. Leaves behind: `pop`, `drop_stale` and `unqueue`. */
+/** Takes tasks out of line. Takes the prelude. Leaves behind: `pop`, `drop_stale` and `unqueue`. */
 export const unqueueing = /* lua */ `
 -- Takes the first tasks that wait. If an id is in line several times, its task has the last of these places. Returns
 -- the ids, and whether the line had stale places.

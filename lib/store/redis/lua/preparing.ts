@@ -1,5 +1,5 @@
 /**
- * Keeps a commit between its two phases. Takes from the prelude. Leaves behind: `is_any_known`, `keep_prepared`,
+ * Keeps a commit between its two phases. Takes the prelude. Leaves behind: `is_any_known`, `keep_prepared`,
  * `prepared_in` and `keep_place`.
  */
 export const preparing = /* lua */ `
@@ -32,8 +32,8 @@ end
 `
 
 /**
- * Releases the ids that a commit has reserved, which other commits may want as well. Contains `preparing`. Takes from
- * the prelude and `reading`. Leaves behind: what `preparing` does, and `release`.
+ * Releases the ids that a commit has reserved, which other commits may want as well. Contains `preparing`. Takes the
+ * prelude; and from `reading`, `mode_of`. Leaves behind: what `preparing` does, and `release`.
  */
 export const reserving = /* lua */ `${preparing}
 local function release (k, list)

@@ -19,10 +19,10 @@ export function encodeDue (delayMs?: number, runAt?: number): string {
   return delayMs !== undefined ? String(delayMs) : runAt !== undefined ? `=${runAt}` : ''
 }
 
-/** Reads what `encodeTasks` writes. Takes from the prelude. Leaves behind: `read_tasks`, `mode_of` and `times_of`. */
+/** Reads what `encodeTasks` writes. Takes the prelude. Leaves behind: `read_tasks`, `mode_of` and `times_of`. */
 export const reading = /* lua */ `
--- Reads tasks from ARGV. Each takes the number of its queue, its id, its message, and its terms. Returns lists of the
--- last three, by queue.
+-- Reads tasks from ARGV. Each has there the number of its queue, its id, its message, and its terms. Returns lists of
+-- the last three, by queue.
 local function read_tasks (first, count)
   local lists = {}
   for i = first, first + count * ${TASK_ARGS} - 1, ${TASK_ARGS} do
