@@ -1,6 +1,7 @@
 export { default, default as taskqueue } from './plugin/plugin.js'
 export * as errorCodes from './errors.js'
-export { CANCELLED_MS, RECORD_LIMIT } from './store/store.js'
+export { RECORD_LIMIT } from './store/found.js'
+export { CANCELLED_MS } from './store/heartbeat.js'
 export type { TaskRoute } from './add/task-route.js'
 export type { TaskDefaults, TaskInput } from './add/task-input.js'
 export type { AddedTask, CommitResult, Participant, Savepoint, TaskToAdd, Transaction } from './add/transaction.js'
@@ -11,10 +12,13 @@ export type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptio
 export type { Page, Queue } from './queue/queue.js'
 export type { AttemptStatus, TaskStatus } from './queue/status.js'
 export type { RedisLocation } from './store/redis/client.js'
-export type {
-  Claim, Counts, Found, Held, Holding, Keep, Lease, NewTask, News, OnDuplicate, Order, Outlook, Prepared, Pulse, Settlement,
-  State, Store, Turn, TurnResult, Verdict
-} from './store/store.js'
+export type { Counts, Found, State } from './store/found.js'
+export type { Holding, Pulse } from './store/heartbeat.js'
+export type { News } from './store/news.js'
+export type { Order } from './store/order.js'
+export type { Store } from './store/store.js'
+export type { NewTask, OnDuplicate, Prepared } from './store/tasks.js'
+export type { Claim, Held, Keep, Lease, Outlook, Settlement, Turn, TurnResult, Verdict } from './store/turn.js'
 export type { CreateStore, StoreContext, StoreType } from './store/types.js'
 export type { TaskMethod } from './task/method.js'
 export type { AddOptions } from './task/options.js'

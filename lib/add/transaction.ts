@@ -5,7 +5,8 @@ import {
   FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from '../errors.js'
 import { show } from '../show.js'
-import type { NewTask, Prepared, Store } from '../store/store.js'
+import type { Store } from '../store/store.js'
+import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import type { Commits } from './commits.js'

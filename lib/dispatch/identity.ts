@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { FastifyInstance } from 'fastify'
 import type { LazyAbortController } from './abort.js'
-import type { NewTask, Store } from '../store/store.js'
+import type { Store } from '../store/store.js'
+import type { NewTask } from '../store/tasks.js'
 import { type Hidden, reveal } from './routing.js'
 
 /** The task that a request is, as its handler sees it. */

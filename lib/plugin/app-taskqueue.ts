@@ -9,7 +9,7 @@ import type { Consumer } from '../run/consumer.js'
 import { show } from '../show.js'
 import { statusOf, type TaskStatus } from '../queue/status.js'
 import type { TaskWaiter } from '../queue/task-waiter.js'
-import type { Order } from '../store/store.js'
+import type { Order } from '../store/order.js'
 import type { Codec } from '../task/codec.js'
 import { checkId } from '../task/id.js'
 import type { AddOptions } from '../task/options.js'
@@ -18,49 +18,80 @@ import { dueOf } from '../task/time.js'
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
   /**
-   * Queues one task at once. There is no current request to copy anything from, and no user.
-   * Resolves to its id; to null if an `id` was given and another task of that id keeps this one out.
+   * Queues one task at once. It has no user, and copies nothing, since there is no current request. Resolves to the
+   * id of the task, or to null if `options` has an `id` and another task of that id keeps this one out.
+   *
+   * Rejects if the task is invalid, with a code of its own (`FST_TASKQUEUE_INVALID_URL` for instance), with
+   * `FST_TASKQUEUE_DUPLICATE` if `onDuplicate` is `'reject'` and the id is taken, and with
+   * `FST_TASKQUEUE_COMMIT_FAILED` if the task cannot be stored.
    */
   add (url: string, options: AddOptions & { id: string }): Promise<string | null>
   add (url: string, options?: AddOptions & { id?: undefined }): Promise<string>
   add (url: string, options?: AddOptions): Promise<string | null>
-  /** The same for a route made with `app.task`, whose schemas check what is given. */
-  add<Input> (route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]): Promise<string | null>
-  /** Queues up to 10,000 tasks, all of them or none; resolves to what `add` would for each. */
+  /** Queues one task for a route made with `app.task`. The route's schemas check the input. */
+  add<Input> (
+    route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]
+  ): Promise<string | null>
+  /**
+   * Queues up to 10,000 tasks, all of them or none. Resolves to what `add` would for each. Rejects as `add` does, and
+   * with `FST_TASKQUEUE_TOO_MANY` if there are more.
+   */
   addAll (tasks: readonly TaskToAdd[]): Promise<Array<string | null>>
-  /** Runs a function and queues what it has added when it succeeds; returns what it returns. */
+  /**
+   * Runs a function, queues the tasks that it adds, and resolves to what it returns. If the function throws or the
+   * commit fails, this rejects with that error, and no task is queued.
+   */
   transaction<T> (run: (transaction: Transaction) => T | PromiseLike<T>): Promise<T>
-  /** Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` unless there is a queue of that name. */
+  /** Returns a queue by its name. Throws `FST_TASKQUEUE_UNKNOWN_QUEUE` if there is none of that name. */
   queue (name: string): Queue
   /** All queues, in the order of their names. */
   readonly queues: readonly Queue[]
-  /** Returns what is known of a task; undefined when nothing is, any more. */
+  /** Resolves to what is known of a task; undefined if nothing is known, or nothing is kept any longer. */
   get (id: string): Promise<TaskStatus | undefined>
   /**
-   * Waits until a task has ended (is done, given up, cancelled or expired), and resolves to what
-   * `get` would. Rejects with `FST_TASKQUEUE_TIMEOUT` when that takes longer than `timeoutMs`, 60000 by default,
-   * with `FST_TASKQUEUE_CLOSING` when the app begins to close, and with the reason of `signal` when that aborts.
+   * Waits until a task is done, dead, cancelled or expired, and resolves to what `get` would.
+   *
+   * Rejects with `FST_TASKQUEUE_TIMEOUT` after `timeoutMs` milliseconds (60000 by default), with
+   * `FST_TASKQUEUE_CLOSING` when the app begins to close, with the reason of `signal` when that aborts, and with
+   * `FST_TASKQUEUE_TOO_MANY_WAITS` if this process waits for too many tasks already.
    */
   wait (id: string, options?: { timeoutMs?: number, signal?: AbortSignal }): Promise<TaskStatus | undefined>
-  /** Ends a task that waits, is delayed or runs, wherever it does: the signal of one that runs aborts. Resolves to whether there was one. */
+  /**
+   * Ends a task that waits, is delayed or runs, in this process or another. A running task loses its lease, and its
+   * signal aborts. Resolves to whether there was such a task.
+   */
   cancel (id: string): Promise<boolean>
-  /** Has a task that waits or is delayed run at another time. Resolves to whether there was one. */
+  /**
+   * Makes a task that waits or is delayed run at another time. Resolves to whether there was such a task. Rejects with
+   * `FST_TASKQUEUE_INVALID_DELAY` if `due` is no time, or more than 30 days ahead.
+   */
   reschedule (id: string, due: Pick<AddOptions, 'delayMs' | 'runAt'>): Promise<boolean>
-  /** Has a delayed task run now. Resolves to whether there was one. */
+  /** Makes a delayed task run now. Resolves to whether there was a task that waits or is delayed. */
   runNow (id: string): Promise<boolean>
-  /** Runs everything that is due in the queues that are consumed here, and what that adds; resolves when nothing is left. */
+  /**
+   * Runs all tasks that are due in the queues that this process consumes, and the due tasks that these add. Resolves
+   * when none is left.
+   */
   drain (): Promise<void>
-  /** Runs the next task of a queue whose consumer does not start by itself; resolves to whether there was one. @param queue the alphabetically first by default */
+  /**
+   * Runs the next task of a queue whose consumer does not start by itself. Resolves to whether there was one.
+   *
+   * @param queue the alphabetically first queue by default
+   */
   runOne (queue?: string): Promise<boolean>
-  /** What was queued here, the oldest first, if the option `noteAdded` is set: empty it between tests. */
+  /** The tasks that this process has queued, the oldest first, if `noteAdded` is set. Empty it between tests. */
   readonly added: AddedTask[]
 }
 
-/** How many tasks one transaction outside of a request takes in. */
+/** How many tasks one transaction outside of a request may add. */
 export const MOST_AT_ONCE = 10_000
 
-/** What `app.taskqueue` is made of. */
-export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'> {
+type Adder = Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'>
+type Inspector = Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'>
+type Runner = Pick<Taskqueue, 'drain' | 'runOne'>
+
+/** Creates the part of `app.taskqueue` that adds tasks. */
+export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): Adder {
   const within = async <T>(run: (transaction: Transaction) => T | PromiseLike<T>) => {
     if (typeof run !== 'function') throw new FST_TASKQUEUE_INVALID_OPTION('transaction', 'given a function', show(run))
     const transaction = begin()
@@ -89,7 +120,8 @@ export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): 
   }
 }
 
-export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaiter): Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'> {
+/** Creates the part of `app.taskqueue` that looks at tasks and changes what becomes of them. */
+export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaiter): Inspector {
   const operate = async (id: string, order: SingleOrder) => {
     const found = await queues.find(id)
     return found !== undefined && await queues.get(found.queue).operate({ ...order, ids: [id] }) > 0
@@ -107,7 +139,9 @@ export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaite
       checkOptions('options', options, ['timeoutMs', 'signal'], 'wait')
       const { timeoutMs = 60_000, signal } = options
       checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
-      if (signal !== undefined && !(signal instanceof AbortSignal)) throw new FST_TASKQUEUE_INVALID_OPTION('signal', 'an AbortSignal', show(signal))
+      if (signal !== undefined && !(signal instanceof AbortSignal)) {
+        throw new FST_TASKQUEUE_INVALID_OPTION('signal', 'an AbortSignal', show(signal))
+      }
       return await waiter.wait(id, timeoutMs, signal)
     },
     async cancel (id) {
@@ -129,8 +163,12 @@ export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaite
 /** An order that concerns one task. */
 type SingleOrder = Omit<Extract<Order, { kind: 'cancel' }>, 'ids'> | Omit<Extract<Order, { kind: 'schedule' }>, 'ids'>
 
-export function createRunner (app: FastifyInstance, queues: Queues, consumers: ReadonlyMap<string, Consumer>): Pick<Taskqueue, 'drain' | 'runOne'> {
-  const refuse = (queue: string) => new FST_TASKQUEUE_INVALID_OPTION('consumer', 'given for tasks to run here', `false for ${queue}`)
+/** Creates the part of `app.taskqueue` that runs tasks on demand. */
+export function createRunner (
+  app: FastifyInstance, queues: Queues, consumers: ReadonlyMap<string, Consumer>
+): Runner {
+  const refuse = (queue: string) =>
+    new FST_TASKQUEUE_INVALID_OPTION('consumer', 'given for tasks to run here', `false for ${queue}`)
   return {
     async drain () {
       await app.ready()

@@ -23,11 +23,15 @@ import { createStores, type KeptQueue } from './stores.js'
 declare module 'fastify' {
   interface FastifyInstance {
     readonly taskqueue: Taskqueue
-    /** Authenticates a task as the user who queued it: a strategy for `@fastify/auth`, or a hook by itself, whatever the server's type. */
+    /**
+     * Authenticates a task as the user who queued it, and sets `request.user`. It is a strategy for `@fastify/auth`, or
+     * a hook by itself, whatever the server's type. Rejects with `FST_TASKQUEUE_NOT_A_TASK`, `FST_TASKQUEUE_NO_USER` or
+     * `FST_TASKQUEUE_USER_GONE`.
+     */
     verifyTask (request: Pick<FastifyRequest, 'task'>): Promise<void>
   }
   interface FastifyRequest {
-    /** The tasks that this request adds: queued when it succeeds, and otherwise not. */
+    /** Adds tasks to this request. They are queued if it succeeds, and otherwise not. */
     readonly taskqueue: Transaction
     /** The task that this request is; null on an ordinary request. */
     readonly task: RequestTask | null
@@ -36,13 +40,13 @@ declare module 'fastify' {
 
 declare module 'fastify/types/route.js' {
   interface RouteConstraint {
-    /** The route exists for tasks only; any other request gets the same 404 as for an unknown path. */
+    /** The route exists for tasks only. Any other request gets the same 404 as for an unknown path. */
     taskOnly?: true
   }
 }
 
 const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promise<void> => {
-  // Tasks run in this asynchronous context, and not in that of whoever has added, woken or awaited something.
+  // Tasks run in this asynchronous context, and not in that of a caller that adds, wakes or awaits something.
   const inContext = AsyncLocalStorage.snapshot()
   const settings = readOptions(options)
   const kept = await createStores(settings, app.log)
@@ -72,7 +76,8 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     ...createRunner(app, queues, runtime.consumers)
   })
   bindToReply(app, {
-    begin: request => new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
+    begin: request =>
+      new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
     isAborted: request => dispatchOf(request.raw)?.aborter.reason !== undefined,
     prepareFor,
     closed
@@ -81,26 +86,28 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.addHook('onReady', async () => {
     await inContext(() => runtime.open())
     warnOfClearText(app, settings, kept)
-    // Later, and not awaited here: the first task is to find every other plugin ready too.
+    // The consumers start later, and this hook does not await it: the first task should find every other plugin ready.
     app.ready(error => { if (error === null || error === undefined) inContext(() => { runtime.start() }) })
   })
-  // Before the plugins close that tasks depend on. Fastify gives a hook no longer than this.
+  // Consumers stop before the plugins close that tasks depend on, and within the time that Fastify gives a hook.
   app.addHook('preClose', async () => {
-    // First, so that a task that waits for another one ends with the consumers.
+    // Waits end first, so that a task that waits for another one can end while the consumers stop.
     waiter.close()
     const { pluginTimeout = 10_000 } = app.initialConfig
     await runtime.stop(pluginTimeout === 0 ? Infinity : pluginTimeout - 1000)
   })
-  // After the last request, which may add tasks.
+  // Stores close after the last request, which may add tasks.
   app.addHook('onClose', async () => {
     const left = await commits.close()
-    if (left > 0) app.log.error({ commits: left }, 'the app closes before commits have ended: their tasks may not be stored')
+    if (left > 0) {
+      app.log.error({ commits: left }, 'the app closes before commits have ended: their tasks may not be stored')
+    }
     await warnOfLosses(app, kept)
     await runtime.close()
   })
 }
 
-/** What a task adds to its own store waits for the task to be settled, and is stored in the same step. */
+/** Tasks that a task adds to its own store wait until it is settled, and are stored in the same step. */
 function prepareFor (request: FastifyRequest): Prepare | undefined {
   const context = dispatchOf(request.raw)
   if (context === undefined) return undefined
@@ -121,17 +128,20 @@ function verifyWith ({ user }: Settings) {
   }
 }
 
-function warnOfClearText (app: FastifyInstance, { secrets, copyHeaders }: Settings, queues: readonly KeptQueue[]): void {
+function warnOfClearText (app: FastifyInstance, settings: Settings, queues: readonly KeptQueue[]): void {
+  const { secrets, copyHeaders } = settings
   if (secrets.length > 0 || queues.every(({ isVolatile }) => isVolatile)) return
   const copied = copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
-  app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and whoever can write to their store can make this app run requests as any user`)
+  const danger = 'anybody who can write to their store can make this app run requests as any user'
+  app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and ${danger}`)
 }
 
 async function warnOfLosses (app: FastifyInstance, queues: readonly KeptQueue[]): Promise<void> {
   for (const { name: queue, store, isVolatile } of queues) {
     if (!isVolatile) continue
     const { waiting, delayed } = await store.counts(queue)
-    if (waiting + delayed > 0) app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')
+    if (waiting + delayed === 0) continue
+    app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')
   }
 }
 

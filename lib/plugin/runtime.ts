@@ -13,7 +13,10 @@ import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import type { Settings } from './settings.js'
 
-/** What runs the tasks of an app: a consumer for each queue that the app consumes, and a heartbeat for each of their stores. */
+/**
+ * Runs the tasks of an app: with a consumer for each queue that the app consumes, and a heartbeat for each of their
+ * stores.
+ */
 export class Runtime {
   /** By the names of their queues. */
   readonly consumers: ReadonlyMap<string, Consumer>
@@ -25,7 +28,8 @@ export class Runtime {
   readonly #heartbeats = new Map<Store, Heartbeat>()
 
   constructor (
-    app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, warnings: RouteWarnings, inContext: InContext
+    app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, warnings: RouteWarnings,
+    inContext: InContext
   ) {
     this.#settings = settings
     this.#queues = queues
@@ -46,7 +50,7 @@ export class Runtime {
     this.consumers = consumers
   }
 
-  /** Opens all stores, and has those of the consumed queues tell the consumers of work. */
+  /** Opens all stores, and makes each consumer watch its queue. */
   async open (): Promise<void> {
     const { stores } = this.#queues
     await Promise.all(stores.map(store => store.open()))
@@ -54,7 +58,7 @@ export class Runtime {
       consumer.watch(() => { this.#heartbeats.get(this.#storeOf(consumer))?.beat() })))
   }
 
-  /** Starts the heartbeats, and those consumers that are to start by themselves. */
+  /** Starts the heartbeats, and the consumers whose `autoStart` is set. */
   start (): void {
     const consumers = [...this.consumers.values()]
     for (const store of new Set(consumers.map(consumer => this.#storeOf(consumer)))) {
@@ -66,7 +70,7 @@ export class Runtime {
     }
   }
 
-  /** Lets the consumers claim no more, and waits for their running tasks, but no longer than `longestMs`. */
+  /** Stops all claims, and waits for the running tasks, at most `longestMs`. */
   async stop (longestMs: number): Promise<void> {
     await Promise.all([...this.consumers.values()].map(consumer => consumer.stop(longestMs)))
   }

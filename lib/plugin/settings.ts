@@ -7,7 +7,7 @@ import { exchangers } from '../dispatch/exchange.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { cut, show } from '../show.js'
 import type { RedisLocation } from '../store/redis/client.js'
-import type { Keep } from '../store/store.js'
+import type { Keep } from '../store/turn.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import { MAX_DELAY_MS } from '../task/time.js'
 import { exponential } from '../task/verdict.js'
@@ -22,9 +22,9 @@ export interface QueueSettings {
   readonly consumer: ConsumerSettings | false
 }
 
-/** The options with their defaults, checked. */
+/** The options, checked and with their defaults. */
 export interface Settings {
-  /** In the order of their names. */
+  /** The queues, in the order of their names. */
   readonly queues: readonly QueueSettings[]
   readonly user: Readonly<Required<UserOptions>>
   readonly copyHeaders: CopyHeaders
@@ -44,25 +44,27 @@ export interface Settings {
 }
 
 const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
+const PREFIX = /^[A-Za-z0-9._:-]{1,64}$/
 
-/** Checks the options and completes them. Throws `FST_TASKQUEUE_INVALID_OPTION`, which names the option. */
+/** Checks the options and fills in the defaults. Throws `FST_TASKQUEUE_INVALID_OPTION`, which names the option. */
 export function readOptions (options: TaskqueueOptions): Settings {
   const {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
-    prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024, maxTasksPerRequest = 1000,
-    maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, noteAdded = false, dispatch = 'direct', ...unknown
+    prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024,
+    maxTasksPerRequest = 1000, maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, noteAdded = false,
+    dispatch = 'direct', ...unknown
   } = options
-  // What Fastify itself may add to the options of a plugin.
+  // Fastify itself may add these to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
   if (redis !== undefined) checkRedis('redis', redis)
   expect('queues', queues, 'an object with at least one queue', isRecord(queues) && Object.keys(queues).length > 0)
   if (consumer !== false) checkConsumer('consumer', consumer)
   expect('copyHeaders', copyHeaders, 'true, false, a list of header names, or a function', isCopyHeaders(copyHeaders))
-  expect('prefix', prefix, '1 to 64 of A-Z a-z 0-9 . _ : -', typeof prefix === 'string' && /^[A-Za-z0-9._:-]{1,64}$/.test(prefix))
+  expect('prefix', prefix, '1 to 64 of A-Z a-z 0-9 . _ : -', typeof prefix === 'string' && PREFIX.test(prefix))
   checkWhole('commitTimeoutMs', commitTimeoutMs, 1, LONGEST_TIMER_MS)
   expect('encrypt', encrypt, 'true or false', typeof encrypt === 'boolean')
   checkWhole('replicas', replicas, 0)
-  // What is longer than any message can be is not read from Redis.
+  // Messages that are much longer are not read from Redis.
   checkWhole('maxPayloadBytes', maxPayloadBytes, 1, 64 * 1024 * 1024)
   checkWhole('maxTasksPerRequest', maxTasksPerRequest, 1)
   checkWhole('maxDepth', maxDepth, 1)
@@ -104,7 +106,10 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
   refuse(unknown, path)
   expect(`${path}.type`, type, "'local', 'redis', a store type or a function that creates a store", isStoreType(type))
   if (options!.redis !== undefined) checkRedis(`${path}.redis`, options!.redis)
-  if (type === 'redis') expect(`${path}.redis`, redis, 'given, here or to the plugin, since the type of the queue is redis', redis !== undefined)
+  if (type === 'redis') {
+    const expected = 'given, here or to the plugin, since the type of the queue is redis'
+    expect(`${path}.redis`, redis, expected, redis !== undefined)
+  }
   if (consumer !== false) checkConsumer(`${path}.consumer`, consumer)
   return {
     name,
@@ -126,16 +131,21 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
   }
 }
 
-/** Without what is undefined, which would hide a default. */
+/** Drops options that are undefined, since they would hide a default. */
 function defined (consumer: ConsumerOptions): ConsumerOptions {
   return Object.fromEntries(Object.entries(consumer).filter(([, value]) => value !== undefined))
 }
 
 function checkConsumer (path: string, consumer: ConsumerOptions): void {
   expect(path, consumer, 'an object, or false', isRecord(consumer))
-  const { name, autoStart, concurrency, maxRetries, backoff, timeoutMs, missingRouteMs, leaseMs, closeGraceMs, ...unknown } = consumer
+  const {
+    name, autoStart, concurrency, maxRetries, backoff, timeoutMs, missingRouteMs, leaseMs, closeGraceMs, ...unknown
+  } = consumer
   refuse(unknown, path)
-  if (name !== undefined) expect(`${path}.name`, name, 'a string of 1 to 255 characters', typeof name === 'string' && name.length > 0 && name.length < 256)
+  if (name !== undefined) {
+    const isName = typeof name === 'string' && name.length > 0 && name.length < 256
+    expect(`${path}.name`, name, 'a string of 1 to 255 characters', isName)
+  }
   if (autoStart !== undefined) expect(`${path}.autoStart`, autoStart, 'true or false', typeof autoStart === 'boolean')
   if (backoff !== undefined) expect(`${path}.backoff`, backoff, 'a function', typeof backoff === 'function')
   if (concurrency !== undefined) checkWhole(`${path}.concurrency`, concurrency, 1, 1000)
@@ -162,15 +172,19 @@ function userOf (request: FastifyRequest): string | undefined {
 
 function readSecret (secret: Secret): Buffer {
   const bytes = typeof secret === 'string' || secret instanceof Uint8Array ? Buffer.from(secret) : undefined
-  // Not shown: it may be one that is only too short.
-  if (bytes === undefined || bytes.length < 32) throw new FST_TASKQUEUE_INVALID_OPTION('secrets', 'one key or several, of 32 bytes or more', 'another value')
+  if (bytes === undefined || bytes.length < 32) {
+    // The error does not show the value, which may be a secret that is only too short.
+    throw new FST_TASKQUEUE_INVALID_OPTION('secrets', 'one key or several, of 32 bytes or more', 'another value')
+  }
   return bytes
 }
 
 function checkRedis (path: string, redis: RedisLocation): void {
   const isLocation = typeof redis === 'string' ? /^(?:rediss?:\/\/|unix:\/\/|\/)./.test(redis) : isRecord(redis)
-  // Not shown: it may hold a password.
-  if (!isLocation) throw new FST_TASKQUEUE_INVALID_OPTION(path, 'a redis:, rediss: or unix: URL, options of ioredis or a client', `another ${typeof redis}`)
+  if (isLocation) return
+  // The error does not show the value, which may hold a password.
+  const expected = 'a redis:, rediss: or unix: URL, options of ioredis or a client'
+  throw new FST_TASKQUEUE_INVALID_OPTION(path, expected, `another ${typeof redis}`)
 }
 
 function isCopyHeaders (value: unknown): boolean {
@@ -181,7 +195,8 @@ function isCopyHeaders (value: unknown): boolean {
 function refuse (unknown: object, path: string, known: string[] = []): void {
   for (const name of Object.keys(unknown)) {
     if (known.includes(name)) continue
-    throw new FST_TASKQUEUE_INVALID_OPTION(path === '' ? cut(name) : `${path}.${cut(name)}`, 'left out', 'an option that does not exist')
+    const option = path === '' ? cut(name) : `${path}.${cut(name)}`
+    throw new FST_TASKQUEUE_INVALID_OPTION(option, 'left out', 'an option that does not exist')
   }
 }
 
@@ -191,7 +206,9 @@ function expect (path: string, value: unknown, expected: string, isMet: boolean)
 
 function isStoreType (type: unknown): boolean {
   if (type === 'local' || type === 'redis' || typeof type === 'function') return true
-  return isRecord(type) && typeof (type as StoreType).name === 'string' && typeof (type as StoreType).create === 'function'
+  if (!isRecord(type)) return false
+  const { name, create } = type as StoreType
+  return typeof name === 'string' && typeof create === 'function'
 }
 
 function isRecord (value: unknown): boolean {

@@ -15,7 +15,7 @@ export interface KeptQueue {
   readonly isVolatile: boolean
 }
 
-/** Creates the stores of all queues. Local queues share one store, and so do queues that are given the same Redis. */
+/** Creates the stores of all queues. Local queues share one store; so do queues that are given the same Redis. */
 export async function createStores (settings: Settings, log: FastifyBaseLogger): Promise<KeptQueue[]> {
   const leases = settings.queues.map(({ consumer }) => consumer === false ? Infinity : consumer.leaseMs)
   const context: StoreContext = { heartbeatMs: heartbeatMs(Math.min(...leases)), log, clock: Date }
@@ -23,7 +23,7 @@ export async function createStores (settings: Settings, log: FastifyBaseLogger):
   return await Promise.all(settings.queues.map(async queue => {
     const { isVolatile = false, create } = typeOf(queue)
     const created = create(queue.name, context)
-    // A store may be a proxy that knows the methods of a store only, and `await` asks for one that it has not.
+    // A store may be a proxy that knows only the methods of a store. `await` would ask it for `then`.
     const store = created instanceof Promise ? await created : created
     return { name: queue.name, store: checkStore(queue.name, store), isVolatile }
   }))
@@ -45,7 +45,7 @@ function localType (): StoreType {
   return { name: 'local', isVolatile: true, create: () => (store ??= new LocalStore()) }
 }
 
-/** The client of Redis is loaded only by apps that have a queue on Redis. */
+/** Makes the type of Redis stores. An app without a queue on Redis never loads the client of Redis. */
 function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas }: Settings): StoreType {
   let store: Promise<Store> | undefined
   return {

@@ -1,6 +1,8 @@
 import { FST_TASKQUEUE_UNKNOWN_QUEUE } from '../errors.js'
 import { show } from '../show.js'
-import type { Found, Keep, Store } from '../store/store.js'
+import type { Found } from '../store/found.js'
+import type { Store } from '../store/store.js'
+import type { Keep } from '../store/turn.js'
 import { answered, type Queue } from './queue.js'
 
 /** The queues of an app, in the order of their names. */

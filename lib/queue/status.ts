@@ -1,4 +1,4 @@
-import type { Found, State } from '../store/store.js'
+import type { Found, State } from '../store/found.js'
 import type { Codec } from '../task/codec.js'
 import type { Answer } from '../task/outcome.js'
 import type { Entry } from '../task/record.js'

@@ -1,9 +1,9 @@
 import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from '../errors.js'
+import type { News } from '../store/news.js'
 import type { Codec } from '../task/codec.js'
 import { answered } from './queue.js'
 import type { Queues } from './queues.js'
 import { statusOf, type TaskStatus } from './status.js'
-import type { News } from '../store/store.js'
 
 /** After how many milliseconds to look at a task again, since the news of its end may be lost. */
 const LOOK_AGAIN_MS = 5000

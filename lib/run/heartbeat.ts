@@ -1,5 +1,6 @@
 import type { Publish } from '../observe/events.js'
-import type { Pulse, Store } from '../store/store.js'
+import type { Pulse } from '../store/heartbeat.js'
+import type { Store } from '../store/store.js'
 import type { Consumer } from './consumer.js'
 import type { InContext } from './context.js'
 import { heartbeatMs } from './limits.js'

@@ -1,5 +1,5 @@
 import { AttemptWithdrawn, LazyAbortController } from '../dispatch/abort.js'
-import type { Held, Lease, Settlement } from '../store/store.js'
+import type { Held, Lease, Settlement } from '../store/turn.js'
 
 interface Running {
   readonly lease: Lease

@@ -1,4 +1,4 @@
-import type { Keep } from '../store/store.js'
+import type { Keep } from '../store/turn.js'
 
 /** What bounds a consumer. */
 export interface ConsumerLimits {

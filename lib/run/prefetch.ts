@@ -1,4 +1,4 @@
-import type { Held, Lease } from '../store/store.js'
+import type { Held, Lease } from '../store/turn.js'
 import type { InFlight } from './in-flight.js'
 import { Pace } from './pace.js'
 

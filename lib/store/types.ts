@@ -3,7 +3,9 @@ import type { Store } from './store.js'
 
 /** What an app tells the store of one of its queues. */
 export interface StoreContext {
-  /** The longest time between two beats of this app's heartbeat, in milliseconds; Infinity if the app consumes nothing. */
+  /**
+   * The longest time between two beats of this app's heartbeat, in milliseconds; Infinity if the app consumes nothing.
+   */
   readonly heartbeatMs: number
   readonly log: FastifyBaseLogger
   /** Tells the time, in milliseconds since the epoch. */
@@ -11,12 +13,12 @@ export interface StoreContext {
 }
 
 /**
- * Creates the store of a queue. The app calls it once for each queue, before it is ready. Queues for which it returns the
- * same store share the store's connections, and their tasks commit together.
+ * Creates the store of a queue. The app calls it once for each queue, before it is ready. Queues for which it returns
+ * the same store share the store's connections, and their tasks commit together.
  */
 export type CreateStore = (queue: string, context: StoreContext) => Store | Promise<Store>
 
-/** A kind of store. A function that creates stores is one as well, without a name and not volatile. */
+/** A kind of store. A function that creates stores is one as well: it has no name and is not volatile. */
 export interface StoreType {
   /** For error messages and logs. */
   readonly name: string

@@ -1,4 +1,4 @@
-import type { OnDuplicate } from '../store/store.js'
+import type { OnDuplicate } from '../store/tasks.js'
 import type { TaskMethod } from './method.js'
 import type { Protocol } from './origin.js'
 

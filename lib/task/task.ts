@@ -1,7 +1,7 @@
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
-import type { NewTask, OnDuplicate } from '../store/store.js'
+import type { NewTask, OnDuplicate } from '../store/tasks.js'
 import { headersOf } from './headers.js'
 import { idOf } from './id.js'
 import { checkMethod, type TaskMethod } from './method.js'

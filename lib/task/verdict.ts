@@ -1,4 +1,4 @@
-import type { Lease, Verdict } from '../store/store.js'
+import type { Lease, Verdict } from '../store/turn.js'
 import type { Outcome } from './outcome.js'
 import { MAX_DELAY_MS } from './time.js'
 

@@ -84,7 +84,7 @@ t.test('one prepared commit that is none is logged once, and what runs is told a
   await until(async () => (await app.taskqueue.get('slow'))?.state === 'running')
   t.equal(await app.taskqueue.cancel('slow'), true)
   await until(() => log.some(({ msg }) => msg === 'task is cancelled'))
-  t.match(log.filter(isMeant), [{ level: 50, queue: 'default', fault: /what is prepared as x is no commit/ }])
+  t.match(log.filter(isMeant), [{ level: 50, queue: 'default', fault: /the prepared commit x is unreadable/ }])
 })
 
 t.test('a turn whose number somebody has raised goes on under another key', async t => {

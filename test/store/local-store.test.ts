@@ -1,7 +1,7 @@
 import t from 'tap'
 import { storeConformance } from '../../lib/store/conformance/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import type { Settlement } from '../../lib/store/store.js'
+import type { Settlement } from '../../lib/store/turn.js'
 import { addTo } from '../support/add-to.js'
 
 for (const { title, run } of storeConformance(() => new LocalStore())) t.test(title, run)

@@ -44,7 +44,7 @@ t.test('in a cluster', async t => {
       ...QUEUES.flatMap(from => QUEUES.map(to => `${from} to ${to}`)), ...QUEUES.map(queue => `first in ${queue}`)
     ])
     for (const queue of app.taskqueue.queues) await until(async () => JSON.stringify(await queue.counts()) === JSON.stringify(NOTHING))
-    t.strictSame(log.filter(({ level }) => level > 30).map(({ msg }) => msg), ['the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and whoever can write to their store can make this app run requests as any user'])
+    t.strictSame(log.filter(({ level }) => level > 30).map(({ msg }) => msg), ['the option secrets is not set: tasks are stored in clear, with the cookies and authorization headers that they copy, and anybody who can write to their store can make this app run requests as any user'])
 
     await app.close()
     t.equal(redis.status, 'ready', 'the cluster client stays open')

@@ -4,7 +4,8 @@ import { setTimeout } from 'node:timers/promises'
 import t from 'tap'
 import { SqliteStore } from '../../example/sqlite-store.js'
 import { storeConformance } from '../../lib/store/conformance/index.js'
-import type { NewTask, Settlement } from '../../lib/store/store.js'
+import type { NewTask } from '../../lib/store/tasks.js'
+import type { Settlement } from '../../lib/store/turn.js'
 
 const file = join(t.testdir(), 'app.db')
 

@@ -1,5 +1,5 @@
 import { LocalStore } from '../../lib/store/local/store.js'
-import type { NewTask, Prepared } from '../../lib/store/store.js'
+import type { NewTask, Prepared } from '../../lib/store/tasks.js'
 
 /** A local store that writes down what it is asked to do, and fails when told to. */
 export class RecordingStore extends LocalStore {

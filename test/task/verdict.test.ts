@@ -1,6 +1,6 @@
 import t from 'tap'
 import { reasonOf } from '../../lib/dispatch/reason.js'
-import type { Lease } from '../../lib/store/store.js'
+import type { Lease } from '../../lib/store/turn.js'
 import type { Outcome } from '../../lib/task/outcome.js'
 import { type Backoff, exponential, judge, parseRetryAfter, prejudge } from '../../lib/task/verdict.js'
 

@@ -3,8 +3,8 @@ import { setTimeout } from 'node:timers/promises'
 import { chapter } from './chapter.js'
 import { assertCounts, assertTime, isDuplicate } from './support/assertions.js'
 import {
-  LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, counters, dead, done, ids, lost, retry, settle, show, task, tasks,
-  turn
+  LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, counters, dead, done, holding, ids, lost, retry, settle, show,
+  task, tasks, turn
 } from './support/steps.js'
 import { untilClaimable } from './support/until.js'
 
@@ -36,7 +36,7 @@ export const adding = chapter({
   async 'starts empty, with nothing to claim and nothing to come' (store, queue) {
     assert.deepEqual(await claim(store, queue), [])
     assert.equal((await turn(store, queue, [])).outlook.wakeInMs, Infinity)
-    assert.equal((await store.extend([{ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }]))[0]?.outlook.wakeInMs, Infinity)
+    assert.equal((await store.extend([holding(queue)]))[0]?.outlook.wakeInMs, Infinity)
     assert.deepEqual(await store.extend([]), [])
     assert.equal(await store.operate(queue, { kind: 'purge' }), 0)
     await add(store, [])

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict'
-import type { Held } from '../store.js'
+import type { Held } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  KEEP, LONG_MS, SHORT_MS, add, claim, claimOne, done, ids, release, settle, show, task, tasks, turn
+  KEEP, LONG_MS, SHORT_MS, add, claim, claimOne, done, holding, ids, release, settle, show, task, tasks, turn
 } from './support/steps.js'
 import { untilWoken } from './support/until.js'
 
-/** Cancelling tasks, and the gaps that this leaves in the line. */
+/** Cancelling tasks, and the gaps that cancelled tasks leave in the line. */
 export const cancelling = chapter({
   async 'cancels what waits, is delayed or runs, and passes over the rest' (store, queue, other) {
     await stageEnded(store, queue)
@@ -46,9 +46,7 @@ export const cancelling = chapter({
     await add(store, [task(queue, 'a')])
     const young = await claimOne(store, queue)
     const pulse = async (...leases: readonly Held[]) => {
-      const [own, elsewhere] = await store.extend([
-        { queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }, { queue: other, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
-      ])
+      const [own, elsewhere] = await store.extend([holding(queue, leases), holding(other, leases)])
       assert.ok(own !== undefined && elsewhere !== undefined, 'extend should return a pulse for each queue')
       assert.deepEqual(elsewhere.cancelled, [])
       return { lost: [...own.lost], cancelled: [...own.cancelled] }
@@ -76,7 +74,7 @@ export const cancelling = chapter({
     await store.operate(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
     await store.operate(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })
     assert.ok((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS)
-    const [pulse] = await store.extend([{ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }])
+    const [pulse] = await store.extend([holding(queue)])
     assert.ok(pulse!.outlook.wakeInMs > SHORT_MS)
     let round = 0
     await untilWoken(store, queue, async () => {
@@ -90,7 +88,8 @@ export const cancelling = chapter({
   async 'purges what waits behind thousands that were cancelled' (store, queue) {
     const all = Array.from({ length: 2400 }, (_, index) => `${index}`)
     await add(store, tasks(queue, all))
-    assert.equal(await store.operate(queue, { kind: 'cancel', ids: all.slice(0, 2300), keep: { count: 0, ms: 0 } }), 2300)
+    const order = { kind: 'cancel', ids: all.slice(0, 2300), keep: { count: 0, ms: 0 } } as const
+    assert.equal(await store.operate(queue, order), 2300)
     assert.equal(await store.operate(queue, { kind: 'purge' }), 100)
     await assertCounts(store, queue, {})
   },

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly, assertWake } from './support/assertions.js'
-import { LONG_MS, SHORT_MS, add, claim, claimOne, done, ids, settle, task, tasks, turn } from './support/steps.js'
+import {
+  LONG_MS, SHORT_MS, add, claim, claimOne, done, holding, ids, settle, task, tasks, turn
+} from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 
 /** Which tasks a claim hands out, in which order, and when delayed ones become due. */
@@ -101,7 +103,7 @@ export const claiming = chapter({
       task(other, 'c', { delayMs: LONG_MS / 3 })
     ])
     assertWake((await turn(store, queue, [], 1)).outlook.wakeInMs, LONG_MS / 2, since)
-    const pulses = await store.extend([queue, other].map(queue => ({ queue, leases: [], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS })))
+    const pulses = await store.extend([holding(queue), holding(other)])
     assertWake(pulses[0]?.outlook.wakeInMs, LONG_MS / 2, since)
     assertWake(pulses[1]?.outlook.wakeInMs, LONG_MS / 3, since)
     await add(store, [task(queue, 'd')])

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import type { Turn } from '../store.js'
+import type { Turn } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts, isDuplicate } from './support/assertions.js'
 import { stageUnended } from './support/stages.js'

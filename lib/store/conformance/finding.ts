@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict'
-import type { Found, State } from '../store.js'
+import type { Found, State } from '../found.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertTime } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import { RECORD_LIMIT, type Keep, type Verdict } from '../store.js'
+import { RECORD_LIMIT } from '../found.js'
+import type { Keep, Verdict } from '../turn.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded } from './support/stages.js'

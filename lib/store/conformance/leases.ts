@@ -2,8 +2,8 @@ import assert from 'node:assert/strict'
 import { chapter } from './chapter.js'
 import { assertCounts } from './support/assertions.js'
 import {
-  LONG_MS, SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, ids, lost, release, retry, settle,
-  task, tasks, turn
+  SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, holding, ids, lost, release, retry,
+  settle, task, tasks, turn
 } from './support/steps.js'
 import { untilClaimable, untilSuspect } from './support/until.js'
 
@@ -98,8 +98,8 @@ export const leases = chapter({
     const held = await claim(store, queue, 3, 4 * SHORT_MS)
     const alsoHeld = await claim(store, other, 3, 4 * SHORT_MS)
     await store.extend([
-      { queue, leases: held.slice(1), heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS },
-      { queue: other, leases: alsoHeld.slice(1), heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
+      holding(queue, held.slice(1)),
+      holding(other, alsoHeld.slice(1))
     ])
     for (const name of [queue, other]) {
       await untilClaimable(store, name)
@@ -131,8 +131,8 @@ export const leases = chapter({
     const [a, b] = await claim(store, queue)
     const c = await claimOne(store, other)
     const pulses = await store.extend([
-      { queue, leases: [{ id: 'b', fence: b!.fence + 1 }, a!, { id: 'nobody', fence: 1 }], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS },
-      { queue: other, leases: [c, a!, { id: 'd', fence: 0 }], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
+      holding(queue, [{ id: 'b', fence: b!.fence + 1 }, a!, { id: 'nobody', fence: 1 }]),
+      holding(other, [c, a!, { id: 'd', fence: 0 }])
     ])
     assert.deepEqual(pulses.map(({ lost }) => [...lost].sort()), [['b', 'nobody'], ['a', 'd']])
     assert.deepEqual(pulses.map(({ outlook }) => outlook.wakeInMs === 0), [false, true])

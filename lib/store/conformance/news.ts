@@ -1,7 +1,8 @@
 import assert from 'node:assert/strict'
 import { randomUUID } from 'node:crypto'
 import { setTimeout } from 'node:timers/promises'
-import type { NewTask, News } from '../store.js'
+import type { News } from '../news.js'
+import type { NewTask } from '../tasks.js'
 import { chapter } from './chapter.js'
 import {
   KEEP, LONG_MS, SHORT_MS, add, claimOne, dead, defer, done, release, retry, settle, task, turn

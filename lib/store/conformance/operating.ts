@@ -3,8 +3,8 @@ import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  KEEP, LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, ids, lost, release,
-  retry, settle, show, task, tasks, turn
+  KEEP, LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, holding, ids, lost,
+  release, retry, settle, show, task, tasks, turn
 } from './support/steps.js'
 import { until, untilClaimable } from './support/until.js'
 
@@ -125,7 +125,7 @@ export const operating = chapter({
     for (const alone of [false, true]) {
       assert.deepEqual(await turn(store, queue, [], 10, { alone }), { settled: [], leases: [], outlook: nothing })
     }
-    const pulses = await store.extend([{ queue, leases: [running], heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }])
+    const pulses = await store.extend([holding(queue, [running])])
     assert.deepEqual(pulses, [{ lost: [], cancelled: [], outlook: nothing }])
     const released = await turn(store, queue, [{ lease: running, verdict: release }], 10)
     assert.deepEqual(released, { settled: [true], leases: [], outlook: nothing })

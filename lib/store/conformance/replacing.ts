@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import type { NewTask, State } from '../store.js'
+import type { State } from '../found.js'
+import type { NewTask } from '../tasks.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'

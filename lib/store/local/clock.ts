@@ -1,6 +1,9 @@
-import type { NewTask } from '../store.js'
+import type { NewTask } from '../tasks.js'
 
-/** The time by which leases expire. It stands still while nobody is in contact, or the event loop is blocked. */
+/**
+ * The clock by which leases expire. It stands still while nobody is in contact with the queue, or the event loop is
+ * blocked.
+ */
 export class LeaseClock {
   #now = 0
   #lastContact = performance.now()
@@ -15,7 +18,7 @@ export class LeaseClock {
   }
 }
 
-/** When a task becomes due: by the clock of this process, and in milliseconds since the epoch. */
+/** When a task becomes due: `due` by the clock of this process, `dueAt` in milliseconds since the epoch. */
 export interface Due { due: number, dueAt: number }
 
 /** The time of day minus the clock of this process, as of the last time that the time of day was set. */
@@ -25,7 +28,8 @@ export function dueOf ({ delayMs, runAt }: Pick<NewTask, 'delayMs' | 'runAt'>): 
   if (delayMs === undefined && runAt === undefined) return { due: 0, dueAt: 0 }
   const now = Date.now()
   if (delayMs !== undefined) return { due: performance.now() + delayMs, dueAt: now + delayMs }
-  // The time of day has whole milliseconds only, so the difference varies. Equal times need the same difference.
+  // The time of day has whole milliseconds only, so the difference varies a little. Tasks with the same `runAt` need
+  // the same difference.
   const nowAheadMs = now - performance.now()
   if (Math.abs(nowAheadMs - aheadMs) > 2) aheadMs = nowAheadMs
   return { due: runAt! - aheadMs, dueAt: runAt! }

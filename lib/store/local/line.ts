@@ -1,9 +1,9 @@
-/** Ids in line. Entering at either end and leaving from any place take constant time on average. */
+/** Ids in line. An id enters at either end and leaves from any place in constant time, on average. */
 export class Line {
-  /** The positions before the rest, in reverse order. */
+  /** The positions before those of `#rest`, in reverse order. */
   #front: Position[] = []
   #rest: Position[] = []
-  /** Where the rest begins: removing the first element of a long array takes long. */
+  /** Where `#rest` begins. Removing the first element of a long array takes long. */
   #start = 0
   /** The position that each id holds. Every other position is a gap that an id has left. */
   readonly #positions = new Map<string, Position>()

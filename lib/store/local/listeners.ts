@@ -1,10 +1,10 @@
-import type { News } from '../store.js'
+import type { News } from '../news.js'
 import { Timetable } from './timetable.js'
 
-/** The listeners of one queue, and the ids whose ends they await. */
+/** The listeners of one queue, and the ids of the tasks whose ends they await. */
 export class Listeners {
   readonly #listeners: Array<(news: News) => void> = []
-  /** Awaited ids by the time until which they are awaited. */
+  /** Awaited ids, by the time until which they are awaited. */
   readonly #awaited = new Timetable()
 
   add (listener: (news: News) => void): void {
@@ -26,7 +26,7 @@ export class Listeners {
     this.#awaited.setAtLeast(id, now + ms)
   }
 
-  /** Tells that a task has ended, if that is awaited. */
+  /** Tells the listeners that a task has ended, if they await that. */
   tellEnd (id: string): void {
     if (this.#awaited.at(id) > performance.now()) this.tell({ kind: 'ended', id })
     this.#awaited.delete(id)

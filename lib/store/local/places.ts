@@ -1,18 +1,18 @@
-import type { Counts, State } from '../store.js'
+import type { Counts, State } from '../found.js'
 import { Line } from './line.js'
 import type { StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
 
-/** The tasks of one queue. Each is in exactly one place. While it waits or is delayed, it may be `expiring` as well. */
+/** The tasks of one queue, each in exactly one place. A task that waits or is delayed may be in `expiring` as well. */
 export class Places {
   readonly tasks = new Map<string, StoredTask>()
   readonly waiting = new Line()
   readonly suspects = new Line()
   readonly delayed = new Timetable()
-  /** By the end of their lease, on the lease clock. */
+  /** Running tasks, by the end of their lease on the lease clock. */
   readonly running = new Timetable()
   readonly dead = new Timetable()
-  /** Those that are done, cancelled or expired. */
+  /** Tasks that are done, cancelled or expired. */
   readonly ended = new Timetable()
   readonly expiring = new Timetable()
 
@@ -33,12 +33,12 @@ export class Places {
     this.delayed.set(task.id, task.due)
   }
 
-  /** Lets a task expire in its place, unless it never does. */
+  /** Lets a task expire in the place where it is, unless it never expires. */
   watchExpiry ({ id, expires }: StoredTask): void {
     if (expires < Infinity) this.expiring.set(id, expires)
   }
 
-  /** Puts tasks to the front of the line, the first of them foremost. */
+  /** Puts tasks at the front of the line, the first of them foremost. */
   giveBack (tasks: readonly StoredTask[]): void {
     for (const task of tasks.toReversed()) {
       task.state = 'waiting'

@@ -1,14 +1,15 @@
-import {
-  CANCELLED_MS, type Claim, type Counts, type Found, type Held, type Keep, type Lease, type NewTask, type Order, type Outlook,
-  type Settlement, type State, type Verdict
-} from '../store.js'
+import type { Counts, Found, State } from '../found.js'
+import { CANCELLED_MS } from '../heartbeat.js'
+import type { Order } from '../order.js'
+import type { NewTask } from '../tasks.js'
+import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../turn.js'
 import { dueOf, LeaseClock } from './clock.js'
 import { Listeners } from './listeners.js'
 import { Places } from './places.js'
 import { addRecord, isUncounted, makeSuspect, newTask, pardon, show, type StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
 
-/** How many dead letters one turn drops. */
+/** The most dead letters that one turn drops. */
 const MOST_DROPPED = 1000
 
 /** One queue: adds, claims and settles its tasks, and carries out orders. */
@@ -17,9 +18,9 @@ export class LocalQueue {
   readonly listeners = new Listeners()
   readonly #name: string
   readonly #places = new Places()
-  /** Ids that keep others out although their tasks are done, by the end of that. */
+  /** Ids of done tasks that still keep other tasks out, by the time until which they do. */
   readonly #recent = new Timetable()
-  /** Leases that cancelled tasks have lost, by the time until which that is known. */
+  /** Leases that were lost by a cancellation, by the time until which the queue remembers it. */
   readonly #revoked = new Timetable()
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
@@ -34,13 +35,13 @@ export class LocalQueue {
     return this.isTaken(id) || (onDuplicate !== undefined && this.#recent.at(id) > performance.now())
   }
 
-  /** Whether a task of this id waits, is delayed, runs or is dead, unless the next turn finds it expired. */
+  /** Whether a task of this id waits, is delayed, runs or is dead. A task that the next claim lets expire is none. */
   isTaken (id: string): boolean {
     const { tasks, ended, expiring } = this.#places
     return tasks.has(id) && !ended.has(id) && !(expiring.has(id) && expiring.at(id) <= performance.now())
   }
 
-  /** Adds a task. It takes the place of another one of its id, or follows that one if it runs. */
+  /** Adds a task. It takes the place of another task of its id, or follows that one if it runs. */
   add (task: NewTask): void {
     const { id } = task
     const added = newTask(task)
@@ -66,7 +67,7 @@ export class LocalQueue {
       else this.#carryOut(task, verdict, dedupeMs)
       return true
     })
-    // One turn gives back all its tasks at once, for the first of them to become the foremost.
+    // A turn gives back all its tasks at once, so that the first of them becomes the foremost.
     this.#giveBack(released)
     return settled
   }
@@ -102,7 +103,7 @@ export class LocalQueue {
     this.#places.delay(task)
   }
 
-  /** Adds the task that replaces another one whose attempt has ended. Its own attempts are numbered from there on. */
+  /** Adds the task that replaces another one whose attempt has ended, and numbers its attempts from there on. */
   #follow ({ fence, attempt, records }: StoredTask, next: StoredTask): void {
     this.#places.add(Object.assign(next, { fence, attempt, records }))
     this.listeners.wake()
@@ -275,7 +276,7 @@ export class LocalQueue {
     this.listeners.tellEnd(task.id)
   }
 
-  /** Forgets ended tasks that are too old or too many. */
+  /** Forgets tasks that are done, cancelled or expired and are too old or too many. */
   trim (keep = this.#keep): void {
     this.#keep = keep
     const { ended } = this.#places
@@ -283,7 +284,7 @@ export class LocalQueue {
     for (const id of [...old, ...ended.take(ended.size - keep.count)]) this.#places.forget(id)
   }
 
-  /** Forgets the oldest dead letters, and returns how many. */
+  /** Forgets dead letters that are too old or too many, the oldest first, and returns how many it has forgotten. */
   dropDead ({ count, ms }: Keep): number {
     const { dead } = this.#places
     const surplus = Math.max(dead.size - count, dead.countUpTo(performance.now() - ms))

@@ -1,23 +1,28 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import type {
-  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
-} from '../store.js'
+import type { Counts, Found, State } from '../found.js'
+import type { Holding, Pulse } from '../heartbeat.js'
+import type { News } from '../news.js'
+import type { Order } from '../order.js'
+import type { Store } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
+import type { Held, Turn, TurnResult } from '../turn.js'
 import { LocalQueue } from './queue.js'
 
 /**
- * Keeps tasks in the memory of this process: fast, but the tasks end with the process. Its structures have the names
- * of the keys of the Redis store and do the same, so the two can be read side by side.
+ * Keeps tasks in the memory of this process. It is fast, but the tasks are lost with the process. Its structures have
+ * the names of the keys of the Redis store and hold the same, so that the two can be read side by side.
  */
 export class LocalStore implements Store {
   readonly #queues = new Map<string, LocalQueue>()
-  /** Ids that an open commit is about to add, each with the end of that commit. */
+  /** The names that an open commit has reserved, each with the end of that commit. */
   readonly #reserved = new Map<string, Promise<void>>()
 
   async open (): Promise<void> {}
 
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     const names = namesOf(tasks)
-    for (let name; (name = names.find(name => this.#reserved.has(name))) !== undefined;) await this.#reserved.get(name)
+    const findReserved = () => names.find(name => this.#reserved.has(name))
+    for (let name = findReserved(); name !== undefined; name = findReserved()) await this.#reserved.get(name)
     const isKeptOut = this.#decide(tasks)
     const prepared = tasks.filter((_, index) => !isKeptOut[index])
     const conclude = this.#reserve(prepared)

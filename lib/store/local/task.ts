@@ -1,14 +1,16 @@
-import { RECORD_LIMIT, type Found, type NewTask, type State, type Verdict } from '../store.js'
-import { dueOf, type Due } from './clock.js'
+import { type Found, RECORD_LIMIT, type State } from '../found.js'
+import type { NewTask } from '../tasks.js'
+import type { Verdict } from '../turn.js'
+import { type Due, dueOf } from './clock.js'
 
-/** A task as its queue keeps it: all of it until it has ended, and then its summary. */
+/** A task as its queue keeps it: the whole task until it has ended, and then a summary. */
 export interface StoredTask extends Attempts, Due {
   readonly id: string
   message: string
   state: State
-  /** When the task expires: Infinity if it never does, and as soon as an attempt has counted. */
+  /** When the task expires. Infinity if it never does, as is so once an attempt has counted. */
   expires: number
-  /** One for each of the newest attempts, undefined where the consumer died. */
+  /** One record for each of the newest attempts; undefined for an attempt whose consumer died. */
   records: ReadonlyArray<string | undefined>
   progress?: string
   endedAt?: number
@@ -16,7 +18,7 @@ export interface StoredTask extends Attempts, Due {
   next?: StoredTask
 }
 
-/** The counters of a task's attempts, which `Lease` explains, and why the last attempt was not the end. */
+/** The counters of a task's attempts, which `Lease` explains, and why the task is where it is. */
 interface Attempts {
   fence: number
   attempt: number
@@ -46,20 +48,20 @@ export function newTask ({ id, message, delayMs, runAt, expiresMs = Infinity }: 
   }
 }
 
-/** Whether the attempt that a verdict is on does not count. */
+/** Whether a verdict says that its attempt does not count. */
 export function isUncounted (verdict: Verdict): boolean {
   if (verdict.kind === 'release') return verdict.unseen === true
   return verdict.kind === 'defer' && verdict.unrouted === true
 }
 
-/** Adds the record of one more attempt. Callers may have the former list, so that one is left as it is. */
+/** Adds the record of one more attempt. It leaves the former list as it is, since callers may hold it. */
 export function addRecord (task: StoredTask, record: string | undefined): void {
   task.records = [...task.records.slice(1 - RECORD_LIMIT), record]
 }
 
-/** Makes a suspect of a task whose consumer has died, and of the task that was to replace it: one of both. */
+/** Makes a suspect of a task whose consumer has died. If another task was to replace it, the two become one. */
 export function makeSuspect (task: StoredTask): void {
-  // Of several tasks that ran at the same time, any may have killed the consumer.
+  // A death counts only if the task ran alone. Otherwise any of the consumer's tasks may have caused it.
   if (task.suspect) task.deaths++
   task.suspect = true
   task.expires = Infinity
@@ -70,7 +72,7 @@ export function makeSuspect (task: StoredTask): void {
   task.next = undefined
 }
 
-/** Gives a dead task as many retries, deferrals and deaths as a new one has. */
+/** Resets what counts against a dead task, as if it were new: its retries, deferrals and deaths. */
 export function pardon (task: StoredTask): void {
   task.retries = task.deferredMs = task.unroutedMs = task.deaths = 0
   task.suspect = false

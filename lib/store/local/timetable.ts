@@ -1,18 +1,18 @@
-/** Ids by time, then by arrival: as much of a Redis sorted set as the local store needs. */
+/** Ids in the order of their times, then of their arrival: as much of a Redis sorted set as the local store needs. */
 export class Timetable {
   #entries: Array<readonly [id: string, at: number]> = []
-  /** Where the entries begin: removing the first element of a long array takes long. */
+  /** Where the entries begin. Removing the first element of a long array takes long. */
   #start = 0
   readonly #times = new Map<string, number>()
 
   get size (): number { return this.#times.size }
 
-  /** The earliest time; Infinity if there are no ids. */
+  /** The earliest time; Infinity if there is no id. */
   get first (): number { return this.#entries[this.#start]?.[1] ?? Infinity }
 
   has (id: string): boolean { return this.#times.has(id) }
 
-  /** The time of an id; -Infinity if the id is not there. */
+  /** The time of an id; -Infinity if the id is not in the timetable. */
   at (id: string): number { return this.#times.get(id) ?? -Infinity }
 
   ids (): string[] { return this.#entries.slice(this.#start).map(([id]) => id) }
@@ -41,7 +41,7 @@ export class Timetable {
 
   countUpTo (at: number): number { return this.#end(at) - this.#start }
 
-  /** Removes the ids whose time is not later, and returns them in order. */
+  /** Removes the ids up to a time, and returns them in order. */
   takeUpTo (at: number): string[] { return this.take(this.countUpTo(at)) }
 
   /** Removes the earliest ids, at most as many as the limit, and returns them in order. */
@@ -62,7 +62,7 @@ export class Timetable {
     this.#start = 0
   }
 
-  /** The index behind the entries whose time is not later. */
+  /** The index behind the entries up to a time. */
   #end (at: number): number {
     let low = this.#start
     let high = this.#entries.length

@@ -3,20 +3,20 @@ import { setImmediate as endOfTick } from 'node:timers/promises'
 interface Batch<T, R> {
   readonly items: T[]
   weight: number
-  /** Settled when its call has been made. */
+  /** Resolves once the batch's call is under way. */
   readonly made: Promise<void>
   readonly results: Promise<readonly R[]>
 }
 
 /**
- * Makes one call for several items: for what comes up under one key at once, and while another such
- * call is under way, until the end of the tick.
+ * Makes one call for several items. A batch holds the items that are added under one key at once; or, while another
+ * call under that key is under way, those that are added until the end of the tick.
  */
 export class Batches<T, R> {
   readonly #call: (items: readonly T[]) => Promise<readonly R[]>
   readonly #maxWeight: number
   readonly #filling = new Map<string, Batch<T, R>>()
-  /** How many calls are under way. */
+  /** How many calls are under way, by key. */
   readonly #underWay = new Map<string, number>()
 
   /** @param call returns a result for each item, or fails for all of them */
@@ -25,7 +25,7 @@ export class Batches<T, R> {
     this.#call = call
   }
 
-  /** Returns when the call has been made, and the result of the item. */
+  /** Adds an item. `made` resolves once its call is under way; `result`, to the result of the item. */
   add (key: string, item: T, weight: number): { readonly made: Promise<void>, readonly result: Promise<R> } {
     let batch = this.#filling.get(key)
     if (batch === undefined || batch.weight + weight > this.#maxWeight) this.#filling.set(key, batch = this.#begin(key))
@@ -48,7 +48,7 @@ export class Batches<T, R> {
         else this.#underWay.set(key, left)
       }
     })
-    // Those of its items that are waited for fail with it.
+    // A caller that waits for its item gets the failure by `result`.
     results.catch(() => {})
     return { items, weight: 0, made: full.then(() => {}), results }
   }

@@ -1,6 +1,7 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
 import { FST_TASKQUEUE_UNREACHABLE } from '../../errors.js'
+import type { Held } from '../turn.js'
 import { encodePart } from './commands/part.js'
 import { encodeSlice } from './commands/slice.js'
 import type { Link } from './link.js'
@@ -10,7 +11,10 @@ import { pack, SliceSize } from './slices.js'
 
 export type Arguments = ReadonlyArray<string | number>
 
-/** A script with what it is passed. Of arguments that are too much for one message parts are sent ahead, of which `at` bytes have arrived. */
+/**
+ * A script with its keys and arguments. Arguments that are too large for one message are sent ahead, in parts, of which
+ * `at` bytes have arrived.
+ */
 export interface Call {
   readonly script: ScriptName
   readonly keys: readonly string[]
@@ -18,7 +22,7 @@ export interface Call {
   readonly upload?: { readonly key: string, readonly bytes: Buffer, at: number, parts: number }
 }
 
-/** How many arguments one message has at most. */
+/** The most arguments that one message has. */
 export const MAX_ARGS = 10_000
 
 const digests = Object.fromEntries(
@@ -26,8 +30,8 @@ const digests = Object.fromEntries(
 ) as Record<ScriptName, string>
 
 /**
- * Calls scripts of Redis over a link. The answers to all calls come one behind the other: so that none has to wait long
- * for the bytes of another, what is large travels in slices, in either direction, with room for other calls between them.
+ * Calls scripts of Redis over a link. All answers come one behind the other. Large arguments and messages therefore
+ * travel in slices, with room for other calls between them, so that no call waits long for the bytes of another.
  */
 export class Calls {
   readonly #link: Link
@@ -36,11 +40,11 @@ export class Calls {
   readonly #address: string
   readonly #upSize = new SliceSize()
   readonly #downSize = new SliceSize()
-  /** What is sent and fetched in slices, of which one is on its way at a time. */
+  /** The last slices to be sent and to be fetched. Only one is on its way at a time, in each direction. */
   #sending: Promise<unknown> = Promise.resolve()
   #fetching: Promise<unknown> = Promise.resolve()
 
-  /** @param isOurs whether a client sends a command now or never */
+  /** @param isOurs whether the store has made the client, which then sends a command now or never */
   constructor (link: Link, isOurs: boolean, timeoutMs: number, address: string) {
     this.#link = link
     this.#isOurs = isOurs
@@ -48,35 +52,42 @@ export class Calls {
     this.#address = address
   }
 
-  /** How many bytes of messages one reply should hold. */
+  /** How many bytes of messages one reply should hold. It adapts to the connection. */
   get replyBytes (): number { return this.#downSize.bytes }
 
-  /** Learns how long a reply with so many bytes of messages took, or that one has not come. */
+  /** Learns how long a reply with so many bytes of messages took. */
   noteReply (bytes: number, ms: number): void {
     if (bytes > 0) this.#downSize.note(bytes, ms)
   }
 
+  /** Learns that a reply has not come. */
   noteNoReply (): void { this.#downSize.shrink() }
 
-  /** Runs a script, and fails when there is no answer in time. */
+  /** Runs a script. Rejects if there is no answer in time. */
   async run (script: ScriptName, keys: readonly string[], args: Arguments): Promise<unknown> {
     return await this.inTime(this.#call(script, keys, args))
   }
 
-  /** Whether arguments with so many bytes travel in one message. */
+  /** Whether arguments of so many bytes travel in one message. */
   fits (args: Arguments, bytes: number): boolean {
     return bytes <= this.#upSize.bytes && args.length <= MAX_ARGS
   }
 
-  /** Decides how arguments with so many bytes travel. What has to arrive in parts is kept for a while under a key of that name. */
+  /**
+   * Decides how arguments of so many bytes travel. Redis keeps arguments that arrive in parts under a key that begins
+   * with `name`, for a while.
+   */
   callOf (script: ScriptName, keys: readonly string[], args: Arguments, bytes: number, name: string): Call {
     if (this.fits(args, bytes)) return { script, keys, args }
-    return { script, keys, args: [], upload: { key: `${name}:call:${randomUUID()}`, bytes: pack(args), at: 0, parts: 0 } }
+    const upload = { key: `${name}:call:${randomUUID()}`, bytes: pack(args), at: 0, parts: 0 }
+    return { script, keys, args: [], upload }
   }
 
   /**
-   * Makes a call, however long the answer takes: until the connection is lost, which the client notices. Calls `sent` if
-   * Redis may get it, whatever its answer; and makes none when that is not wanted any more once the parts have arrived.
+   * Makes a call, however long the answer takes. Rejects when the connection is lost, which the client notices.
+   *
+   * @param sent is called if Redis may get the call, whatever its answer
+   * @param isWanted is asked once the parts have arrived; if it says no, the call is not made
    */
   async send ({ script, keys, args, upload }: Call, sent?: () => void, isWanted = () => true): Promise<unknown> {
     if (upload === undefined) return await this.#call(script, keys, args, sent)
@@ -113,7 +124,7 @@ export class Calls {
     upload.parts++
   }
 
-  /** Makes a call again after each loss of the connection while there is time. */
+  /** Makes a call, and makes it again after each loss of the connection while there is time. */
   async insist (call: Call, sent: () => void): Promise<unknown> {
     const start = performance.now()
     for (;;) {
@@ -130,24 +141,29 @@ export class Calls {
   }
 
   /**
-   * Fetches a message of so many bytes that somebody holds, slice by slice, and behind those that are fetched already,
-   * so that these can be run. A connection that is lost lets it go on from where it was. Undefined when the lease is lost, or
-   * nobody wants it any more.
+   * Fetches the message of a held lease, of so many bytes, slice by slice. It waits for the messages that are being
+   * fetched already, so that their tasks can run. After a loss of the connection it goes on from where it was. Resolves
+   * to undefined if the lease is lost, or when the signal aborts.
    */
-  async fetch (keys: readonly string[], id: string, fence: number, length: number, signal: AbortSignal): Promise<string | undefined> {
-    const message = this.#fetching.then(() => this.#fetchSlices(keys, id, fence, length, signal))
+  async fetch (keys: readonly string[], lease: Held, length: number, signal: AbortSignal): Promise<string | undefined> {
+    const message = this.#fetching.then(() => this.#fetchSlices(keys, lease, length, signal))
     this.#fetching = message
-    const aborted = new Promise<undefined>(resolve => { signal.addEventListener('abort', () => { resolve(undefined) }, { once: true }) })
+    const aborted = new Promise<undefined>(resolve => {
+      signal.addEventListener('abort', () => { resolve(undefined) }, { once: true })
+    })
     return await Promise.race([message, aborted])
   }
 
-  async #fetchSlices (keys: readonly string[], id: string, fence: number, length: number, signal: AbortSignal): Promise<string | undefined> {
+  async #fetchSlices (
+    keys: readonly string[], lease: Held, length: number, signal: AbortSignal
+  ): Promise<string | undefined> {
     const slices: Buffer[] = []
     let at = 0
     while (at < length && !signal.aborted && !this.#link.isOver) {
       const start = performance.now()
       try {
-        const slice = await this.#call('slice', keys, encodeSlice({ id, fence }, at, this.replyBytes), undefined, true) as Buffer | null
+        const args = encodeSlice(lease, at, this.replyBytes)
+        const slice = await this.#call('slice', keys, args, undefined, true) as Buffer | null
         if (slice === null || slice.length === 0) return undefined
         this.#downSize.note(slice.length, performance.now() - start)
         slices.push(slice)
@@ -161,12 +177,12 @@ export class Calls {
     return at === length ? Buffer.concat(slices).toString() : undefined
   }
 
-  /** Waits for the answer to a command that is no script, but not for ever. */
+  /** Waits for the answer to a command that is no script, and rejects if it takes too long. */
   async answerTo<T> (command: Promise<T>): Promise<T> {
     return await this.inTime(command.catch(error => { throw this.unreachable(error) }))
   }
 
-  /** Waits for an answer, but not for ever. */
+  /** Waits for an answer, and rejects if it takes too long. */
   inTime<T> (answer: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => { reject(this.#tooSlow()) }, this.#timeoutMs)
@@ -174,7 +190,7 @@ export class Calls {
     })
   }
 
-  /** Waits for an answer as long as anything is on its way from Redis. */
+  /** Waits for an answer for as long as bytes keep coming from Redis. */
   whileItFlows<T> (answer: Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
       let read = this.#link.bytesRead
@@ -189,17 +205,21 @@ export class Calls {
     })
   }
 
+  /** Returns the error that says why Redis cannot be used. */
   cannot (why: string): Error {
     return new FST_TASKQUEUE_UNREACHABLE(this.#address, why)
   }
 
-  /** An error of the client carries its command, and with it payloads and passwords that do not belong in a log: only its message is passed on. */
+  /**
+   * Makes the store's error of one of the client. The client's carries its command, and with it payloads and passwords
+   * that do not belong in a log, so only its message is passed on.
+   */
   unreachable (error: unknown): Error {
-    // What cannot even be sent is refused as well.
+    // A command that cannot even be sent counts as refused by Redis.
     const isReply = (error as Error).name === 'ReplyError' || error instanceof RangeError || error instanceof TypeError
     if (!isReply && this.#link.isAbandoned) return this.cannot(CLIENT_IS_CLOSED)
     const { message, code } = (isReply ? error : this.#link.lastError ?? error) as NodeJS.ErrnoException
-    // The error of a host with several addresses, none of which answers, has a code and no message.
+    // If a host has several addresses and none answers, the error has a code and no message.
     const unreachable = this.cannot(message || String(code))
     if (isReply && !TURNS_AWAY.test(unreachable.message)) answers.add(unreachable)
     return unreachable
@@ -210,14 +230,15 @@ export class Calls {
   }
 
   async #call (
-    script: ScriptName, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, sent?: () => void, asBytes = false
+    script: ScriptName, keys: readonly string[], args: ReadonlyArray<string | number | Buffer>, sent?: () => void,
+    asBytes = false
   ): Promise<unknown> {
     const [evalsha, evaluate] = asBytes ? ['evalshaBuffer', 'evalBuffer'] as const : ['evalsha', 'eval'] as const
     try {
       return await this.#link.run(client => {
-        // A client of the user's may keep it and send it later.
+        // A client that the user has made may keep the command and send it later.
         if (client.status === 'ready' || !this.#isOurs) sent?.()
-        // The types of the client leave some of its methods out.
+        // The client's types lack some of its methods.
         const methods = client as unknown as Record<typeof evalsha | typeof evaluate, Redis['evalsha']>
         return methods[evalsha](digests[script], keys.length, ...keys, ...args).catch(async (error: Error) => {
           if (!error.message.startsWith('NOSCRIPT')) throw error
@@ -229,18 +250,18 @@ export class Calls {
     }
   }
 
-  /** Waits for the connection to come back, but not longer. */
+  /** Waits until the connection is back, at most so many milliseconds. */
   async #untilBack (leftMs: number): Promise<void> {
-    // Where it seems to be up it has turned us away, or its end has not been noticed yet.
+    // If the link seems to be up, Redis has turned the command away, or the client has not noticed the loss yet.
     await this.#link.reconnected(this.#link.isUp ? Math.min(leftMs, 100) : leftMs)
   }
 }
 
-/** Errors with which Redis has answered, rather than not. */
+/** Errors that are an answer of Redis, rather than the lack of one. */
 const answers = new WeakSet<object>()
 export const isAnswer = (error: unknown): boolean => answers.has(error as object)
 
-/** Replies of a Redis that is not the master, any more, or not yet: they answer nothing. */
+/** Replies of a Redis that is no longer the master, or not yet. They answer nothing. */
 const TURNS_AWAY = /: (?:READONLY|LOADING|MASTERDOWN|CLUSTERDOWN|TRYAGAIN) /
 
 export const CLIENT_IS_CLOSED = 'its client was closed by its owner, or has given up connecting'

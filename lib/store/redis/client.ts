@@ -4,7 +4,7 @@ import type { Client } from './link.js'
 /** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
 export type RedisLocation = string | RedisOptions | Redis | Cluster
 
-/** How long to wait for a connection at the start, in milliseconds. */
+/** The longest wait for a connection at the start, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 5000
 
 export function isClient (location: RedisLocation): location is Redis | Cluster {
@@ -14,14 +14,14 @@ export function isClient (location: RedisLocation): location is Redis | Cluster 
 export type ClientTerms = ReturnType<typeof termsOf>
 
 /**
- * The terms of a client that fails a command at once while it is not connected, and connects again for as long as it
- * is not closed.
+ * Returns the terms of a client that fails a command at once while it is not connected, and that connects again for as
+ * long as it is not closed.
  *
- * @param beatMs the longest time between two heartbeats of the leases that are held over it
+ * @param beatMs the longest time between two heartbeats of the leases that are held over this client
  */
 export function termsOf (timeoutMs: number, beatMs: number) {
-  // While it is away no lease can be prolonged, of which others may be in contact again: these may move the lease clock
-  // on by two heartbeats, and then by the time that this takes.
+  // While this client is away it extends no lease, but other processes may be in contact again. They may move the lease
+  // clock on by two heartbeats, and then by the time that this client takes to come back.
   const longestPauseMs = Math.min(200, beatMs)
   const pauseMs = (times: number) => Math.min(25 * 2 ** (times - 1), longestPauseMs)
   return {
@@ -29,14 +29,14 @@ export function termsOf (timeoutMs: number, beatMs: number) {
     enableOfflineQueue: false,
     maxRetriesPerRequest: 0,
     connectTimeout: CONNECT_TIMEOUT_MS,
-    // A connection from which nothing comes back is half open, or is of no use until Redis is there again.
+    // A connection that brings nothing back is half open, or is of no use until Redis is there again.
     socketTimeout: 2 * timeoutMs,
-    // A server that has become a replica stays one: the next connection finds the new master.
+    // A server that has become a replica stays one. The next connection finds the new master.
     reconnectOnError: ({ message }: Error) => message.startsWith('READONLY'),
     retryStrategy: pauseMs,
     sentinelRetryStrategy: pauseMs,
-    // Between two looks at a Redis that loads its data: ioredis would wait for as long as that may take, or a second at
-    // least.
+    // This is the pause between two looks at a Redis that loads its data. ioredis would wait for as long as the loading
+    // may take, and for at least a second.
     maxLoadingRetryTime: longestPauseMs
   } satisfies RedisOptions
 }
@@ -45,7 +45,7 @@ export function createClient (location: string | RedisOptions, terms: ClientTerm
   return typeof location === 'string' ? new Redis(location, terms) : new Redis({ ...terms, ...location as object })
 }
 
-/** Makes a client that connects to where a given one does, on the plugin's terms. */
+/** Makes a client that connects to where the given one does, on the plugin's terms. */
 export function duplicate (client: Client, terms: ClientTerms): Client {
   const settings = { ...terms, autoResubscribe: false }
   if (!client.isCluster) {
@@ -59,7 +59,7 @@ export function duplicate (client: Client, terms: ClientTerms): Client {
   })
 }
 
-/** Says where a client connects to, and not as whom. */
+/** Says where a client connects to, without its user and password. */
 export function addressOf (client: Client): string {
   if (client instanceof Cluster || client.isCluster) return 'The Redis cluster'
   const { path, host = 'localhost', port = 6379, db = 0, name, sentinels } = (client as Redis).options

@@ -1,56 +1,56 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import type { NewTask, Prepared } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
 import { Batches } from './batches.js'
 import type { Calls } from './calls.js'
 import { encodeReserved } from './commands/reserved.js'
 import type { Keyspace } from './keyspace.js'
+import { encodeTasks } from './lua/tasks.js'
 import { MAX_PENDING, type PendingOutcome, type PendingOutcomes } from './outcomes.js'
 import type { Replicas } from './replicas.js'
-import { encodeTasks } from './lua/tasks.js'
 import { waitAtMost } from './wait.js'
 
 type KeptOut = Prepared['keptOut'][number]
 
-/** Tasks of one commit that are prepared in one call. */
+/** The tasks of one commit that one call prepares. */
 interface Piece {
   readonly id: string
   readonly queues: readonly string[]
   readonly tasks: readonly NewTask[]
   readonly bytes: number
-  /** How often Redis may have got it: what it has got twice it may get once more. */
+  /** How often Redis may have got the piece. If it was sent more than once, a copy may still arrive later. */
   sends: number
 }
 
 /**
- * What becomes of a piece of a commit that is prepared: the ids that are kept out; an id for which it
- * is refused; one for which it has to wait; or that its ids are not new.
+ * What Redis answers to a piece of a commit: 0, the queues and ids that are kept out; 1, an id for which the commit is
+ * refused; 2, an id for which the piece has to wait, and its queue; or 3, that an id is known already.
  */
 type Preparedness = [0, ...keptOut: Array<number | string>] | [1, id: string] | [2, id: string, queue: number] | [3]
 
 /**
- * How many tasks, or ids, one call takes in, so that Redis is not kept from others; one of several KiB counts as
- * several.
+ * The most tasks, or ids, that one call takes in, so that it does not keep Redis from others for long. A task of
+ * several KiB counts as several.
  */
 export const MAX_AT_ONCE = 1000
 
 const weightOf = (count: number, bytes: number): number => count + bytes / 4096
 
 /**
- * What a piece weighs among those that are prepared with it in one call, where none should have to wait for the bytes
- * of another.
+ * What a piece weighs among the pieces that one call prepares. Bytes weigh more here than in a single commit, since no
+ * commit should have to wait for the bytes of another.
  */
 const loadOf = ({ tasks, bytes }: Piece): number => tasks.length + bytes / 128
 
-/** Prepares commits, and lets Redis hear what becomes of them. */
+/** Prepares commits, and tells Redis what becomes of them. */
 export class Commits {
   readonly #calls: Calls
   readonly #keyspace: Keyspace
   readonly #outcomes: PendingOutcomes
   readonly #replicas: Replicas
   readonly #timeoutMs: number
-  /** Commits that wait for an id that another commit is about to add: the last one of each line. */
+  /** The commits that wait for an id that another commit is about to add: the last one of the line for each id. */
   readonly #lines = new Map<string, Promise<void>>()
   readonly #batches = {
     prepareNew: new Batches<Piece, Preparedness>(MAX_AT_ONCE, pieces => this.#call('prepareNew', pieces)),
@@ -69,20 +69,20 @@ export class Commits {
     this.#timeoutMs = timeoutMs
   }
 
-  /** Lets none begin, and none be committed. */
+  /** Refuses every prepare and commit from now on. */
   close (): void { this.#isClosed = true }
 
   /**
-   * Takes one round trip. An answer that is lost leaves it open whether the tasks are
-   * prepared: so the commit is sent again for as long as there is time, and what remains
-   * open then is rolled back behind itself.
+   * Prepares tasks, in one round trip unless there are many. If the answer is lost, it is open whether the tasks are
+   * prepared. The pieces are then sent again for as long as there is time. If it is still open after that, a rollback
+   * is sent after them.
    */
   async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
     this.#refuseClosed()
     const parts = this.#keyspace.together(tasks.map(({ queue }) => queue).sort())
     if (this.#outcomes.hasTooMany(parts.flat())) throw this.#calls.cannot(`it has not answered ${MAX_PENDING} commits`)
     const pieces = piecesOf(tasks, parts)
-    // A task whose id nobody has chosen has no duplicates to look for.
+    // If nobody has chosen the ids, there are no duplicates to look for.
     let isNew = tasks.every(({ onDuplicate }) => onDuplicate === undefined)
     const tell = (script: PendingOutcome['script']) => parts.map(queues => {
       const sent = pieces.filter(piece => piece.queues === queues && piece.sends > 0)
@@ -105,7 +105,7 @@ export class Commits {
       keptOut,
       commit: async () => {
         this.#refuseClosed()
-        // It is under way then, and whatever is asked next is asked behind it.
+        // The commits are under way when this resolves, so Redis carries out later commands after them.
         for (const told of tell(isNew ? 'commitNew' : 'commit')) await told?.made
       },
       rollback () { tell('rollback') }
@@ -117,8 +117,8 @@ export class Commits {
   }
 
   /**
-   * Returns what is kept out; undefined if there are ids that are not new. An id that another commit is about to add
-   * is waited for.
+   * Returns what is kept out; undefined if the piece needs `prepare`, since an id is known. Waits for an id that
+   * another commit is about to add.
    */
   async #prepare (script: 'prepareNew' | 'prepare', piece: Piece): Promise<readonly KeptOut[] | undefined> {
     const { queues } = piece
@@ -151,8 +151,8 @@ export class Commits {
   }
 
   /**
-   * Waits until all others here that want the same have left the line: otherwise all would send their messages again,
-   * for one of them to get it.
+   * Waits until all other commits of this process that want the same id have left the line. Without it all of them
+   * would send their messages again, for one of them to get the id.
    */
   async #lineUp (line: string, deadline: number): Promise<() => void> {
     const before = this.#lines.get(line)
@@ -184,7 +184,7 @@ export class Commits {
   }
 }
 
-/** Divides the tasks of a commit into what one call may prepare. They are committed in one, all or none. */
+/** Divides the tasks of a commit into pieces for one call each. All pieces are committed, or none. */
 function piecesOf (tasks: readonly NewTask[], parts: ReadonlyArray<readonly string[]>): Piece[] {
   const id = randomUUID()
   const pieces: Array<Piece & { readonly tasks: NewTask[], bytes: number }> = []

@@ -1,6 +1,6 @@
 import { scripts, type ScriptName } from './scripts.js'
 
-/** The names of a store's keys, and which queues one script can reach. */
+/** Knows the names of a store's keys, and which queues one script can reach. */
 export class Keyspace {
   readonly #prefix: string
   readonly #isCluster: boolean
@@ -10,30 +10,30 @@ export class Keyspace {
     this.#isCluster = isCluster
   }
 
-  /** Returns what the keys of a queue begin with. They share a hash tag, and with it a slot of a cluster. */
+  /** Returns what the keys of a queue begin with. The keys share a hash tag, and thereby a slot of a cluster. */
   nameOf (queue: string): string {
     return `${this.#prefix}:{${queue}}`
   }
 
-  /** Returns the keys that a script is passed for some queues. */
+  /** Returns the keys that a script takes for some queues. */
   keysOf (script: ScriptName, queues: readonly string[]): string[] {
     return queues.flatMap(queue => scripts[script].keys.map(key => `${this.nameOf(queue)}:${key}`))
   }
 
-  /** Returns the key of a consumer's turns. */
+  /** Returns the key that holds a consumer's last turn. */
   turnKeyOf (queue: string, consumer: string): string {
     return `${this.nameOf(queue)}:turn:${consumer}`
   }
 
-  /** Returns the key for the copy of a message that is fetched in slices. */
+  /** Returns the key that holds the copy of a message while it is fetched in slices. */
   copyKeyOf (queue: string, fence: number): string {
     return `${this.nameOf(queue)}:copy:${fence}`
   }
 
-  /** Returns the key under which it is tried out whether Redis takes commands that write. */
+  /** Returns the key with which `vote` tries whether Redis takes commands that write. */
   get voteKey (): string { return `${this.#prefix}:vote` }
 
-  /** Groups queues by what one script can reach: all of them, but in a cluster each alone. */
+  /** Groups queues that one script can reach together: all of them, or in a cluster each queue alone. */
   together (queues: readonly string[]): string[][] {
     const distinct = [...new Set(queues)]
     return this.#isCluster ? distinct.map(queue => [queue]) : [distinct]

@@ -3,44 +3,53 @@ import type { Cluster, Redis } from 'ioredis'
 
 export type Client = Redis | Cluster
 
-/** What a link asks of its store. */
+/** What a link needs of its store. */
 export interface LinkEnds {
-  /** Makes a client like the given one that connects by itself for as long as it is not closed. It does not connect yet. */
+  /**
+   * Makes a client like the given one. It does not connect yet; once it has, it connects again by itself for as long as
+   * it is not closed.
+   */
   readonly duplicate: (client: Client) => Client
-  /** Called whenever there is a connection again. */
+  /** Is called whenever there is a connection again. */
   readonly onReady: (client: Client) => void
-  /** Whether something has to be said that only a connection can bring about. */
+  /** Whether the store has something to tell Redis and needs a connection for it. */
   readonly isAwaited: () => boolean
 }
 
-/** How long a connection that stands in is kept when it is not used. */
+/** For how long a stand-in connection is kept when it is not used, in milliseconds. */
 const IDLE_MS = 1000
 
 /**
  * The connection of a store to Redis. A client that the store has made connects again as soon as it can. A client that
- * was passed in is its owner's, who may close it at any time, or have it connect again as late as they like: while it is
- * not connected, a connection of the store's own stands in for it.
+ * was passed in belongs to its owner, who may close it at any time, or let it connect again as late as they like. While
+ * it is not connected, a connection of the store's own stands in for it.
  */
 export class Link {
   readonly client: Client
   readonly #isOurs: boolean
   readonly #ends: LinkEnds
   readonly #listeners: Array<[event: string, listener: (value: unknown) => void]> = []
-  /** Why and since when there is no connection: an error of a command says only that there is none. */
+  /** Why and since when there is no connection. The error of a command says only that there is none. */
   #lastError: Error | undefined
   #downSince: number | undefined
-  /** Before the client has been connected for the first time nothing stands in for it. */
+  // These four are independent facts, in any combination, rather than states that follow each other.
+  /** Whether the client has ever been connected. Until then nothing stands in for it. */
   #wasUp = false
-  /** Whether it was still said to be closing when it was connected last: so it is if it was disconnected while it waited to connect again. */
+  /**
+   * Whether the client's sign of closing was set already when it connected last, and so means nothing. It stays set if
+   * the owner disconnects the client while it waits to connect again, and then connects it.
+   */
   #wasClosing = false
+  /** Whether `close` was called. */
   #isOver = false
+  /** Whether `bypass` was called. */
   #isBypassed = false
-  /** Reject the commands that are under way on a client of somebody else's, which may keep them to send them again. */
+  /** Functions that reject the commands under way on the owner's client, which may keep and resend them. */
   readonly #underWay = new Set<(error: Error) => void>()
-  /** How many commands it has kept so, and may yet send. */
+  /** How many rejected commands the client has kept, and may yet send. */
   #kept = 0
   #standIn: { readonly client: Client, readonly connected: Promise<unknown> } | undefined
-  /** How many commands are under way on the connection that stands in. */
+  /** How many commands are under way on the stand-in. */
   #uses = 0
   #idle: NodeJS.Timeout | undefined
   readonly #waiters = new Set<() => void>()
@@ -61,20 +70,20 @@ export class Link {
 
   get lastError (): Error | undefined { return this.#lastError }
 
-  /** Since when there is no connection; undefined while there is. */
+  /** Since when there is no connection; undefined while there is one. */
   get downSince (): number | undefined { return this.#downSince }
 
-  /** Whether the client is closed, or about to be, and stays so unless its owner connects it again. */
+  /** Whether the client is closed or closing, and stays so unless its owner connects it again. */
   get isClosed (): boolean {
     return this.client.status === 'ready' ? isClosing(this.client) && !this.#wasClosing : isClosed(this.client)
   }
 
-  /** Whether that is its owner's doing. */
+  /** Whether the client's owner has closed it. */
   get isAbandoned (): boolean { return !this.#isOver && this.isClosed }
 
   get isOver (): boolean { return this.#isOver }
 
-  /** How many bytes have come from Redis over the connections that there are. */
+  /** How many bytes have come from Redis over the present connections. */
   get bytesRead (): number {
     const client = this.#current()
     const nodes = client.isCluster ? (client as Cluster).nodes() : [client as Redis]
@@ -86,10 +95,10 @@ export class Link {
     return this.#current().status === 'ready' || (!this.#isOurs && !this.#wasUp)
   }
 
-  /** Whether a command that was given up may still reach Redis. */
+  /** Whether a command that was rejected may still reach Redis. */
   get keepsCommands (): boolean { return this.#kept > 0 }
 
-  /** Runs a command; rejects when its connection is lost, or there is none. */
+  /** Runs a command. Rejects if there is no connection, or when it is lost. */
   run<T> (send: (client: Client) => Promise<T>): Promise<T> {
     return this.#isOurs ? send(this.client) : this.#runElsewhere(send)
   }
@@ -99,7 +108,7 @@ export class Link {
     if (client === this.client) return await this.#unlessLost(send(client))
     this.#uses++
     try {
-      // The first time it is worth waiting for.
+      // A stand-in that connects for the first time is worth waiting for.
       if (client.status !== 'ready') await this.#standIn!.connected
       return await send(client)
     } finally {
@@ -120,7 +129,7 @@ export class Link {
     })
   }
 
-  /** Resolves when there is a connection again, or after some time. */
+  /** Resolves when there is a connection again, at the latest after so many milliseconds. */
   reconnected (ms: number): Promise<void> {
     return new Promise(resolve => {
       const timer = setTimeout(() => { end() }, ms).unref()
@@ -133,7 +142,7 @@ export class Link {
     })
   }
 
-  /** Does without the client from now on, unless it is the store's own: it may be connected in name only. */
+  /** Does without the owner's client from now on, since it may be connected in name only. */
   bypass (): void { this.#isBypassed = true }
 
   close (): void {
@@ -158,7 +167,7 @@ export class Link {
     client.on('close', () => {
       if (!isMeant()) return
       this.#downSince ??= performance.now()
-      // Nobody would keep this process alive for it, whose client is closed.
+      // The owner has closed the client, so nothing should keep this process alive for its stand-in.
       if (this.isClosed && !this.#isAwaited) this.#dismiss()
     })
     const connected = client.connect()
@@ -171,7 +180,7 @@ export class Link {
     this.#standIn = undefined
   }
 
-  /** Does without the connection that stands in once nobody has used it for a while. */
+  /** Dismisses the stand-in once nobody has used it for a while. */
   #rest (): void {
     clearTimeout(this.#idle)
     if (this.#standIn === undefined) return
@@ -194,7 +203,10 @@ export class Link {
     this.#rest()
   }
 
-  /** What the client keeps may be sent again much later, if at all: it is given up here, and sent again by whoever still wants it. */
+  /**
+   * Rejects the commands under way. The client may resend what it keeps much later, if at all; callers that still want
+   * an answer send their commands again.
+   */
   #noteLoss (): void {
     this.#downSince ??= performance.now()
     const error = new Error('the connection was lost')
@@ -215,8 +227,9 @@ export function isClosed (client: Client): boolean {
 }
 
 /**
- * Whether a client was told to close. One that is disconnected while it waits to connect again says nothing, and its
- * status does not change; and what is sent behind a QUIT can cost that its answer. What tells is a field of its own.
+ * Whether a client was told to close. Only a private field of the client says so: if it is disconnected while it waits
+ * to connect again, it emits nothing, and its status does not change. A command that is sent behind a QUIT can cost the
+ * QUIT its answer, so a closing client must not be used.
  */
 function isClosing (client: Client): boolean {
   return (client as unknown as { manuallyClosing?: boolean }).manuallyClosing === true

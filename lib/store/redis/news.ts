@@ -1,5 +1,5 @@
 import type { Redis } from 'ioredis'
-import type { News } from '../store.js'
+import type { News } from '../news.js'
 import type { Calls } from './calls.js'
 import type { Client } from './link.js'
 
@@ -10,7 +10,7 @@ export class NewsSubscription {
   readonly #calls: Calls
   readonly #listeners = new Map<string, Array<(news: News) => void>>()
   #client: Client | undefined
-  /** All queues wait for it together. */
+  /** The first connecting, for which all queues wait together. */
   #connecting: Promise<void> | undefined
 
   constructor (create: () => Client, connect: (client: Client) => Promise<void>, calls: Calls) {
@@ -19,7 +19,7 @@ export class NewsSubscription {
     this.#calls = calls
   }
 
-  /** Listens to a channel. What has failed may be tried again. */
+  /** Listens to a channel. A call that has failed may be made again. */
   async listen (channel: string, listener: (news: News) => void): Promise<void> {
     const listeners = this.#listeners.get(channel) ?? []
     if (!listeners.includes(listener)) this.#listeners.set(channel, [...listeners, listener])
@@ -33,8 +33,8 @@ export class NewsSubscription {
   }
 
   /**
-   * Asks the connection for a sign of life, now that there is work of which it may have said nothing. A connection that
-   * gives none is given up by its client, and made anew.
+   * Asks the connection for a sign of life, when there is work that it may not have told. If none comes, the client
+   * drops the connection and makes a new one.
    */
   probe (): void {
     if (this.#client?.status === 'ready') this.#client.ping().catch(() => {})
@@ -44,14 +44,14 @@ export class NewsSubscription {
 
   #createClient (): Client {
     const client = this.#create()
-    // Its errors are those of the client for commands; without a listener they would be printed.
+    // The client for commands reports the same errors. Without a listener they would be printed.
     client.on('error', () => {})
     client.on('message', (channel: string, text: string) => {
       for (const listen of this.#listeners.get(channel) ?? []) listen(newsOf(text))
     })
     client.on('ready', async () => {
       await client.subscribe(...this.#listeners.keys()).catch(() => {})
-      // News were missed while it was away.
+      // News were missed while the connection was away.
       for (const listen of [...this.#listeners.values()].flat()) listen({ kind: 'change' })
     })
     return client

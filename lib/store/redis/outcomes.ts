@@ -6,26 +6,26 @@ import type { Link } from './link.js'
 import type { Replicas } from './replicas.js'
 import { waitAtMost } from './wait.js'
 
-/** What becomes of a prepared commit, until Redis has heard it. */
+/** What shall become of a prepared commit, until Redis has heard it. */
 export interface PendingOutcome {
   readonly script: 'commitNew' | 'commit' | 'rollback'
   readonly queues: readonly string[]
   /** The pieces in which the commit was prepared, and how often each was sent. */
   readonly pieces: ReadonlyArray<{ readonly id: string, readonly sends: number, readonly weight: number }>
-  /** Whether Redis has answered that it cannot. */
+  /** Whether Redis has answered that it cannot do this. */
   isRefused?: boolean
 }
 
-/** How long a store that closes tells Redis what becomes of commits. */
+/** For how long a store that closes goes on telling Redis what becomes of commits, in milliseconds. */
 const CLOSE_MS = 10_000
 
-/** How long to wait before an outcome is told again that Redis has refused. */
+/** The pause before an outcome that Redis has refused is told again, in milliseconds. */
 const REFUSED_MS = 1000
 
-/** How many commits to a queue may be without an answer before there are no more. */
+/** The most commits to a queue that may be without an answer. Further commits are refused. */
 export const MAX_PENDING = 1000
 
-/** Tells Redis what becomes of prepared commits, for as long as it takes until Redis has heard it. */
+/** Tells Redis what becomes of prepared commits, again and again until Redis has heard it. */
 export class PendingOutcomes {
   readonly #link: Link
   readonly #calls: Calls
@@ -33,7 +33,7 @@ export class PendingOutcomes {
   readonly #replicas: Replicas
   readonly #timeoutMs: number
   readonly #pending = new Set<PendingOutcome>()
-  /** Those that Redis has refused, by their queues: one of them tries for all. */
+  /** Outcomes that Redis has refused, by their queues. One of them is tried for all. */
   readonly #refused = new Map<string, Set<PendingOutcome>>()
   readonly #batches: Readonly<Record<PendingOutcome['script'], Batches<PendingOutcome, void>>>
 
@@ -52,7 +52,7 @@ export class PendingOutcomes {
 
   get size (): number { return this.#pending.size }
 
-  /** Whether too many commits to any of these queues are without an answer: more would only take memory. */
+  /** Whether so many commits to these queues are without an answer that another would only take memory. */
   hasTooMany (queues: readonly string[]): boolean {
     if (this.#pending.size < MAX_PENDING) return false
     const ofQueues = [...this.#pending].filter(outcome => outcome.queues.some(queue => queues.includes(queue)))
@@ -60,8 +60,8 @@ export class PendingOutcomes {
   }
 
   /**
-   * Sees to it that Redis hears what becomes of a commit: now, or when it is back. Returns when Redis has been told, and
-   * when it has heard it or cannot.
+   * Makes sure that Redis hears what becomes of a commit, now or when it is back. `made` resolves when the command is
+   * under way; `result`, when Redis has heard it or cannot.
    */
   tell (outcome: PendingOutcome): { readonly made: Promise<void>, readonly result: Promise<void> } {
     this.#pending.add(outcome)
@@ -69,17 +69,17 @@ export class PendingOutcomes {
     return this.#batches[outcome.script].add(outcome.queues.join(), outcome, weight)
   }
 
-  /** Tells all of them once more, over a connection that has come back. */
+  /** Tells all outcomes once more, when a connection has come back. */
   tellAgain (): void {
     for (const outcome of this.#pending) this.tell(outcome)
   }
 
-  /** Tells Redis all of them until it has heard it or says that it cannot, for a bounded time. */
+  /** Tells Redis all outcomes until it has heard them or says that it cannot, for a bounded time. */
   async tellLast (): Promise<void> {
     const start = performance.now()
     for (;;) {
       const outcomes = [...this.#pending]
-      // What is not rolled back is a dead letter after an hour, and nobody was promised anything.
+      // A rollback may get lost: its tasks become dead letters after an hour, and nobody was promised that they run.
       const longestMs = outcomes.some(({ script }) => script !== 'rollback') ? CLOSE_MS : this.#timeoutMs
       const leftMs = start + longestMs - performance.now()
       if (outcomes.length === 0 || leftMs <= 0) return
@@ -105,7 +105,7 @@ export class PendingOutcomes {
     return []
   }
 
-  /** Keeps what Redis has not heard. Where the connection is lost its return is when it is told again. */
+  /** Keeps outcomes that Redis has not heard. If the connection is lost, they are told again when it is back. */
   #keepRefused (queues: string, outcomes: readonly PendingOutcome[], isRefused: boolean): void {
     for (const outcome of outcomes) outcome.isRefused = isRefused
     if (!isRefused && !this.#link.isUp) return

@@ -2,7 +2,7 @@ import type { Redis } from 'ioredis'
 import type { Calls } from './calls.js'
 import type { Link } from './link.js'
 
-/** For how long one WAIT waits: meanwhile its connection does nothing else. */
+/** For how long one WAIT waits, in milliseconds. Its connection does nothing else meanwhile. */
 const WAIT_MS = 20
 
 /** Makes sure that enough replicas have what was written. */
@@ -11,7 +11,7 @@ export class Replicas {
   readonly #calls: Calls
   readonly #wanted: number
   readonly #timeoutMs: number
-  /** The last WAIT that was sent, and the one that will be when that is answered. */
+  /** The last WAIT that was sent, and the one that follows when that is answered. */
   #last: Promise<unknown> = Promise.resolve()
   #next: Promise<number> | undefined
 
@@ -22,7 +22,7 @@ export class Replicas {
     this.#timeoutMs = timeoutMs
   }
 
-  /** Waits until enough replicas have what was written so far; rejects when that takes too long. */
+  /** Waits until enough replicas have what was written so far. Rejects if that takes too long. */
   async replicate (): Promise<void> {
     if (this.#wanted === 0) return
     const deadline = performance.now() + this.#timeoutMs
@@ -31,7 +31,7 @@ export class Replicas {
     }
   }
 
-  /** Counts for all commits at once, and for a few milliseconds at a time. */
+  /** Counts the replicas that have it. One WAIT counts for all commits, and waits only a few milliseconds. */
   #count (): Promise<number> {
     this.#next ??= this.#last.then(async () => {
       this.#next = undefined

@@ -1,19 +1,19 @@
 /**
- * How much of something large may be on its way at once: what the connection carries in a moment, so that
- * whatever is asked or told besides does not have to wait behind it for longer.
+ * How many bytes of something large may be on their way at once. It is what the connection carries in a moment, so that
+ * other commands do not wait behind them for longer.
  */
 export class SliceSize {
   #bytes = INITIAL_BYTES
 
   get bytes (): number { return this.#bytes }
 
-  /** Learns how long one of so many bytes took, with all that it waited for. */
+  /** Learns how long a slice of so many bytes took, including all that it waited for. */
   note (bytes: number, ms: number): void {
     if (ms > SLOW_MS) this.shrink()
     else if (ms < FAST_MS && bytes > this.#bytes / 2) this.#bytes = Math.min(this.#bytes * 2, MAX_BYTES)
   }
 
-  /** One has not arrived. */
+  /** Learns that a slice has not arrived. */
   shrink (): void {
     this.#bytes = Math.max(this.#bytes / 2, MIN_BYTES)
   }

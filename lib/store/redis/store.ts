@@ -1,12 +1,16 @@
 import { once } from 'node:events'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
-import type {
-  Counts, Found, Held, Holding, NewTask, News, Order, Prepared, Pulse, State, Store, Turn, TurnResult
-} from '../store.js'
-import { CLIENT_IS_CLOSED, Calls } from './calls.js'
+import type { Counts, Found, State } from '../found.js'
+import type { Holding, Pulse } from '../heartbeat.js'
+import type { News } from '../news.js'
+import type { Order } from '../order.js'
+import type { Store } from '../store.js'
+import type { NewTask, Prepared } from '../tasks.js'
+import type { Held, Turn, TurnResult } from '../turn.js'
+import { Calls, CLIENT_IS_CLOSED } from './calls.js'
 import {
-  addressOf, CONNECT_TIMEOUT_MS, createClient, duplicate, isClient, termsOf, type ClientTerms, type RedisLocation
+  addressOf, type ClientTerms, CONNECT_TIMEOUT_MS, createClient, duplicate, isClient, type RedisLocation, termsOf
 } from './client.js'
 import { readCounts } from './commands/counts.js'
 import { encodeHoldings, readPulses } from './commands/extend.js'
@@ -16,7 +20,7 @@ import { encodeOrder } from './commands/operate.js'
 import { encodeProgress } from './commands/set-progress.js'
 import { Commits, MAX_AT_ONCE } from './commits.js'
 import { Keyspace } from './keyspace.js'
-import { isClosed, Link, type Client } from './link.js'
+import { type Client, isClosed, Link } from './link.js'
 import { NewsSubscription } from './news.js'
 import { PendingOutcomes } from './outcomes.js'
 import { Replicas } from './replicas.js'
@@ -24,18 +28,17 @@ import { scripts } from './scripts.js'
 import { NO_OUTLOOK, Turns } from './turns.js'
 
 /**
- * Keeps tasks in Redis, where all processes with the same `prefix` share them. One
- * connection carries the commands of all queues, and a second one the notifications for
- * those that are consumed here.
+ * Keeps tasks in Redis, where all processes with the same `prefix` share them. One connection carries the commands of
+ * all queues, and a second one the notifications for the queues that this process consumes.
  *
- * A command whose answer is lost may have been carried out, or may still be: so what
- * matters is sent again until it is answered, and every script knows what it has done.
+ * If the answer to a command is lost, Redis may have carried it out, or may do so later. Commands that matter are
+ * therefore sent again until Redis answers, and every script knows what it has done already.
  */
 export class RedisStore implements Store {
   readonly #link: Link
   readonly #client: Client
   readonly #isOurs: boolean
-  /** Those of the clients that are made here. */
+  /** The terms of the clients that this store makes. */
   readonly #terms: ClientTerms
   readonly #keyspace: Keyspace
   readonly #calls: Calls
@@ -44,7 +47,7 @@ export class RedisStore implements Store {
   readonly #turns: Turns
   readonly #news: NewsSubscription
 
-  /** @param beatMs the longest time between two beats of the heartbeat of those who claim tasks here */
+  /** @param beatMs the longest time between two beats of the heartbeat of consumers that claim from this store */
   constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, beatMs = Infinity) {
     this.#isOurs = !isClient(location)
     if (replicas > 0 && isClient(location) && location.isCluster) {
@@ -73,7 +76,7 @@ export class RedisStore implements Store {
   async open (): Promise<void> {
     await this.#connect(this.#client)
     const { db = 0 } = this.#client.options as RedisOptions
-    // A client that could not select its database when it connected says nothing, and uses another.
+    // A client that could not select its database when it connected says nothing and uses another database.
     if (this.#isOurs && db !== 0) await this.#calls.answerTo((this.#client as Redis).select(db))
     await this.#calls.answerTo(this.#load(this.#client))
     await this.#calls.run('vote', [this.#keyspace.voteKey], [])
@@ -100,7 +103,7 @@ export class RedisStore implements Store {
     }))
     const isWork = ({ outlook }: Pulse) => outlook.wakeInMs === 0
     if (pulses.some(pulse => pulse.status === 'fulfilled' && pulse.value.some(isWork))) this.#news.probe()
-    // Queues on a node of a cluster that is down have no pulse; the others do.
+    // If a node of a cluster is down, only its queues have no pulse.
     const failed = pulses.find(pulse => pulse.status === 'rejected')
     if (failed !== undefined && pulses.every(({ status }) => status === 'rejected')) throw failed.reason
     return pulses.flatMap(pulse =>
@@ -127,7 +130,7 @@ export class RedisStore implements Store {
   async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
     const keys = this.#keyspace.keysOf('list', [queue])
     const all: Found[] = []
-    // A reply for which everything else would have to wait is had in several.
+    // A long list comes in several replies, so that other commands need not wait for it.
     let reply = await this.#calls.run('list', keys, encodeList(state, offset, limit, this.#calls.replyBytes))
     for (;;) {
       const { found, left } = readList(queue, reply)
@@ -147,7 +150,9 @@ export class RedisStore implements Store {
     }
     if (order.ids === undefined) return await this.#inParts(queue, ({ dead }) => dead, carryOut)
     let changed = 0
-    for (let i = 0; i < order.ids.length; i += MAX_AT_ONCE) changed += await carryOut(order.ids.slice(i, i + MAX_AT_ONCE))
+    for (let i = 0; i < order.ids.length; i += MAX_AT_ONCE) {
+      changed += await carryOut(order.ids.slice(i, i + MAX_AT_ONCE))
+    }
     return changed
   }
 
@@ -165,7 +170,7 @@ export class RedisStore implements Store {
     if (size > 0) throw this.#calls.cannot(`it has not heard what becomes of ${size} commits`)
   }
 
-  /** A full Redis that may drop any key to make room drops tasks. One that does not let us look is trusted. */
+  /** Refuses a Redis that may drop any key when its memory is full. A Redis that does not let us look is trusted. */
   async #refuseEviction (): Promise<void> {
     const info = await this.#calls.answerTo(this.#client.info('memory')).catch(() => '')
     const policy = /^maxmemory_policy:(allkeys-\S+)/m.exec(info)?.[1]
@@ -174,21 +179,21 @@ export class RedisStore implements Store {
     throw this.#calls.unreachable(new Error(why))
   }
 
-  /** Has something done to all tasks of some states, which is a thousand of them at a time. */
+  /** Carries out an order on all tasks of some states, a thousand at a time. */
   async #inParts (queue: string, countOf: (counts: Counts) => number, doSome: () => Promise<number>): Promise<number> {
     const all = countOf(await this.counts(queue))
     let changed = 0
-    // As many as there were, so that what comes faster than this cannot keep it busy for ever.
+    // It stops after as many as there were, so that tasks that come faster cannot keep it busy for ever.
     while (changed < all) {
       const count = await doSome()
-      // It may have found only what had left the line.
+      // The script may have found only places in line that tasks have left.
       if (count === 0 && countOf(await this.counts(queue)) === 0) break
       changed += count
     }
     return changed
   }
 
-  /** Has Redis learn the scripts beforehand, so that none has to be sent a second time, and out of order. */
+  /** Loads the scripts into Redis beforehand, so that no call has to be sent a second time, and out of order. */
   async #load (client: Client): Promise<void> {
     const nodes = client.isCluster ? (client as Cluster).nodes('master') : [client as Redis]
     try {
@@ -200,11 +205,11 @@ export class RedisStore implements Store {
 
   #createSubscriber (): Client {
     if (!this.#isOurs) return duplicate(this.#client, this.#terms)
-    // What ioredis subscribes to by itself on a new connection rejects, unhandled, when that one is lost as well.
+    // If ioredis subscribed again by itself, its promise would reject unhandled when the new connection is lost too.
     return (this.#client as Redis).duplicate({ autoResubscribe: false })
   }
 
-  /** Connects, or waits for a client that connects by itself, but not for ever. */
+  /** Connects, or waits for a client that connects by itself, for a bounded time. */
   async #connect (client: Client): Promise<void> {
     if (client.status === 'ready') return
     if (isClosed(client)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
@@ -225,7 +230,7 @@ export class RedisStore implements Store {
   }
 }
 
-/** The client spreads an array over the arguments of a script, where each of its elements would be another one. */
+/** Refuses an id that is no text. The client would spread an array, and make each element another argument. */
 function textOnly (id: string): string {
   if (typeof id !== 'string') throw new FST_TASKQUEUE_INVALID_ID(typeof id)
   return id

@@ -1,34 +1,42 @@
 import { randomUUID } from 'node:crypto'
-import type { NewTask, Outlook, Prepared, Settlement, Turn, TurnResult } from '../store.js'
-import { CLIENT_IS_CLOSED, isAnswer, MAX_ARGS, type Call, type Calls } from './calls.js'
-import { encodeSettlements, encodeTurn, readTurn, type FetchMessage, type TurnTerms } from './commands/turn.js'
+import type { NewTask, Prepared } from '../tasks.js'
+import type { Lease, Outlook, Settlement, Turn, TurnResult } from '../turn.js'
+import { type Call, type Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS } from './calls.js'
+import { encodeSettlements, encodeTurn, type FetchMessage, readTurn, type TurnTerms } from './commands/turn.js'
 import type { Keyspace } from './keyspace.js'
 import type { Link } from './link.js'
 import { SETTLEMENT_ARGS } from './lua/settling.js'
 import { TASK_ARGS } from './lua/tasks.js'
 import { waitAtMost } from './wait.js'
 
-/** What there is to claim for a consumer that must not. */
+/** The outlook of a consumer that may claim nothing. */
 export const NO_OUTLOOK: Outlook = { wakeInMs: Infinity, suspects: false }
 
-/** How many bytes one turn carries. */
+/** The most bytes of settlements that one turn carries. */
 const MAX_TURN_BYTES = 4 * 1024 * 1024
 
-/** A turn of which it is not known that it was taken. */
+/** A turn that Redis may or may not have taken. */
 interface OpenTurn {
   readonly terms: TurnTerms
   readonly settlements: readonly Settlement[]
   call: Call
-  /** While the answer may still come. */
+  /** The answer, while it may still come. */
   answer?: Promise<unknown> | undefined
 }
 
-/** The turns of the consumer of a queue. Each carries one settlement while one may be of a kind that Redis does not take. */
-interface QueueTurns { key: string, number: number, open?: OpenTurn | undefined, isWary: boolean }
+/** The turns of the consumer of one queue. */
+interface QueueTurns {
+  /** The key that holds the last turn. */
+  key: string
+  number: number
+  open?: OpenTurn | undefined
+  /** Whether each turn carries only one settlement, since Redis may refuse one of them. */
+  isWary: boolean
+}
 
 /**
- * Takes the turns of consumers. A turn whose answer is lost is asked for again until it is answered, and Redis knows
- * the last turn of each consumer: so none is taken twice.
+ * Takes the turns of consumers. A turn whose answer is lost is handed in again until Redis answers. Redis knows the
+ * last turn of each consumer, so it takes none twice.
  */
 export class Turns {
   readonly #link: Link
@@ -41,7 +49,8 @@ export class Turns {
   readonly #byQueue = new Map<string, QueueTurns>()
 
   constructor (
-    link: Link, calls: Calls, keyspace: Keyspace, prepare: (tasks: readonly NewTask[]) => Promise<Prepared>, timeoutMs: number
+    link: Link, calls: Calls, keyspace: Keyspace, prepare: (tasks: readonly NewTask[]) => Promise<Prepared>,
+    timeoutMs: number
   ) {
     this.#link = link
     this.#calls = calls
@@ -55,13 +64,14 @@ export class Turns {
     if (turns === undefined) {
       this.#byQueue.set(queue, turns = { key: this.#keyspace.turnKeyOf(queue, this.#id), number: 0, isWary: false })
     }
-    // What has begun comes to its end, and nothing else begins.
+    // Once the client is closed, tasks that run are still settled, but nothing else begins.
     const { isClosed } = this.#link
-    if (isClosed && turn.settlements.length === 0 && turns.open === undefined) throw this.#calls.cannot(CLIENT_IS_CLOSED)
+    const hasNothingToEnd = turn.settlements.length === 0 && turns.open === undefined
+    if (isClosed && hasNothingToEnd) throw this.#calls.cannot(CLIENT_IS_CLOSED)
     const open = turns.open ??= await this.#open(queue, isClosed ? withoutClaim(turn) : turn, turns)
     try {
       const start = performance.now()
-      // What is on its way is waited for, and not asked for again.
+      // An answer that is on its way is waited for. The turn is not handed in again meanwhile.
       if (open.answer === undefined) {
         open.answer = this.#calls.send(open.call)
         open.answer.catch(() => { open.answer = undefined })
@@ -70,32 +80,37 @@ export class Turns {
       turns.open = undefined
       turns.isWary = false
       const result = readTurn(reply, this.#fetcherOf(queue))
-      const bytes = result.leases.reduce((sum, { message }) => sum + (typeof message === 'string' ? message.length : 0), 0)
-      this.#calls.noteReply(bytes, performance.now() - start)
+      this.#calls.noteReply(sizeOfMessages(result.leases), performance.now() - start)
       return isClosed ? { ...result, outlook: NO_OUTLOOK } : result
     } catch (error) {
-      // An error is an answer as well, unless it is one of the connection.
+      // An error is an answer as well, unless it comes from the connection.
       if (isAnswer(error)) return await this.#takeRefusal(queue, turn, turns, open, error as Error)
       this.#calls.noteNoReply()
-      // The next try asks for a reply that the link carries.
+      // The next try asks for a reply of a size that the link carries.
       if (open.call.upload === undefined) open.call = this.#callOf(queue, turns, open.terms, open.settlements)
       throw error
     }
   }
 
-  /** Leaves nothing of the turns. One that a client has kept would claim anew for nobody, if nothing told it that it is over. */
+  /**
+   * Deletes the keys that hold the last turns. It keeps them if the client may still send a turn: without its key Redis
+   * would not know that this turn is over, and it would claim for nobody.
+   */
   async close (): Promise<void> {
     const turns = this.#link.keepsCommands ? [] : [...this.#byQueue.values()]
     const farewells = turns.map(({ key }) => this.#calls.run('leave', [key], []))
     await waitAtMost(Promise.allSettled(farewells), this.#timeoutMs)
   }
 
-  /** Opens a turn with as many of the settlements as one call carries, or with one that is larger; such a turn claims nothing. */
+  /**
+   * Opens a turn with as many of the settlements as one call carries, and at least one. A turn that leaves settlements
+   * out, or does not fit into one message, claims nothing.
+   */
   async #open (queue: string, turn: Turn, turns: QueueTurns): Promise<OpenTurn> {
     const { heartbeatMs, claim, keep, keepDead } = turn
     const settlements = turn.settlements.slice(0, turns.isWary ? 1 : countWithin(turn.settlements))
     const queues = this.#queuesOf(queue, settlements)
-    // What is out of reach of this turn's script is added before it: twice, if it comes to the worst, rather than never.
+    // Chained tasks out of reach of this turn's script are added before it: at worst twice, rather than never.
     const elsewhere = settlements.flatMap(({ chain = [] }) => chain.filter(task => !queues.includes(task.queue)))
     if (elsewhere.length > 0) await (await this.#prepare(elsewhere)).commit()
     const isCut = settlements.length < turn.settlements.length
@@ -114,19 +129,20 @@ export class Turns {
     return this.#calls.callOf('turn', keys, args, sizeOf(settlements), this.#keyspace.nameOf(queue))
   }
 
-  /** Returns the queue, and those of chained tasks that the script of its turn can reach. */
+  /** Returns the queue, and those queues of chained tasks that the script of its turn can reach. */
   #queuesOf (queue: string, settlements: readonly Settlement[]): readonly string[] {
-    const [queues = []] = this.#keyspace.together([queue, ...settlements.flatMap(({ chain = [] }) => chain.map(task => task.queue))])
+    const chained = settlements.flatMap(({ chain = [] }) => chain.map(task => task.queue))
+    const [queues = []] = this.#keyspace.together([queue, ...chained])
     return queues
   }
 
   /**
-   * Redis has refused a turn. That may lie in one settlement: so each is handed in alone next, and one that is
-   * refused alone makes a dead letter of its task, if that is not refused as well.
+   * Goes on after Redis has refused a turn. One settlement may be the cause, so each is handed in alone next. If Redis
+   * refuses one alone, its task becomes a dead letter instead, unless Redis refuses that as well.
    */
   async #takeRefusal (queue: string, turn: Turn, turns: QueueTurns, open: OpenTurn, error: Error): Promise<TurnResult> {
     turns.open = undefined
-    // Somebody has written to its key: it goes on under another.
+    // Somebody has written to the key of the turns. The consumer goes on under another key.
     if (error.message.includes('this turn is over')) {
       turns.key = this.#keyspace.turnKeyOf(queue, randomUUID())
       throw error
@@ -137,21 +153,25 @@ export class Turns {
     if (settlement === undefined || !wasAlone) throw error
     const { id, fence } = settlement.lease
     const buried: Settlement = {
-      lease: { id, fence }, verdict: { kind: 'dead', reason: `its end could not be stored: ${error.message}` }
+      lease: { id, fence }, verdict: { kind: 'dead', reason: `its outcome could not be stored: ${error.message}` }
     }
-    const { call: { script, keys, args } } = await this.#open(queue, { ...withoutClaim(turn), settlements: [buried] }, turns)
+    const burial = { ...withoutClaim(turn), settlements: [buried] }
+    const { call: { script, keys, args } } = await this.#open(queue, burial, turns)
     return readTurn(await this.#calls.run(script, keys, args), this.#fetcherOf(queue))
   }
 
   #fetcherOf (queue: string): FetchMessage {
-    return async (id, fence, length, signal) => {
-      const keys = [...this.#keyspace.keysOf('slice', [queue]), this.#keyspace.copyKeyOf(queue, fence)]
-      return await this.#calls.fetch(keys, id, fence, length, signal)
+    return async (lease, length, signal) => {
+      const keys = [...this.#keyspace.keysOf('slice', [queue]), this.#keyspace.copyKeyOf(queue, lease.fence)]
+      return await this.#calls.fetch(keys, lease, length, signal)
     }
   }
 }
 
 function withoutClaim ({ claim: _, ...turn }: Turn): Turn { return turn }
+
+const sizeOfMessages = (leases: readonly Lease[]): number =>
+  leases.reduce((sum, { message }) => sum + (typeof message === 'string' ? message.length : 0), 0)
 
 const bytesOf = ({ chain = [], record = '' }: Settlement): number =>
   chain.reduce((sum, { message }) => sum + message.length, record.length)
@@ -159,7 +179,7 @@ const bytesOf = ({ chain = [], record = '' }: Settlement): number =>
 const sizeOf = (settlements: readonly Settlement[]): number =>
   settlements.reduce((sum, settlement) => sum + bytesOf(settlement), 0)
 
-/** Counts how many settlements, from the first one on, one turn carries; at least one. */
+/** Counts the settlements that one turn carries, from the first one on: at least one. */
 function countWithin (settlements: readonly Settlement[]): number {
   let bytes = 0
   let args = 0

@@ -1,4 +1,5 @@
-import type { NewTask, OnDuplicate, State } from '../../../lib/store/store.js'
+import type { State } from '../../../lib/store/found.js'
+import type { NewTask, OnDuplicate } from '../../../lib/store/tasks.js'
 import { START_MS } from './virtual-time.js'
 
 /** What happens to the stores, one step after the other. A lease is named by how many were handed out after it. */

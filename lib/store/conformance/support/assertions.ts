@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { FST_TASKQUEUE_DUPLICATE } from '../../../errors.js'
-import type { Counts, Store } from '../../store.js'
+import type { Counts } from '../../found.js'
+import type { Store } from '../../store.js'
 
 /** Compares the counts of a queue. Those that are not given have to be 0. */
 export async function assertCounts (store: Store, queue: string, expected: Partial<Counts>): Promise<void> {

@@ -1,6 +1,7 @@
 // Tests of every state begin with these tasks. Each task has the name of its state, or of how it got there.
-import type { Lease, Store } from '../../store.js'
-import { KEEP, LONG_MS, SHORT_MS, add, claim, claimOne, dead, done, retry, settle, task, tasks, turn } from './steps.js'
+import type { Store } from '../../store.js'
+import type { Lease } from '../../turn.js'
+import { add, claim, claimOne, dead, done, KEEP, LONG_MS, retry, settle, SHORT_MS, task, tasks, turn } from './steps.js'
 import { untilExpired, untilSuspect } from './until.js'
 
 /**

@@ -1,8 +1,10 @@
 // The steps that tests take with a store, and the parts of its answers that they compare.
 import assert from 'node:assert/strict'
-import type {
-  Claim, Found, Held, Keep, Lease, NewTask, Settlement, State, Store, Turn, TurnResult, Verdict
-} from '../../store.js'
+import type { Found, State } from '../../found.js'
+import type { Holding } from '../../heartbeat.js'
+import type { Store } from '../../store.js'
+import type { NewTask } from '../../tasks.js'
+import type { Claim, Held, Keep, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { until } from './until.js'
 
 /** A time that tests wait for. */
@@ -36,7 +38,7 @@ export function tasks (queue: string, ids: readonly string[], rest: Partial<NewT
   return ids.map(id => task(queue, id, rest))
 }
 
-/** The answer of `show` for a task made by `task` that nobody has tried. `rest` says how the task differs from that. */
+/** The answer of `show` for a task that `task` has made and nobody has tried. `rest` says how the task differs. */
 export function known (queue: string, id: string, state: State, rest: Partial<Found> = {}): Found {
   return { queue, id, state, message: `message of ${id}`, attempt: 0, records: [], ...rest }
 }
@@ -91,11 +93,16 @@ export async function settle (
   return (await turn(store, queue, [{ lease, verdict, chain, ...rest }])).settled[0]
 }
 
+/** What a heartbeat says of the leases that it holds, of a consumer whose leases last. */
+export function holding (queue: string, leases: readonly Held[] = []): Holding {
+  return { queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
+}
+
 /** Extends leases. Returns the ids of those that the store reports lost. */
 export async function lost (
   store: Store, queue: string, leases: readonly Held[]
 ): Promise<readonly string[] | undefined> {
-  return (await store.extend([{ queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }]))[0]?.lost
+  return (await store.extend([holding(queue, leases)]))[0]?.lost
 }
 
 /** Finds a task, trimmed for a comparison. */

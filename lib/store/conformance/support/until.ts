@@ -1,8 +1,9 @@
 // Tests wait for a store with these functions, which fail when the store takes too long.
 import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
-import type { News, Store } from '../../store.js'
-import { SHORT_MS, release, settle, show, turn } from './steps.js'
+import type { News } from '../../news.js'
+import type { Store } from '../../store.js'
+import { release, settle, SHORT_MS, show, turn } from './steps.js'
 
 /** How long a store may take over something that it must do at a given time. */
 const PATIENCE_MS = 10_000

@@ -6,7 +6,10 @@ import type { Script } from '../script.js'
 
 const KEYS = ['prepared', 'message', 'waiting', 'delayed', 'expiring'] as const
 
-/** Commits what `prepareNew` has prepared. Does nothing and returns 1 if one of the ids is known all the same. */
+/**
+ * Commits what `prepareNew` has prepared. Takes keys and pieces as `commit` does. Does nothing and returns 1 if one of
+ * the ids is known all the same.
+ */
 export const commitNew: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${queueing}${reading}${preparing}
@@ -16,9 +19,10 @@ for arg = 1, #ARGV, 2 do commits[#commits + 1] = ARGV[arg] end
 local batches = {}
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
-  local batch = { k = k, texts = redis.call('HMGET', k.prepared, unpack(commits)), found = {}, ids = {}, messages = {}, entries = {}, expiring = {} }
+  local texts = redis.call('HMGET', k.prepared, unpack(commits))
+  local batch = { k = k, texts = texts, found = {}, ids = {}, messages = {}, entries = {}, expiring = {} }
   for i, commit in ipairs(commits) do
-    local list = prepared_in(batch.texts[i])
+    local list = prepared_in(texts[i])
     if list then batch.found[#batch.found + 1] = commit end
     for j = 1, list and #list or 0, 3 do
       local id, message, terms = unpack(list, j, j + 2)
@@ -35,7 +39,7 @@ end
 
 for _, batch in ipairs(batches) do
   local k = batch.k
-  -- First, since a full memory allows it, and then the rest.
+  -- This is the first write, since a full memory allows it, and Redis then allows the rest.
   call_with('HDEL', k.prepared, batch.found)
   local ok, failure = pcall(function ()
     call_with('HSET', k.message, batch.messages)

@@ -6,12 +6,17 @@ import { reserving } from '../lua/preparing.js'
 import { reading } from '../lua/tasks.js'
 import type { Script } from '../script.js'
 
-/** Tells `commit`, `commitNew` and `rollback` of pieces of commits: which, and whether each may yet arrive once more. */
-export function encodePieces (pieces: ReadonlyArray<{ readonly id: string, readonly sends: number }>): Array<string | number> {
+/**
+ * Returns what `commit`, `commitNew` and `rollback` take of each piece of a commit: its id, and 1 if a prepare of it
+ * may yet arrive once more, else 0.
+ */
+export function encodePieces (
+  pieces: ReadonlyArray<{ readonly id: string, readonly sends: number }>
+): Array<string | number> {
   return pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0])
 }
 
-/** Takes pieces, and the keys of the queues that they add to. */
+/** Commits what `prepare` has prepared. Takes the keys of the queues that the pieces add to, and the pieces. */
 export const commit: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${adding}${reserving}
@@ -22,7 +27,7 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
     local text = redis.call('HGET', k.prepared, id)
     local tasks = prepared_in(text)
     if tasks then
-      -- First, since a full memory allows it, and then the rest.
+      -- This is the first write, since a full memory allows it, and Redis then allows the rest.
       redis.call('HDEL', k.prepared, id)
       local ok, failure = pcall(add, k, tasks)
       if not ok then

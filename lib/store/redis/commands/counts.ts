@@ -1,9 +1,9 @@
-import type { Counts } from '../../store.js'
+import type { Counts } from '../../found.js'
 import { KEYS } from '../keys.js'
 import { preludeOf } from '../lua/prelude.js'
 import type { Script } from '../script.js'
 
-/** Returns the numbers of waiting, delayed, running and dead tasks, and 1 if the queue is paused. */
+/** Returns the numbers of waiting, delayed, running and dead tasks, and 1 if the queue is paused, else 0. */
 export const counts: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}

@@ -1,4 +1,5 @@
-import { CANCELLED_MS, type Holding, type Outlook, type Pulse } from '../../store.js'
+import { CANCELLED_MS, type Holding, type Pulse } from '../../heartbeat.js'
+import type { Outlook } from '../../turn.js'
 import { KEYS, MAX_MESSAGE_BYTES } from '../keys.js'
 import { burying } from '../lua/burying.js'
 import { clock } from '../lua/clock.js'
@@ -11,27 +12,28 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { in_doubt_ms: 'number' } as const
 
-/** For how long nobody can know what was to become of a commit, in milliseconds. */
+/** For how long a prepared commit is waited for, in milliseconds. Later nobody can know what was to become of it. */
 const IN_DOUBT_MS = 60 * 60 * 1000
 
 /**
- * The heartbeat. Takes for each queue the heartbeat's period, how long a lease is, the number of its leases, and for each
- * of these its id and its fence. Returns for each queue what `readPulses` reads.
+ * The heartbeat. Takes the keys of each queue, and after the params for each queue the heartbeat's period, how long a
+ * lease lasts, the number of leases, and for each lease its id and its fence. Returns for each queue what `readPulses`
+ * reads.
  */
 export const extend: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${reading}${reserving}${clock}${leases}${burying}
 read_time()
 
--- A commit whose process has died before it could say what became of the request. Nobody
--- knows whether its tasks should run, so they do not, and are kept for somebody to look at.
--- They are found by looking at a few commits of many: most are gone a moment later.
+-- Buries the tasks of a commit whose process has died before it could say what becomes of the request. Nobody knows
+-- whether these tasks should run, so they do not, and are kept for somebody to look at.
 local function bury_if_in_doubt (k, commit)
-  local text = redis.call('HSTRLEN', k.prepared, commit) <= ${2 * MAX_MESSAGE_BYTES} and redis.call('HGET', k.prepared, commit)
+  local is_short = redis.call('HSTRLEN', k.prepared, commit) <= ${2 * MAX_MESSAGE_BYTES}
+  local text = is_short and redis.call('HGET', k.prepared, commit)
   local since = finite(text and string.match(text, '^%d+'))
   local list = text and prepared_in(text)
   if not since or not list and #text > #string.match(text, '^%d+ ?') then
-    error('what is prepared as ' .. string.sub(commit, 1, 99) .. ' is no commit', 0)
+    error('the prepared commit ' .. string.sub(commit, 1, 99) .. ' is unreadable', 0)
   elseif since == 0 then
     redis.call('HSET', k.prepared, commit, number(now) .. string.sub(text, 2))
   elseif now - since >= in_doubt_ms then
@@ -46,17 +48,19 @@ local function bury_if_in_doubt (k, commit)
   end
 end
 
+-- Looks at a few commits of many, since most are gone a moment later.
 local function bury_in_doubt (k, try)
   for _, commit in ipairs(redis.call('HRANDFIELD', k.prepared, 10)) do try(bury_if_in_doubt, k, commit) end
 end
 
+-- Drops ended tasks that are too old.
 local function drop_old (k)
   local ids = redis.call('ZRANGEBYSCORE', k.ended, '-inf', now_us, 'LIMIT', 0, 1000)
   call_with('ZREM', k.ended, ids)
   call_with('HDEL', k.summary, ids)
 end
 
--- Returns the ids of leases that are no longer held, and of those the ones that were cancelled; prolongs the others.
+-- Extends leases. Returns the ids of those that are lost, and of these the ones whose tasks were cancelled.
 local function check_leases (k, arg, count, lease_clock)
   local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
   for i = 1, count do
@@ -75,7 +79,8 @@ local function check_leases (k, arg, count, lease_clock)
   return lost, cancelled
 end
 
--- A queue whose keys have been tampered with does not stop the others, nor does one of its keys stop what needs it not.
+-- Carries out the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key
+-- stops only the steps that need it.
 local function beat (k, arg, count)
   local fault = ''
   local function try (run, ...)
@@ -97,7 +102,7 @@ local arg = rest
 while arg <= #ARGV do
   local count = tonumber(ARGV[arg + 2])
   local pulse = beat(keys_of(#reply), arg, count)
-  -- A Redis that has become a replica prolongs no lease.
+  -- A Redis that has become a replica extends no lease.
   if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
   reply[#reply + 1] = pulse
   arg = arg + 3 + count * 2
@@ -117,7 +122,7 @@ export function readPulses (reply: unknown): Pulse[] {
       ({ lost, cancelled, outlook: readOutlook([wakeInMs, suspects]), ...fault !== '' && { fault } }))
 }
 
-/** Reads what `outlook` says: -1 stands for nothing that is known to come. */
+/** Reads what the Lua function `outlook` returns: -1 means that nothing is known to come. */
 export function readOutlook ([wakeInMs, suspects]: readonly [number, number]): Outlook {
   return { wakeInMs: wakeInMs >= 0 ? wakeInMs : Infinity, suspects: suspects > 0 }
 }

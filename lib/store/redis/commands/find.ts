@@ -1,6 +1,6 @@
-import type { Found } from '../../store.js'
+import type { Found } from '../../found.js'
 import { KEYS } from '../keys.js'
-import { describing, readDescribed, type Described } from '../lua/describing.js'
+import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
 import { encode, localsOf, type Script } from '../script.js'
@@ -8,8 +8,8 @@ import { encode, localsOf, type Script } from '../script.js'
 const PARAMS = { id: 'text', await_ms: 'number' } as const
 
 /**
- * Takes the keys of the queues that may have the task. Returns the number of its queue and what is known of it, and has
- * its end told for as many milliseconds.
+ * Finds a task. Takes the keys of the queues that may have it. Returns the number of its queue and its description. If
+ * the task has not ended, its queue tells the listeners if it ends within `await_ms`.
  */
 export const find: Script = {
   keys: KEYS,

@@ -1,6 +1,6 @@
 import type { Script } from '../script.js'
 
-/** Leaves nothing of some keys: of a consumer that closes, or of a call that was made. */
+/** Deletes keys: that of a consumer which closes, or that of a call which was made. */
 export const leave: Script = {
   keys: [],
   body: /* lua */ `

@@ -1,6 +1,6 @@
-import type { Found, State } from '../../store.js'
+import type { Found, State } from '../../found.js'
 import { KEYS } from '../keys.js'
-import { describing, readDescribed, type Described } from '../lua/describing.js'
+import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
 import { encode, localsOf, type Script } from '../script.js'
@@ -8,13 +8,13 @@ import { encode, localsOf, type Script } from '../script.js'
 const PARAMS = { state: 'text', offset: 'number', limit: 'number', max_bytes: 'number' } as const
 const MORE_PARAMS = { state: 'text', max_bytes: 'number' } as const
 
-/** Returns tasks of a state, and the ids of those for which the reply had no more room. */
+/** Returns descriptions of tasks of one state, and the ids of those for which the reply had no more room. */
 export const list: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${describing}
 read_time()
 
--- Lists the line without what is stale, which takes going through it from its beginning.
+-- Lists the line without its stale places, which means going through it from its beginning.
 local function in_line (k, offset, limit)
   local ids, from, passed, left = {}, 0, 0, {}
   while true do
@@ -42,7 +42,10 @@ if limit == 0 then return { {}, {} } end
 if state == 'waiting' then
   local stale = redis.call('HGET', k.stale, ' ')
   local passed = 0
-  for _, place in ipairs({ { k.suspects, 'LLEN', 'LRANGE' }, { k.waiting, 'LLEN', 'LRANGE' }, { k.delayed, 'ZCARD', 'ZRANGE' } }) do
+  local places = {
+    { k.suspects, 'LLEN', 'LRANGE' }, { k.waiting, 'LLEN', 'LRANGE' }, { k.delayed, 'ZCARD', 'ZRANGE' }
+  }
+  for _, place in ipairs(places) do
     local from = math.max(0, offset - passed)
     local length = redis.call(place[2], place[1])
     if place[1] == k.waiting and stale then
@@ -61,7 +64,7 @@ elseif state == 'dead' then
   ids = redis.call('ZREVRANGE', k.dead, offset, last)
 else
   for _, id in ipairs(redis.call('ZRANGE', k.ended, '+inf', '(' .. number(now_us), 'BYSCORE', 'REV')) do
-    -- Whose id is taken again is not what has ended.
+    -- If the id is taken again, it belongs to another task.
     local is_meant = ended_in(record_of(k, id)) == state and redis.call('HEXISTS', k.message, id) == 0
     if is_meant then append(ids, id) end
   end
@@ -71,7 +74,7 @@ return describe(k, ids, state, max_bytes)
 `
 }
 
-/** Takes ids as well. Returns those of the tasks that are in the state, and the ids of the rest, as `list` does. */
+/** Goes on with a list. Takes the ids that are left, and returns what `list` does of those in the state. */
 export const listMore: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${localsOf(MORE_PARAMS)}${moving}${describing}
@@ -88,7 +91,9 @@ export function encodeListMore (state: State, maxBytes: number, ids: readonly st
   return encode(MORE_PARAMS, { state, max_bytes: maxBytes }, ids)
 }
 
-export function readList (queue: string, reply: unknown): { readonly found: Found[], readonly left: readonly string[] } {
+export function readList (
+  queue: string, reply: unknown
+): { readonly found: Found[], readonly left: readonly string[] } {
   const [described, left] = reply as [Described[], string[]]
   return { found: described.map(task => readDescribed(queue, task)), left }
 }

@@ -1,4 +1,5 @@
-import { CANCELLED_MS, type Order } from '../../store.js'
+import { CANCELLED_MS } from '../../heartbeat.js'
+import type { Order } from '../../order.js'
 import { KEYS } from '../keys.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'
@@ -8,7 +9,10 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { kind: 'text', all: 'number', due_at: 'text', keep_count: 'number', keep_ms: 'number' } as const
 
-/** Carries out an order on the tasks of these ids, or on a thousand of all. Returns how many tasks were changed. */
+/**
+ * Carries out an order on the tasks with the ids that follow the params, or if `all` is 1 on a thousand of all. Returns
+ * how many tasks it has changed.
+ */
 export const operate: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${clock}
@@ -16,7 +20,7 @@ read_time()
 local k = keys_of(0)
 local ids = { unpack(ARGV, rest) }
 
--- Those that wait, are delayed or run, and have a message.
+-- Returns the ids of tasks that wait, are delayed or run.
 local function living (ids)
   local found = {}
   for _, id in ipairs(ids) do
@@ -28,7 +32,7 @@ local function living (ids)
   return found
 end
 
--- Removes the ids from the dead, or the first thousand of all, and returns those that were there.
+-- Removes these ids from dead, or if all is 1 the first thousand. Returns those that were there.
 local function undead ()
   if all == 1 then ids = redis.call('ZRANGE', k.dead, 0, 999) end
   local found = {}
@@ -52,7 +56,7 @@ function orders.cancel ()
   end_early(k, cancelled, 'cancelled', keep_count, keep_ms)
   keep_newest_ended(k, keep_count)
   if #revoked > 0 then
-    -- For as long as somebody may still hold them.
+    -- They are kept for as long as somebody may still hold these leases.
     redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - ${CANCELLED_MS})
     call_with('ZADD', k.revoked, revoked)
     redis.call('PEXPIRE', k.revoked, ${CANCELLED_MS})
@@ -110,7 +114,7 @@ function orders.purge ()
   return #found
 end
 
--- Who pauses a queue prolongs no lease: that is no contact.
+-- Pausing a queue extends no lease, so it is no contact: the lease clock does not move on.
 local function set_paused (paused)
   local contact, lease_clock = read_clock(k)
   write_clock(k, contact, lease_clock, paused)
@@ -129,10 +133,10 @@ return orders[kind]()
 `
 }
 
-/** @param ids those of the order, or some of them; all tasks that it may concern if there are none */
+/** @param ids the ids of the order, or some of them; undefined means all tasks that the order may concern */
 export function encodeOrder (order: Order, ids?: readonly string[]): Array<string | number> {
   const { count, ms } = order.kind === 'cancel' ? order.keep : { count: '', ms: '' } as const
   const due = order.kind === 'schedule' ? encodeDue(order.delayMs, order.runAt) : ''
-  const values = { kind: order.kind, all: ids === undefined ? 1 : 0, due_at: due, keep_count: count, keep_ms: ms } as const
-  return encode(PARAMS, values, ids)
+  const all = ids === undefined ? 1 : 0
+  return encode(PARAMS, { kind: order.kind, all, due_at: due, keep_count: count, keep_ms: ms }, ids)
 }

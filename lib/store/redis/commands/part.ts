@@ -1,11 +1,11 @@
 import { encode, localsOf, type Params, type Script } from '../script.js'
 
-/** For how long Redis keeps what is on its way in parts, after the last of them. */
+/** For how long after the last part Redis keeps what travels in parts, in milliseconds. */
 export const KEEP_MS = 60_000
 
 const PARAMS = { number: 'number', bytes: 'text', when_full: 'number' } as const satisfies Params
 
-/** Keeps one part of the arguments of a call under the key of that. A full memory takes it where `when_full` is 1. */
+/** Keeps one part of a call's arguments in the call's key. With `when_full` 1, also if the memory is full. */
 export const part: Script = {
   keys: [],
   body: /* lua */ `${localsOf(PARAMS)}
@@ -15,7 +15,7 @@ redis.call('PEXPIRE', KEYS[1], ${KEEP_MS})
 `
 }
 
-/** The bytes are sent as they are, though the types of a script's arguments say text. */
+/** The client sends the bytes as they are, though the types of a script's arguments say text. */
 export function encodePart (number: number, bytes: Buffer, whenFull: boolean): Array<string | number | Buffer> {
   return encode(PARAMS, { number, bytes: bytes as unknown as string, when_full: whenFull ? 1 : 0 })
 }

@@ -6,8 +6,8 @@ import type { Script } from '../script.js'
 const KEYS = ['prepared', 'message'] as const
 
 /**
- * Does what `prepare` does for commits whose tasks all have ids of their own making, which nobody else wants. Returns 3
- * and does nothing for one of which an id is known all the same.
+ * Does what `prepare` does, for commits whose ids nobody has chosen, so that no other commit wants them. Takes the
+ * same. Returns 0 for each piece; or 3, without preparing it, if one of its ids is known all the same.
  */
 export const prepareNew: Script = {
   keys: KEYS,

@@ -5,48 +5,55 @@ import { reserving } from '../lua/preparing.js'
 import { reading, TASK_ARGS } from '../lua/tasks.js'
 import type { Script } from '../script.js'
 
-/** What a commit is prepared and rolled back with. */
+/** The keys that `prepare` and `rollback` take of each queue. */
 export const PREPARE_KEYS = [
   'prepared', 'reserved', 'waiting', 'message', 'dead', 'recent', 'running', 'expiring'
 ] as const
 
 /**
- * Takes for each piece of a commit its id, the number of its tasks, and those. Returns for each 0 and the
- * numbers of the queues and the ids that are kept out; 1 and one that is known, for which it is refused; 2, one that
- * another commit is about to add, and the number of its queue. What a commit or a rollback leaves in its place keeps
- * out a prepare that arrives after it.
+ * Prepares pieces of commits. Takes for each piece its id, the number of its tasks, and the tasks, as `encodeTasks`
+ * writes them. Returns for each piece one of these:
+ *
+ * - 0, and for each id that is kept out the number of its queue and the id;
+ * - 1, and a known id for which the commit is refused;
+ * - 2, an id that another commit is about to add, and the number of its queue.
+ *
+ * What a commit or a rollback leaves in its place keeps out a prepare that arrives after it.
  */
 export const prepare: Script = {
   keys: PREPARE_KEYS,
   body: /* lua */ `${gathering}${preludeOf(PREPARE_KEYS)}${moving}${reading}${adding}${reserving}
 read_time()
 
+-- Whether a task of this id keeps others out.
 local function is_known (k, id)
   if redis.call('HEXISTS', k.message, id) == 1 then
-    if redis.call('ZSCORE', k.dead, id) or redis.call('ZSCORE', k.running, id) or not is_expired(k, id) then return true end
+    local is_dead_or_running = redis.call('ZSCORE', k.dead, id) or redis.call('ZSCORE', k.running, id)
+    if is_dead_or_running or not is_expired(k, id) then return true end
   end
   return is_recent(k, id)
 end
 
--- A large commit is prepared in pieces, of which all but the first have a number behind their id.
+-- Returns the id of a whole commit. A large commit is prepared in pieces, and all but the first have a number behind
+-- that id.
 local function whole (commit)
   return string.match(commit, '^[^:]*')
 end
 
--- Returns the tasks of a list that are to be added, and which ids are kept out; or why none is.
+-- Returns the tasks of a list to add and the ids that are kept out; or nil and the reply that says why none is added.
 local function decide (k, commit, list)
   local tasks, kept, places = {}, {}, {}
   for i = 1, #list, 3 do
     local id, mode = list[i], mode_of(list[i + 2])
     local owner = mode ~= '' and redis.call('HGET', k.reserved, id)
     if owner and owner ~= whole(commit) then return nil, { 2, id } end
-    -- By another piece of this commit.
+    -- An owner is now another piece of this commit.
     local is_repeated = places[id] or owner or mode ~= '' and mode ~= 'replace' and is_known(k, id)
     if is_repeated and mode == 'reject' then return nil, { 1, id } end
     if is_repeated and mode == 'keep' then
       append(kept, id)
     else
-      -- Later than what it replaces, which the commit makes of it.
+      -- A task that replaces an earlier one of its commit is kept behind that one. The commit does the replacing.
       places[id] = true
       append(tasks, unpack(list, i, i + 2))
     end
@@ -54,6 +61,7 @@ local function decide (k, commit, list)
   return tasks, kept
 end
 
+-- Whether the adder has chosen the id of any task in a list.
 local function has_own_ids (list)
   for i = 3, #list, 3 do
     if mode_of(list[i]) ~= '' then return true end
@@ -81,7 +89,7 @@ local function prepare (commit, lists)
     end
   end
   for k, tasks in pairs(decided) do
-    -- Of a commit that is over nobody would release the ids.
+    -- If the commit is over, nobody would release its ids.
     local is_kept = keep_prepared(k, commit, unpack(tasks))
     for i = 1, is_kept and #tasks[1] or 0, 3 do
       if mode_of(tasks[1][i + 2]) ~= '' then redis.call('HSET', k.reserved, tasks[1][i], whole(commit)) end

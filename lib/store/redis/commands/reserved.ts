@@ -2,7 +2,7 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { id: 'text', commit: 'text' } as const
 
-/** Returns 1 while another commit is about to add the id. */
+/** Returns 1 while another commit is about to add the id, else 0. */
 export const reserved: Script = {
   keys: ['reserved'],
   body: /* lua */ `${localsOf(PARAMS)}

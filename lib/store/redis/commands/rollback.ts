@@ -4,7 +4,7 @@ import { reading } from '../lua/tasks.js'
 import type { Script } from '../script.js'
 import { PREPARE_KEYS } from './prepare.js'
 
-/** Takes pieces, and the keys of the queues that they would add to. */
+/** Drops what was prepared. Takes the keys of the queues that the pieces would add to, and the pieces. */
 export const rollback: Script = {
   keys: PREPARE_KEYS,
   body: /* lua */ `${preludeOf(PREPARE_KEYS)}${reading}${reserving}

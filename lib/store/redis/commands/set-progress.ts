@@ -1,4 +1,4 @@
-import type { Held } from '../../store.js'
+import type { Held } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
@@ -7,7 +7,7 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { id: 'text', fence: 'number', value: 'text' } as const
 
-/** Keeps what a running task says of its progress. Returns 1 if its lease is held. */
+/** Keeps the progress of a running task. Returns 1 if its lease is held, else 0. */
 export const setProgress: Script = {
   keys: KEYS,
   body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${leases}

@@ -1,4 +1,4 @@
-import type { Held } from '../../store.js'
+import type { Held } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
@@ -9,8 +9,8 @@ import { KEEP_MS } from './part.js'
 const PARAMS = { id: 'text', fence: 'number', from: 'number', length: 'number' } as const
 
 /**
- * Returns a slice of the message of a running task; nothing if the lease is lost or the message gone. Takes one more key,
- * for the copy of the message from which slices are cut, since a field of a hash can only be read as a whole.
+ * Returns a slice of the message of a running task; nothing if the lease is lost or the message is gone. Takes one more
+ * key, which holds a copy of the message to cut slices from, since a field of a hash can only be read as a whole.
  */
 export const slice: Script = {
   keys: KEYS,
@@ -18,7 +18,7 @@ export const slice: Script = {
 local k, copy = keys_of(0), KEYS[#KEYS]
 if not holds(look_up_running(k, { id })[1], fence) then return false end
 local size = redis.call('HSTRLEN', k.message, id)
--- First, since a full memory allows it, and then the rest.
+-- This is the first write, since a full memory allows it, and Redis then allows the rest.
 if redis.call('PEXPIRE', copy, ${KEEP_MS}) == 0 then
   local message = redis.call('HGET', k.message, id)
   if not message then return false end

@@ -1,4 +1,4 @@
-import type { Lease, Settlement, Turn, TurnResult, Verdict } from '../../store.js'
+import type { Held, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
 import { burying } from '../lua/burying.js'
@@ -26,25 +26,27 @@ const PARAMS = {
 } as const
 
 /**
- * Takes the keys of the queue, those of the queues of chained tasks, and one for the consumer's last turn. `alone` is 1 to
- * claim a suspect instead. The arguments behind the params are the settlements, as `encodeSettlements` says them; the
- * reply is what `readTurn` reads.
+ * Carries out the turn of a consumer. Takes the keys of its queue, those of the queues of chained tasks, and one key
+ * that holds the consumer's last turn. `alone` is 1 to claim a suspect instead. Settlements follow the params, as
+ * `encodeSettlements` writes them. `readTurn` reads the reply.
  */
 export const turn: Script = {
   keys: KEYS,
-  body: /* lua */ `${gathering}${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${reading}${adding}${clock}${leases}${burying}
+  body: /* lua */ `${gathering}${preludeOf(KEYS)}${localsOf(PARAMS)}
+${moving}${reading}${adding}${clock}${leases}${burying}
 read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 if alone == 1 then limit = math.min(limit, 1) end
 ${lending}
--- Returns what is kept of the last turn; nothing if it is none.
+-- Returns the consumer's last turn; one of number 0 if there is none.
 local function read_last ()
   local last = unpacked(redis.call('GET', last_turn) or '')
-  local is_whole = last and finite(last.number) and type(last.settled) == 'table' and type(last.ids) == 'table' and type(last.fences) == 'table'
-  return is_whole and last or { number = 0 }
+  if not last or not finite(last.number) then return { number = 0 } end
+  local has_leases = type(last.ids) == 'table' and type(last.fences) == 'table'
+  return has_leases and type(last.settled) == 'table' and last or { number = 0 }
 end
 
--- Before anything is written, fails if a place to which tasks are chained is a key of another type.
+-- Fails before anything is written if a place to which tasks are chained is a key of another type.
 for queue = 1, (#KEYS - 1) / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   for _, set in ipairs({ k.delayed, k.running, k.dead, k.expiring, k.recent, k.ended }) do redis.call('ZCARD', set) end
@@ -67,17 +69,17 @@ if limit > 0 then
     if not paused then claim() end
   end
 end
--- Last, since ids that have been taken again have made room.
+-- This comes late, since ids that are taken again have made room.
 if #done > 0 or limit > 0 then pcall(keep_newest_ended, k, keep_count) end
 local dropped = drop_dead(k, dead_count, dead_ms)
--- For as long as its consumer may ask again.
+-- The last turn is kept for as long as its consumer may hand it in again.
 local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
 redis.call('SET', last_turn, cmsgpack.pack(this_turn), 'EX', 86400)
 return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
 `
 }
 
-/** What a turn asks for, without its settlements. */
+/** What a turn asks for, apart from its settlements. */
 export interface TurnTerms extends Pick<Turn, 'heartbeatMs' | 'claim' | 'keep' | 'keepDead'> {
   readonly number: number
   /** How many bytes of messages the reply may hold. */
@@ -102,18 +104,20 @@ export function encodeTurn (
   return encode(PARAMS, values, settlements)
 }
 
-/** Redis is passed nothing for what has no bound. */
+/** Returns what the script takes for a bound: an empty text if there is none. */
 const boundOf = (bound: number = Infinity): number | '' => bound === Infinity ? '' : bound
 
-/** Says of each settlement id, fence, verdict, record, the number of its chained tasks, and those. */
-export function encodeSettlements (settlements: readonly Settlement[], queues: readonly string[]): Array<string | number> {
+/** Returns for each settlement id, fence, verdict, record, the number of its chained tasks, and these tasks. */
+export function encodeSettlements (
+  settlements: readonly Settlement[], queues: readonly string[]
+): Array<string | number> {
   return settlements.flatMap(({ lease: { id, fence }, verdict, record = '', dedupeMs, chain = [] }) => {
     const tasks = chain.filter(task => queues.includes(task.queue))
     return [id, fence, textOf(verdict, dedupeMs), record, tasks.length, ...encodeTasks(tasks, queues)]
   })
 }
 
-/** Says "verdict ms reason", with the milliseconds that it delays or dedupes. */
+/** Returns "verdict ms reason". The milliseconds are a delay, or `dedupeMs` of a task that is done. */
 function textOf (verdict: Verdict, dedupeMs = 0): string {
   switch (verdict.kind) {
     case 'done': return dedupeMs === 0 ? 'done' : `done ${dedupeMs} `
@@ -127,10 +131,10 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
   }
 }
 
-/** Fetches the message of a lease that was too large for a reply. */
-export type FetchMessage = (id: string, fence: number, length: number, signal: AbortSignal) => Promise<string | undefined>
+/** Fetches the message of a lease, if it was too large for a reply. */
+export type FetchMessage = (lease: Held, length: number, signal: AbortSignal) => Promise<string | undefined>
 
-/** The reply: the outlook, 0 or 1 for each settlement, three values for each lease, and how many of the dead are dropped. */
+/** The outlook, 0 or 1 for each settlement, three values for each lease, and how many dead letters were dropped. */
 type TurnReply = [outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number]
 
 export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
@@ -144,8 +148,8 @@ export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
 }
 
 /**
- * Reads for each lease its id, its message and its counts; or where the message was too large, nothing in its place, and
- * its length before the counts.
+ * Reads leases. Each has three values: its id, its message and its counts. If the message was too large, the second
+ * value is null, and the length of the message stands before the counts.
  */
 function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
   const leases: Lease[] = []
@@ -159,7 +163,7 @@ function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): L
     ] = numbers as [number, ...number[]]
     leases.push({
       id,
-      message: message ?? (signal => fetch(id, fence, length, signal)),
+      message: message ?? (signal => fetch({ id, fence }, length, signal)),
       fence,
       attempt,
       retries,

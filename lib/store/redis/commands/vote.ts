@@ -1,6 +1,9 @@
 import type { Script } from '../script.js'
 
-/** Says whether Redis takes what is written, with any key. A full memory does not count, since that is to be emptied. */
+/**
+ * Fails unless Redis takes writes. Takes one key that nothing else uses. A full memory does not count, since consumers
+ * are to empty it.
+ */
 export const vote: Script = {
   keys: [],
   body: /* lua */ `

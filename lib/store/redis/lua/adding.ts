@@ -1,14 +1,18 @@
-/** What adds tasks, of a list as `read_tasks` makes it. */
+/**
+ * Adds tasks. Takes the prelude; from `moving`, `look_up`, `counts_of`, `keep_more`, `is_expired`, `clear`, `forget`,
+ * `place_of`, `enqueue` and `unqueue`; and from `reading`, `mode_of` and `times_of`. Leaves behind: `is_recent`, and
+ * `add`, whose list is like those that `read_tasks` returns.
+ */
 export const adding = /* lua */ `
--- Whether an id keeps others out although its task is done.
+-- Whether an id keeps other tasks out although its own task is done.
 local function is_recent (k, id)
   local recent = redis.call('ZSCORE', k.recent, id)
   if recent and not now_us then read_time() end
   return recent and tonumber(recent) > now_us
 end
 
--- Adds all tasks that are not known yet, one after the other, or none if something is wrong with a key. For
--- those that were not prepared it is decided here which are kept out.
+-- Adds all tasks that are not known yet, one after the other, or none if something is wrong with a key. Chained
+-- tasks were not prepared, so this decides which of them are kept out.
 local function add (k, list, is_chained)
   local known, entries, places = {}, {}, {}
   local function take (id, message, how)

@@ -1,8 +1,12 @@
-import { RECORD_LIMIT } from '../../store.js'
+import { RECORD_LIMIT } from '../../found.js'
 
-/** What is counted and kept of the attempts at a task. */
+/**
+ * Counts and keeps what is known of the attempts at a task, in the key `attempts`. Takes the prelude. Leaves
+ * behind: `look_up`, `counts_of`, `pardon`, `keep_more`, `more_of`, `unpacked`, `records_in`, `follower_in`,
+ * `records_of`, `records_with`, `keep_records` and `fields_of`. `p` is always what `look_up` returns of one task.
+ */
 export const attempts = /* lua */ `
--- Returns what is known of each id: nothing yet before the first claim.
+-- Returns what is known of the attempts at each task; zeros before its first claim.
 local function look_up (k, ids)
   local known = ask_for_each('HMGET', k.attempts, ids)
   for i, text in ipairs(known) do
@@ -16,7 +20,8 @@ local function look_up (k, ids)
       local fence, attempt, retries, deaths, suspect, more, deferred, unrouted, reason =
         string.match(text, '^(%d+) (%d+) (%d+) (%d+) (%d) (%d) (%d+) (%d+) (.*)$')
       known[i] = {
-        fence = finite(fence) or 0, attempt = finite(attempt) or 0, retries = finite(retries) or 0, deaths = finite(deaths) or 0,
+        fence = finite(fence) or 0, attempt = finite(attempt) or 0,
+        retries = finite(retries) or 0, deaths = finite(deaths) or 0,
         suspect = suspect == '1' and 1 or 0, more = more == '1' and 1 or 0,
         deferred = finite(deferred) or 0, unrouted = finite(unrouted) or 0, reason = reason or ''
       }
@@ -25,7 +30,7 @@ local function look_up (k, ids)
   return known
 end
 
--- Writes what is counted of the attempts at a task, and why it is where it is.
+-- Writes the counts of the attempts at a task, and the reason why it is where it is, as look_up reads them.
 local function counts_of (p, reason)
   local is_plain = p.attempt == 1 and p.retries + p.deaths + p.suspect + p.more + p.deferred == 0
   if is_plain and (reason or '') == '' then return number(p.fence) end
@@ -33,12 +38,12 @@ local function counts_of (p, reason)
     p.deferred, p.unrouted, reason or '')
 end
 
--- Gives a task all that it may cost once more.
+-- Resets what counts against a task, as if it were new.
 local function pardon (p)
   p.retries, p.deaths, p.suspect, p.deferred, p.unrouted = 0, 0, 0, 0, 0
 end
 
--- Keeps something more of a task, whose counts are written afterwards.
+-- Keeps a further field of a task. The caller writes the task's counts afterwards.
 local function keep_more (k, id, p, what, value)
   p.more = 1
   redis.call('HSET', k.attempts, id .. what, value)
@@ -54,7 +59,7 @@ local function unpacked (packed)
   return ok and type(value) == 'table' and value or nil
 end
 
--- Returns of a list what records can be: texts, and false.
+-- Returns the elements of a list that can be records: texts, and false.
 local function records_in (list)
   local records = {}
   for i, record in ipairs(type(list) == 'table' and list or {}) do
@@ -63,7 +68,7 @@ local function records_in (list)
   return records
 end
 
--- Returns what follows a task: message, due time and expiry; nothing if nothing does.
+-- Returns the task that follows another one: message, due time and expiry; nil if none follows.
 local function follower_in (packed)
   local next = packed and unpacked(packed)
   return next and type(next[1]) == 'string' and finite(next[2]) and finite(next[3]) and next or nil
@@ -74,7 +79,7 @@ local function records_of (k, id, p)
   return packed and records_in(unpacked(packed)) or {}
 end
 
--- Returns the records of a task with that of one more attempt: false for one whose consumer died.
+-- Returns the records of a task and that of one more attempt, which is false if its consumer died.
 local function records_with (k, id, p, record)
   local records = records_of(k, id, p)
   records[#records + 1] = record
@@ -86,7 +91,7 @@ local function keep_records (k, id, p, record)
   keep_more(k, id, p, ' records', cmsgpack.pack(records_with(k, id, p, record)))
 end
 
--- Adds the fields of attempts that a task has to a list.
+-- Appends to a list the fields that a task has in the key attempts.
 local function fields_of (list, id, p)
   list[#list + 1] = id
   if p.more == 1 then append(list, id .. ' progress', id .. ' records', id .. ' next', id .. ' late') end

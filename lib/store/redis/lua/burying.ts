@@ -1,5 +1,9 @@
-/** How tasks become dead letters, and how these are dropped. */
+/**
+ * Makes dead letters of tasks, and drops dead letters. Takes the prelude; and from `moving`, `counts_of` and `forget`.
+ * Leaves behind: `bury` and `drop_dead`.
+ */
 export const burying = /* lua */ `
+-- How many this script has buried: they die in this order.
 local buried = 0
 local function bury (k, id, p, reason)
   redis.call('HSET', k.attempts, id, counts_of(p, reason))
@@ -7,8 +11,8 @@ local function bury (k, id, p, reason)
   buried = buried + 1
 end
 
--- Drops the oldest dead letters beyond so many, and those that are older than so many milliseconds,
--- a thousand at most, and returns how many; none without a number.
+-- Drops the oldest dead letters: those beyond so many, and those that are older than so many milliseconds. A bound
+-- that is nil does not count. Drops a thousand at most, and returns how many.
 local function drop_dead (k, count, ms)
   local surplus = count and math.max(0, redis.call('ZCARD', k.dead) - count) or 0
   if ms then surplus = math.max(surplus, redis.call('ZCOUNT', k.dead, '-inf', now_us - ms * 1000)) end

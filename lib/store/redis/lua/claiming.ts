@@ -1,18 +1,20 @@
 import { MAX_MESSAGE_BYTES } from '../keys.js'
 
 /**
- * How a turn hands out leases. Takes from the script: the queue `k`, `limit`, `alone`, `lease_ms`, `lease_clock`,
- * `reply_bytes`, `keep_count` and `keep_ms`. Leaves behind: `leases`, `claimed` and `fences`.
+ * Hands out leases. Takes the prelude; from `moving`, `counts_of`; all of `leases`; and from the script, the queue `k`,
+ * `lease_ms` and `reply_bytes`. Leaves behind: `lend` and `lend_again`.
  */
 export const lending = /* lua */ `
--- Adds a lease to those that are handed out, with its message or the length of that. Returns what is to be noted of it.
+-- Appends a lease to a list: its id, its message and its counts. Without a message, false stands in its place, and its
+-- length before the counts. Returns the counts, for the key attempts.
 local function lend (leases, id, p, length, message)
   local text, n = counts_of(p, p.reason), #leases
   leases[n + 1], leases[n + 2], leases[n + 3] = id, message, message and text or number(length) .. ' ' .. text
   return text
 end
 
--- Hands out once more what is still lent, and for a whole lease: its holder did not know, and prolonged nothing.
+-- Hands out once more the leases that are still held, for their whole time: their holder did not know of them, and
+-- has not extended them.
 local function lend_again (ids, fences, lease_clock)
   local leases, lent, room = {}, {}, reply_bytes
   for i, p in ipairs(look_up_running(k, ids)) do
@@ -29,22 +31,30 @@ local function lend_again (ids, fences, lease_clock)
 end
 `
 
+/**
+ * Does what time demands, and claims tasks. Takes the prelude; from `moving`, `look_up`, `counts_of`, `more_of`,
+ * `keep_more`, `keep_records`, `follower_in`, `end_early`, `pop`, `drop_stale` and `unqueue`; from `leases`,
+ * `look_up_running` and `lease_end`; from `burying`, `bury`; from `settling`, `give_back`; from `lending`, `lend`; and
+ * from the script, the queue `k`, `limit`, `alone`, `lease_ms`, `lease_clock`, `reply_bytes`, `keep_count` and
+ * `keep_ms`. Leaves behind: `take_over`, `expire`, `move_due` and `claim`; and `claimed`, `fences` and `leases`, which
+ * `claim` fills.
+ */
 export const claiming = /* lua */ `
 local claimed, fences, leases = {}, {}, {}
 
--- Leases that have expired make suspects of their tasks.
+-- Makes suspects of the tasks whose leases have expired.
 local function take_over ()
   local abandoned = redis.call('ZRANGEBYSCORE', k.running, '-inf', number(lease_clock * 1000), 'LIMIT', 0, 1000)
   for i, p in ipairs(look_up(k, abandoned)) do
     local next = follower_in(more_of(k, abandoned[i], p, ' next'))
     if next then
-      -- Of both one suspect is made.
+      -- The two become one suspect.
       redis.call('HSET', k.message, abandoned[i], next[1])
       p.retries, p.deferred, p.unrouted = 0, 0, 0
     end
     if p.more == 1 then redis.call('HDEL', k.attempts, abandoned[i] .. ' next', abandoned[i] .. ' late') end
     keep_records(k, abandoned[i], p, false)
-    -- Only a death that it died alone is certainly its own.
+    -- Only if the task ran alone, as a suspect, is the death certainly its own.
     p.deaths, p.suspect = p.deaths + p.suspect, 1
     redis.call('HSET', k.attempts, abandoned[i], counts_of(p, p.reason))
   end
@@ -53,14 +63,14 @@ local function take_over ()
   give_back(k.suspects, abandoned)
 end
 
--- Ends what has waited too long, and returns whether that is all of it.
+-- Ends tasks that have waited too long, and returns whether none is left.
 local function expire ()
   local ids = redis.call('ZRANGEBYSCORE', k.expiring, '-inf', now_us, 'LIMIT', 0, 1000)
   if #ids == 0 then return true end
   local expired = {}
   for i, p in ipairs(look_up_running(k, ids)) do
     if p.running then
-      -- Nobody knows yet whether its app has seen it.
+      -- It is not known yet whether this attempt counts.
       keep_more(k, ids[i], p, ' late', redis.call('ZSCORE', k.expiring, ids[i]))
       redis.call('HSET', k.attempts, ids[i], counts_of(p, p.reason))
     elseif redis.call('HEXISTS', k.message, ids[i]) == 1 and not redis.call('ZSCORE', k.dead, ids[i]) then
@@ -73,17 +83,19 @@ local function expire ()
   return #ids < 1000
 end
 
+-- Puts delayed tasks that are due in line.
 local function move_due ()
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now_us, 'LIMIT', 0, 1000)
   call_with('ZREM', k.delayed, due)
   call_with('RPUSH', k.waiting, due)
 end
 
+-- Claims up to limit tasks.
 local function claim ()
   local noted, lent, room, looked, has_stale = {}, {}, reply_bytes, 0, false
 
-  -- Takes tasks as long as there is room in the reply for their messages, and returns how many. What would not even
-  -- fit alone takes none: it is fetched later.
+  -- Takes tasks as long as there is room in the reply for their messages, and returns how many. A message that would
+  -- not even fit alone takes no room: it is fetched later.
   local function take (ids)
     local lengths, short = {}, {}
     for i, id in ipairs(ids) do
@@ -103,7 +115,8 @@ local function claim ()
         message = messages[read]
       end
       looked = looked + 1
-      if (message or length > reply_bytes and length <= ${MAX_MESSAGE_BYTES}) and string.find(id, '^[\\32-\\126]+$') then
+      local has_message = message or length > reply_bytes and length <= ${MAX_MESSAGE_BYTES}
+      if has_message and string.find(id, '^[\\32-\\126]+$') then
         -- No task is claimed twice in a microsecond.
         p.fence, p.attempt = now_us + looked, p.attempt + 1
         local n = #claimed
@@ -111,17 +124,21 @@ local function claim ()
         lent[n * 2 + 2] = id
         noted[n * 2 + 1], noted[n * 2 + 2] = id, lend(leases, id, p, length, message)
       else
-        -- It cannot have been added.
+        -- No store can have added this.
         bury(k, id, p, 'it is not a task')
       end
     end
     return #lengths
   end
 
-  -- What is no task does not take the place of one that is.
+  -- An id that is no task does not count towards the limit.
   while #claimed < limit and looked - #claimed < 1000 do
     local line, popped, has_skipped = alone == 1 and k.suspects or k.waiting
-    if alone == 1 then popped = redis.call('LPOP', line, 1) or {} else popped, has_skipped = pop(k, limit - #claimed) end
+    if alone == 1 then
+      popped = redis.call('LPOP', line, 1) or {}
+    else
+      popped, has_skipped = pop(k, limit - #claimed)
+    end
     has_stale = has_stale or has_skipped
     if #popped == 0 then break end
     local taken = take(popped)

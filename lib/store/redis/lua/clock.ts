@@ -1,14 +1,19 @@
-/** What moves the lease clock of a queue, and says when there is something to claim. */
+/**
+ * Moves the lease clock of a queue, and says when there is something to claim. Takes the prelude. Leaves behind:
+ * `fault_of`, `read_clock`, `write_clock`, `tick` and `outlook`.
+ */
 export const clock = /* lua */ `
--- What is wrong, in words: an error is a table, or in older releases a text.
+-- Says in words what is wrong. An error is a table, or in older releases of Redis a text.
 local function fault_of (failure)
   return type(failure) == 'table' and failure.err or tostring(failure)
 end
 
+-- Returns the time of the last contact, the lease clock, and '1' if the queue is paused. It deletes the key, as a
+-- first write that a full memory allows, so its caller calls write_clock.
 local function read_clock (k, lease_ms)
   local contact, lease_clock, paused = string.match(redis.call('GETDEL', k.clock) or '', '^(%d+) (%d+) (%d)')
   if finite(contact) and finite(lease_clock) then return finite(contact), finite(lease_clock), paused end
-  -- There is none, or nonsense: by one that begins before all leases end none is over yet.
+  -- There is no clock, or nonsense. A clock that begins before all leases end lets none of them expire.
   local first_end = finite(redis.call('ZRANGE', k.running, 0, 0, 'WITHSCORES')[2])
   return now, math.max(0, math.floor((first_end or 0) / 1000) - (lease_ms or 60000)), '0'
 end
@@ -17,9 +22,8 @@ local function write_clock (k, contact, lease_clock, paused)
   redis.call('SET', k.clock, string.format('%d %d %s', contact, lease_clock, paused))
 end
 
--- Moves the lease clock of a queue on by the time since the last contact with anybody, one
--- heartbeat at most: time in which nobody could prolong a lease does not let it expire.
--- Returns it, and whether the queue is paused.
+-- Moves the lease clock of a queue on by the time since anybody's last contact, but by one heartbeat at most. So time
+-- in which nobody could extend a lease does not let it expire. Returns the clock, and whether the queue is paused.
 local function tick (k, heartbeat)
   local contact, lease_clock, paused = read_clock(k, heartbeat * 5)
   lease_clock = lease_clock + math.max(0, math.min(now - contact, heartbeat))
@@ -27,8 +31,8 @@ local function tick (k, heartbeat)
   return lease_clock, paused == '1'
 end
 
--- Returns the milliseconds until there is something to claim, -1 when nothing is known to come,
--- and how many suspects there are.
+-- Returns the milliseconds until there is something to claim, or -1 if nothing is known to come, and how many suspects
+-- there are.
 local function outlook (k, lease_clock, paused)
   if paused then return -1, 0 end
   local suspects = redis.call('LLEN', k.suspects)

@@ -1,12 +1,16 @@
-import type { Found, State } from '../../store.js'
+import type { Found, State } from '../../found.js'
 import { MAX_MESSAGE_BYTES } from '../keys.js'
 
-/** No record is longer; what is, is none. */
+/** The longest summary of a task that has ended, in bytes. A longer value is no summary, and is not read. */
 const MAX_RECORD_BYTES = 16 * 1024 * 1024
 
-/** How many bytes of messages are read through in one call. */
+/** How many bytes of messages one call reads through. */
 const MAX_READ_BYTES = 8 * 1024 * 1024
 
+/**
+ * Describes tasks. Takes the prelude; and from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked`
+ * and `head_of`. Leaves behind: `ended_in`, `record_of`, `describe_one` and `describe`.
+ */
 export const describing = /* lua */ `
 local function milliseconds (us)
   us = finite(us)
@@ -19,19 +23,21 @@ local function text_in (value)
   return type(value) == 'string' and value or ''
 end
 
--- Returns what is kept of a task that has ended: state, when it did, attempt, log, head and reason; nothing if it is none of that.
+-- Reads the summary of a task that has ended: state, the time of its end, attempt, records, head of the message and
+-- reason. Returns nothing if there is none.
 local function ended_in (record)
   local ended = record and unpacked(record)
   if not ended or type(ended[1]) ~= 'string' or not ENDED[ended[1]] then return end
-  return ended[1], finite(ended[2]) or '', finite(ended[3]) or 0, records_in(ended[4]), text_in(ended[5]), text_in(ended[6])
+  local state, at, attempt, records, head, reason = unpack(ended, 1, 6)
+  return state, finite(at) or '', finite(attempt) or 0, records_in(records), text_in(head), text_in(reason)
 end
 
 local function record_of (k, id)
   return redis.call('HSTRLEN', k.summary, id) <= ${MAX_RECORD_BYTES} and redis.call('HGET', k.summary, id)
 end
 
--- Describes a task: id, state, head of the message, when it is due and has ended, attempt, reason, note, and records. Returns
--- nothing if nothing is known of it; and how many bytes it has read.
+-- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress and
+-- records. Returns the description, or nil if nothing is known of the task, and how many bytes of messages it has read.
 local function describe_one (k, id, p)
   local length = redis.call('HSTRLEN', k.message, id)
   if length > 0 or redis.call('HEXISTS', k.message, id) == 1 then
@@ -53,13 +59,15 @@ local function describe_one (k, id, p)
   return state and { id, state, head, '', at, attempt, reason, false, records }, 0
 end
 
+-- Returns how many bytes of a reply a description takes, roughly.
 local function size_of (description)
   local size = #description[1] + #description[3] + #description[7] + #(description[8] or '')
   for _, record in ipairs(description[9]) do size = size + #(record or '') end
   return size
 end
 
--- Describes those of these tasks that are in a state, until the reply holds so many bytes, and returns the ids that are left.
+-- Describes those of these tasks that are in a state, until the reply holds so many bytes. Returns the descriptions,
+-- and the ids that are left.
 local function describe (k, ids, state, bytes)
   local described, size, read = {}, 0, 0
   for i, p in ipairs(look_up(k, ids)) do
@@ -70,14 +78,14 @@ local function describe (k, ids, state, bytes)
       if #described > 0 and size > bytes then return { described, { unpack(ids, i) } } end
       append(described, description)
     end
-    -- Nor is Redis kept from others for long by what it has to read through.
+    -- It also stops before reading has kept Redis from others for long.
     if read > ${MAX_READ_BYTES} then return { described, { unpack(ids, i + 1) } } end
   end
   return { described, {} }
 end
 `
 
-/** What `describe_one` returns. */
+/** A description, as `describe_one` returns it. */
 export type Described = [
   id: string, state: State, head: string, dueAt: number | '', endedAt: number | '', attempt: number, reason: string,
   progress: string | null, records: Array<string | null>

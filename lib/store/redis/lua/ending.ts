@@ -1,8 +1,12 @@
-/** How tasks end, and what is kept of them then. */
+/**
+ * Ends tasks, and keeps summaries of them. Takes the prelude; from `queueing`, `tell`; and from `attempts`, `look_up`,
+ * `fields_of` and `records_of`. Leaves behind: `tell_end`, `clear`, `forget`, `is_expired`, `keep_ended`,
+ * `keep_newest_ended`, `head_of` and `end_early`.
+ */
 export const ending = /* lua */ `
--- Tells those who await the end of one of these.
+-- Tells the listeners of those tasks whose end somebody awaits.
 local function tell_end (k, ids)
-  -- If something is wrong with that key, it is no reason to stop: who awaits an end looks himself now and then.
+  -- A fault of that key is no reason to stop, since a process that awaits an end also looks itself now and then.
   local count = #ids > 0 and redis.pcall('ZCARD', k.awaited)
   local is_any = type(count) == 'number' and count > 0
   local awaited = is_any and ask_for_each('ZMSCORE', k.awaited, ids) or {}
@@ -14,14 +18,14 @@ local function tell_end (k, ids)
   end
 end
 
--- Leaves nothing of what had these ids before.
+-- Deletes the summaries of ended tasks with these ids, and the expiry of others.
 local function clear (k, ids)
   call_with('ZREM', k.expiring, ids)
   call_with('ZREM', k.ended, ids)
   call_with('HDEL', k.summary, ids)
 end
 
--- Leaves nothing of tasks that are in no place, except for their messages.
+-- Deletes all of tasks that are in no place, except for their messages.
 local function forget (k, ids)
   local fields = {}
   for i, p in ipairs(look_up(k, ids)) do fields_of(fields, ids[i], p) end
@@ -29,7 +33,7 @@ local function forget (k, ids)
   clear(k, ids)
 end
 
--- Whether a task that does not run has waited too long, and nobody has noticed yet.
+-- Whether a task that does not run has waited too long, though no claim has noticed it yet.
 local function is_expired (k, id)
   local expiry = redis.call('ZSCORE', k.expiring, id)
   if not expiry then return false end
@@ -37,7 +41,8 @@ local function is_expired (k, id)
   return tonumber(expiry) <= now_us
 end
 
--- Keeps what has ended until it is too old, or no longer among the newest: in the order in which a script ends it. Entries: id, record.
+-- Keeps the summaries of ended tasks until they are too old, or no longer among the newest, in the order in which a
+-- script ends the tasks. Entries: id, summary.
 local kept = 0
 local function keep_ended (k, entries, count, ms)
   local first = math.max(1, #entries - 2 * count + 1)
@@ -50,7 +55,7 @@ local function keep_ended (k, entries, count, ms)
   call_with('HSET', k.summary, records)
 end
 
--- Forgets all but the newest of what has ended.
+-- Forgets all but the newest of the ended tasks.
 local function keep_newest_ended (k, count)
   local surplus = redis.call('ZRANGE', k.ended, 0, -1 - count)
   if #surplus == 0 then return end
@@ -58,12 +63,12 @@ local function keep_newest_ended (k, count)
   redis.call('ZREMRANGEBYRANK', k.ended, 0, #surplus - 1)
 end
 
--- Returns the first line of a message, and the line break behind it.
+-- Returns the first line of a message, with its line break.
 local function head_of (message)
   return string.match(message or '', '^[^\\n]*\\n?')
 end
 
--- Ends tasks that are no longer in any place, without an attempt. Of their messages the heads are kept.
+-- Ends tasks that are in no place any longer, without an attempt. Keeps the heads of their messages.
 local function end_early (k, ids, state, count, ms)
   if #ids == 0 then return end
   local entries, fields = {}, {}

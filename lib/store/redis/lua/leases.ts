@@ -1,6 +1,9 @@
-/** Which leases are held, and until when. */
+/**
+ * Knows which leases are held, and until when. Takes the prelude; and from `attempts`, `look_up`. Leaves behind:
+ * `look_up_running`, `holds`, `lease_end` and `prolong`.
+ */
 export const leases = /* lua */ `
--- What is known of ids that may be running.
+-- Returns what look_up does, and as running whether each task runs.
 local function look_up_running (k, ids)
   local known = look_up(k, ids)
   local scores = ask_for_each('ZMSCORE', k.running, ids)
@@ -8,17 +11,21 @@ local function look_up_running (k, ids)
   return known
 end
 
+-- Whether the lease with this fence is held.
 local function holds (p, fence)
   return p.running and p.fence == fence
 end
 
--- Leases of one call end a little apart, the last of them when it has to, in the order in which they were claimed.
+-- Returns when a lease ends. Those of one call end a little apart, in the order of claiming, and the last one when
+-- its time is over.
 local function lease_end (lease_clock, lease_ms, i, count)
   return number((lease_clock + lease_ms) * 1000 + i - count)
 end
 
--- Makes leases end later, never sooner. Entries: end, id.
+-- Makes leases end later, but never sooner. Entries: end, id.
 local function prolong (k, entries)
-  for i = 1, #entries, 1000 do redis.call('ZADD', k.running, 'GT', unpack(entries, i, math.min(i + 999, #entries))) end
+  for i = 1, #entries, 1000 do
+    redis.call('ZADD', k.running, 'GT', unpack(entries, i, math.min(i + 999, #entries)))
+  end
 end
 `

@@ -1,7 +1,7 @@
-/** How tasks get into line. */
+/** Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of` and `enqueue`. */
 export const queueing = /* lua */ `
--- The channel of a queue is what its keys begin with. Without permission to publish
--- news are lost, and nothing else is.
+-- Publishes news on the channel of the queue, which is what its keys begin with. Without the permission to publish
+-- only the news are lost.
 local function tell (k, news)
   redis.pcall('PUBLISH', string.sub(k.waiting, 1, -#':waiting' - 1), news)
 end
@@ -10,15 +10,16 @@ local function wake (k)
   tell(k, 'work')
 end
 
--- Returns the score of what is due, or expires, at that time: behind all that is in the same millisecond, or
--- in the next ones if that are thousands, and so in the order of adding.
+-- Returns the score of a task that is due, or expires, at a time. It lies behind all scores of the same millisecond, or
+-- of the next ones if these are thousands, so that tasks keep the order of adding.
 local following = {}
 local function place_of (set, time)
   local name = set .. number(time)
   local place = following[name] or time
   for i = 1, following[name] and 0 or 10 do
     local first = time + (i - 1) * 1000
-    local last = redis.call('ZRANGE', set, number(first + 999), number(first), 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')[2]
+    local from, to = number(first + 999), number(first)
+    local last = redis.call('ZRANGE', set, from, to, 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')[2]
     place = last and last + 1 or first
     if place < first + 1000 then break end
   end
@@ -26,7 +27,7 @@ local function place_of (set, time)
   return number(place)
 end
 
--- Puts tasks that are due into line, and others among the delayed. Entries: id, or false for none, and due.
+-- Puts tasks that are due in line, and the others among the delayed. Entries: id, or false for none, and due time.
 local function enqueue (k, entries)
   local waiting, delayed = {}, {}
   for i = 1, #entries, 2 do
@@ -40,14 +41,15 @@ local function enqueue (k, entries)
   end
   call_with('ZADD', k.delayed, delayed)
   local length = call_with('RPUSH', k.waiting, waiting)
-  -- Where others wait already whoever has room knows of them.
+  -- If others wait already, consumers with room know of those.
   if #delayed > 0 or length == #waiting then wake(k) end
 end
 `
 
-/** How tasks leave the line. */
+/** Takes tasks out of line. Takes the prelude. Leaves behind: `pop`, `drop_stale` and `unqueue`. */
 export const unqueueing = /* lua */ `
--- Takes the first of those that wait. An id that is in line several times is meant the last time.
+-- Takes the first tasks that wait. If an id is in line several times, its task has the last of these places. Returns
+-- the ids, and whether the line had stale places.
 local function pop (k, limit)
   local ids, skipped = {}, 0
   local has_stale = redis.call('HLEN', k.stale) > 0
@@ -64,7 +66,7 @@ local function pop (k, limit)
         left[id] = left[id] - 1
         skipped = skipped + 1
         for _, field in ipairs({ id, ' ' }) do
-          -- Nor is it kept when it cannot be counted down.
+          -- A count that is no number is deleted as well.
           local count = redis.pcall('HINCRBY', k.stale, field, -1)
           if type(count) ~= 'number' or count <= 0 then redis.call('HDEL', k.stale, field) end
         end
@@ -74,15 +76,15 @@ local function pop (k, limit)
   return ids, has_stale
 end
 
--- Leaves no line in which nobody is meant: whoever looks at its length would find something to claim.
+-- Deletes a line that has only stale places. By its length there would seem to be something to claim.
 local function drop_stale (k)
   local stale = math.max(0, finite(redis.call('HGET', k.stale, ' ')) or 0)
   if stale == 0 or stale < redis.call('LLEN', k.waiting) then return end
   for _, id in ipairs((pop(k, 1))) do redis.call('LPUSH', k.waiting, id) end
 end
 
--- Takes a waiting or delayed task out of line. In the middle of the line nothing is found without
--- going through it: there its id stays, and is skipped when its turn comes.
+-- Takes a waiting or delayed task out of its place. Finding an id in the middle of the line would mean going through
+-- it. So the id stays there as a stale place, which is skipped when its turn comes.
 local function unqueue (k, id)
   if redis.call('ZREM', k.delayed, id) == 1 or redis.call('LREM', k.suspects, 1, id) == 1 then return end
   redis.call('HINCRBY', k.stale, id, 1)

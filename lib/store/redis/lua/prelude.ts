@@ -1,11 +1,17 @@
 import type { Key } from '../keys.js'
 
-/** What a call answers some of whose arguments have not come, or are gone. */
+/** The error of a call if a part of its arguments has not arrived, or is gone. */
 export const PART_MISSING = 'a part of the call is missing'
 
-/** What every script begins with: time, keys, and calls with many values. */
+/**
+ * Begins every script that uses a fragment. Leaves behind: `now` and `now_us`, which are nil until `read_time` is
+ * called, `read_time`, `keys_of`, `append`, `call_with`, `finite`, `ask_for_each` and `number`.
+ *
+ * @param keys the keys that the script takes of each queue
+ */
 export const preludeOf = (keys: readonly Key[]): string => /* lua */ `
--- Microseconds tell apart what becomes due in the same millisecond, and so keep it in order.
+-- Milliseconds and microseconds since the epoch. Microseconds keep tasks in order that become due in the same
+-- millisecond.
 local now, now_us
 local function read_time ()
   local time = redis.call('TIME')
@@ -13,7 +19,7 @@ local function read_time ()
   now_us = time[1] * 1000000 + time[2]
 end
 
--- KEYS holds the keys of one queue after those of another, counted from 0.
+-- Returns the keys of a queue by name. KEYS holds the keys of queue 0, then those of queue 1, and so on.
 local function keys_of (queue)
   local base = queue * ${keys.length}
   return { ${keys.map((key, index) => `${key} = KEYS[base + ${index + 1}]`).join(', ')} }
@@ -24,7 +30,8 @@ local function append (list, ...)
   for i = 1, select('#', ...) do list[length + i] = (select(i, ...)) end
 end
 
--- Calls a command with as many values at once as Lua's stack has room for; returns its last reply.
+-- Calls a command with many values, a thousand at once, since Lua's stack has no room for more. Returns the last
+-- reply, or nil without values.
 local function call_with (command, key, values)
   local reply
   for i = 1, #values, 1000 do
@@ -33,31 +40,34 @@ local function call_with (command, key, values)
   return reply
 end
 
--- Reads a number that others may have written to Redis: nil unless it is one, and no larger than Lua counts in whole ones.
+-- Reads a number that others may have written to Redis. Returns nil unless it is one, and not too large for Lua to
+-- count in whole numbers.
 local function finite (text)
   local value = tonumber(text)
   return value and value > -2 ^ 53 and value < 2 ^ 53 and value or nil
 end
 
--- Calls a command that takes a key and values, and returns a list with a reply for each value.
+-- Calls a command that takes a key and values. Returns a list with a reply for each value.
 local function ask_for_each (command, key, values)
   if #values <= 1000 then return #values > 0 and redis.call(command, key, unpack(values)) or {} end
   local replies = {}
   for i = 1, #values, 1000 do
-    for _, reply in ipairs(redis.call(command, key, unpack(values, i, math.min(i + 999, #values)))) do replies[#replies + 1] = reply end
+    local some = redis.call(command, key, unpack(values, i, math.min(i + 999, #values)))
+    for _, reply in ipairs(some) do replies[#replies + 1] = reply end
   end
   return replies
 end
 
--- Writes a whole number, which Lua would round in a text, and is slow to write elsewhere.
+-- Writes a whole number as a text. Lua itself would round it, and is slow at writing numbers.
 local function number (value)
   return string.format('%d', value)
 end
 `
 
 /**
- * Of a call whose arguments are too much for one message they have come before it, in parts, in a key that is
- * then the last of its keys; what it is sent itself is '' and how many parts there are.
+ * Gathers arguments that are too large for one message, before the prelude. They have arrived in parts, in a key that
+ * is the last of the call's KEYS; ARGV has only '' and how many parts there are. Leaves behind: `ARGV` with the
+ * arguments, and KEYS without that key.
  */
 export const gathering = /* lua */ `
 local ARGV = ARGV

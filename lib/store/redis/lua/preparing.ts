@@ -1,6 +1,9 @@
-/** What is kept of a commit between its phases. */
+/**
+ * Keeps a commit between its two phases. Takes the prelude. Leaves behind: `is_any_known`, `keep_prepared`,
+ * `prepared_in` and `keep_place`.
+ */
 export const preparing = /* lua */ `
--- Whether one of these is known, or here twice.
+-- Whether a message is kept under one of these ids, or an id is among them twice.
 local function is_any_known (k, ids)
   local seen = {}
   for i, message in ipairs(ask_for_each('HMGET', k.message, ids)) do
@@ -9,12 +12,12 @@ local function is_any_known (k, ids)
   end
 end
 
--- Returns whether it is kept, and not there or over already.
+-- Keeps a prepared commit. Returns whether it does: not if the commit is there already, or over.
 local function keep_prepared (k, commit, list, kept_out)
   return redis.call('HSETNX', k.prepared, commit, number(now or 0) .. ' ' .. cmsgpack.pack({ list, kept_out })) == 1
 end
 
--- Returns the tasks of a commit, and the ids that it has kept out.
+-- Returns the tasks of a prepared commit, and the ids that it keeps out; nothing if the commit is over.
 local function prepared_in (text)
   local at = text and string.find(text, ' ', 1, true)
   if not at or at == #text then return end
@@ -22,13 +25,16 @@ local function prepared_in (text)
   if ok and type(prepared) == 'table' and type(prepared[1]) == 'table' then return unpack(prepared) end
 end
 
--- Leaves in the place of a commit what keeps out a call that comes late to prepare it once more.
+-- Leaves something in the place of a commit, so that a call that arrives late does not prepare it again.
 local function keep_place (k, commit, text)
   redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ ') or '0 ')
 end
 `
 
-/** The ids in a list of tasks that others may want as well. */
+/**
+ * Releases the ids that a commit has reserved, which other commits may want as well. Contains `preparing`. Takes the
+ * prelude; and from `reading`, `mode_of`. Leaves behind: what `preparing` does, and `release`.
+ */
 export const reserving = /* lua */ `${preparing}
 local function release (k, list)
   local ids = {}

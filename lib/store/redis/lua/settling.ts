@@ -1,14 +1,18 @@
 import { TASK_ARGS } from './tasks.js'
 
-/** How many arguments a settlement takes, without its chained tasks. */
+/** How many arguments describe a settlement, without its chained tasks. */
 export const SETTLEMENT_ARGS = 5
 
 /**
- * How a turn carries out the verdicts. Takes from the script: the queue `k`, `keep_count`, `keep_ms`, and the place of the
- * first settlement among the arguments, `rest`. Leaves behind: `settled`, and `done`, the ids of tasks that are done.
+ * Carries out the verdicts of a turn. Takes the prelude; from `moving`, `counts_of`, `pardon`, `follower_in`,
+ * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of` and
+ * `enqueue`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`; from
+ * `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the first
+ * settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; `done`, the ids of tasks that are done; and
+ * `give_back`.
  */
 export const settling = /* lua */ `
--- What has ended, and where it stands among the arguments.
+-- The tasks whose attempts have ended, and the places of their settlements in ARGV.
 local ids, places = {}, {}
 local arg = rest
 while arg <= #ARGV do
@@ -25,8 +29,9 @@ local function be_done (id, p, record, dedupe)
   over[#over + 1] = id
   fields_of(forgotten, id, p)
   if keep_count > 0 then
+    local attempts = record and records_with(k, id, p, record) or records_of(k, id, p)
     records[#records + 1] = id
-    records[#records + 1] = cmsgpack.pack({ 'done', now, p.attempt, record and records_with(k, id, p, record) or records_of(k, id, p) })
+    records[#records + 1] = cmsgpack.pack({ 'done', now, p.attempt, attempts })
   end
   if dedupe > 0 then
     redis.call('ZREMRANGEBYSCORE', k.recent, '-inf', now_us)
@@ -35,7 +40,7 @@ local function be_done (id, p, record, dedupe)
   end
 end
 
--- Puts in line what follows a task, with all its retries.
+-- Puts in line the task that follows another one, with all its retries.
 local function follow (id, p, next)
   local message, due, expires = unpack(next)
   redis.call('HDEL', k.attempts, id .. ' next', id .. ' progress')
@@ -47,7 +52,7 @@ local function follow (id, p, next)
   append(replaced, id, due)
 end
 
--- Carries out a verdict on a task that is not running any more.
+-- Carries out a verdict on a task that no longer runs.
 local function settle (id, p, i, how, record)
   local packed, expiry = unpack(p.more == 1 and redis.call('HMGET', k.attempts, id .. ' next', id .. ' late') or {})
   local next = follower_in(packed)
@@ -78,7 +83,7 @@ local function settle (id, p, i, how, record)
       is_left_to_others = true
     end
     redis.call('HSET', k.attempts, id, counts_of(p, reason))
-    -- One after the other, and without a delay in this turn still.
+    -- They become due one after the other, and without a delay in this turn still.
     redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ids or 0)), id)
   else
     append(over, id)
@@ -87,14 +92,14 @@ local function settle (id, p, i, how, record)
   end
 end
 
--- To the front, the first of them foremost.
+-- Puts tasks at the front of a line, the first of them foremost.
 local function give_back (list, ids)
   for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
 end
 
 for i, p in ipairs(look_up_running(k, ids)) do
   local id, at = ids[i], places[i]
-  -- Settled twice in one turn, the second time would find what the first one has left.
+  -- A task that is settled twice in one turn is settled once: the second time it would still seem to run.
   local is_held = holds(p, tonumber(ARGV[at + 1])) and not ended[id]
   settled[i] = is_held and 1 or 0
   if is_held then
@@ -107,7 +112,7 @@ call_with('ZREM', k.running, ended)
 call_with('ZREM', k.expiring, counted)
 call_with('HDEL', k.message, done)
 call_with('HDEL', k.attempts, forgotten)
--- If something is wrong with that, what is kept is no reason to stop.
+-- A fault in what is kept of ended tasks is no reason to stop.
 pcall(keep_ended, k, records, keep_count, keep_ms)
 tell_end(k, over)
 enqueue(k, replaced)

@@ -1,6 +1,6 @@
-import type { NewTask } from '../../store.js'
+import type { NewTask } from '../../tasks.js'
 
-/** Describes tasks to scripts, which read them by `read_tasks`. */
+/** Returns the arguments that describe tasks to a script, which reads them with `read_tasks`. */
 export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
   return tasks.flatMap(task => [queues.indexOf(task.queue), task.id, task.message, termsOf(task)])
 }
@@ -8,21 +8,21 @@ export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[
 /** How many arguments describe one task. */
 export const TASK_ARGS = 4
 
-/** Says "due expires mode", or nothing where there is nothing to say. */
+/** Returns "due expires mode", or an empty text if the task has none of these. */
 function termsOf ({ delayMs, runAt, expiresMs, onDuplicate }: NewTask): string {
   const terms = `${encodeDue(delayMs, runAt)} ${expiresMs ?? ''} ${onDuplicate ?? ''}`
   return terms === '  ' ? '' : terms
 }
 
-/** Milliseconds from now, or behind a = those since the epoch; or nothing, which is now. */
+/** Returns milliseconds from now, or = and milliseconds since the epoch; or an empty text, which means now. */
 export function encodeDue (delayMs?: number, runAt?: number): string {
   return delayMs !== undefined ? String(delayMs) : runAt !== undefined ? `=${runAt}` : ''
 }
 
-/** How scripts read what `encodeTasks` says. */
+/** Reads what `encodeTasks` writes. Takes the prelude. Leaves behind: `read_tasks`, `mode_of` and `times_of`. */
 export const reading = /* lua */ `
--- Reads tasks from ARGV: for each the number of its queue, its id, its message, and how to add it. Returns
--- lists of the last three, by queue.
+-- Reads tasks from ARGV. Each has there the number of its queue, its id, its message, and its terms. Returns lists of
+-- the last three, by queue.
 local function read_tasks (first, count)
   local lists = {}
   for i = first, first + count * ${TASK_ARGS} - 1, ${TASK_ARGS} do
@@ -34,13 +34,13 @@ local function read_tasks (first, count)
   return lists
 end
 
--- Returns what becomes of a task where its id is known: '' where its adder has not chosen the id.
+-- Returns what to do with a task if its id is known: keep, reject or replace, or '' if its adder has not chosen the id.
 local function mode_of (terms)
   return terms == '' and '' or string.match(terms, '%a*$')
 end
 
--- Returns when a task is due, 0 for at once, and when it expires, 0 for never. It says so in "due expires mode", or
--- in '' where it says none of them: milliseconds from now, or after an = those since the epoch; and milliseconds from now.
+-- Returns when a task is due, or 0 for at once, and when it expires, or 0 for never. The terms are "due expires mode",
+-- or ''. Due is milliseconds from now, or = and milliseconds since the epoch. Expires is milliseconds from now.
 local function times_of (terms)
   if terms == '' then return 0, 0 end
   local is_at, ms, expires = string.match(terms, '^(=?)([%d.-]*) ([%d.]*) ')

@@ -1,0 +1,38 @@
+export type State = 'waiting' | 'delayed' | 'running' | 'dead' | 'done' | 'cancelled' | 'expired'
+
+/** Tasks by state. Suspects, and delayed tasks that have become due, count as waiting. */
+export interface Counts {
+  readonly waiting: number
+  readonly delayed: number
+  readonly running: number
+  readonly dead: number
+}
+
+/** What a store knows of a task. Times are milliseconds since the epoch by the store's clock. */
+export interface Found {
+  readonly queue: string
+  readonly id: string
+  readonly state: State
+  /**
+   * At least the first line of the message, including its line break. If another task follows a running one, this is
+   * the message of the running one. Missing once the task is done.
+   */
+  readonly message?: string
+  /** When a delayed task becomes due. */
+  readonly dueAt?: number
+  /** When the task ended. A dead task has ended as well. */
+  readonly endedAt?: number
+  readonly attempt: number
+  /**
+   * Why the task is dead, or was last retried or deferred. A cancelled task may have a reason; a task that is done has
+   * none.
+   */
+  readonly reason?: string
+  /** The last progress that was reported, of a task that runs or waits to be tried again. */
+  readonly progress?: string
+  /** The records of the attempts, the oldest first; undefined for an attempt whose consumer died. */
+  readonly records: ReadonlyArray<string | undefined>
+}
+
+/** How many records of a task's attempts a store keeps: the newest. */
+export const RECORD_LIMIT = 20
