@@ -43,7 +43,8 @@ export class Runtime {
     for (const { name, consumer } of settings.queues) {
       if (consumer === false) continue
       const { store } = queues.get(name)
-      const attempt = attemptWith({ app, queue: name, store, codec, exchanger, keep, policy: consumer, warnings, publish })
+      const shared = { app, store, codec, exchanger, keep, warnings, publish }
+      const attempt = attemptWith({ ...shared, queue: name, policy: consumer })
       const limits = { ...consumer, keep, keepDead }
       consumers.set(name, new Consumer(name, store, attempt, isolation, publish, limits, inContext))
     }

@@ -5,7 +5,8 @@ import { assertCounts, assertNotEarly, assertWake } from './support/assertions.j
 import {
   LONG_MS, SHORT_MS, add, claim, claimOne, done, holding, ids, settle, task, tasks, turn
 } from './support/steps.js'
-import { until, untilClaimable } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable } from './support/until.js'
 
 /** Which tasks a claim hands out, in which order, and when delayed ones become due. */
 export const claiming = chapter({

@@ -7,7 +7,8 @@ import { stageUnended } from './support/stages.js'
 import {
   LONG_MS, SHORT_MS, add, claim, claimOne, dead, done, lost, retry, settle, show, task, tasks, turn
 } from './support/steps.js'
-import { until, untilClaimable } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable } from './support/until.js'
 
 /** Tasks whose id is taken: they are kept out or refused, also while others are being prepared. */
 export const duplicates = chapter({

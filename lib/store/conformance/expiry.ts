@@ -5,7 +5,8 @@ import {
   LONG_MS, SHORT_MS, add, claim, claimOne, claimSuspect, dead, ids, known, lost, release, retry, settle, show, task,
   tasks, turn
 } from './support/steps.js'
-import { until, untilClaimable, untilExpired, untilSuspect } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable, untilExpired, untilSuspect } from './support/until.js'
 
 /** Tasks that are too late for their first attempt. */
 export const expiry = chapter({

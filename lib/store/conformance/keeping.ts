@@ -9,7 +9,8 @@ import {
   KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, ids, known, release,
   retry, settle, show, task, tasks, turn
 } from './support/steps.js'
-import { until, untilClaimable } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable } from './support/until.js'
 
 /** What a store keeps: tasks that have ended, records of attempts, and progress. */
 export const keeping = chapter({

@@ -6,7 +6,8 @@ import {
   KEEP, LONG_MS, SHORT_MS, add, claim, claimAll, claimOne, claimSuspect, counters, dead, done, holding, ids, lost,
   release, retry, settle, show, task, tasks, turn
 } from './support/steps.js'
-import { until, untilClaimable } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable } from './support/until.js'
 
 /** Other orders from outside: purge, schedule, redrive, remove, pause and resume. */
 export const operating = chapter({

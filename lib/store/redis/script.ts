@@ -14,7 +14,10 @@ export interface Script {
   readonly body: string
 }
 
-/** Returns Lua that makes a local of each param, and `rest` of the place of the first argument behind them. */
+/**
+ * Returns Lua that makes a local of each param, and `rest` of the place of the first argument behind them. It comes
+ * after all functions that scripts share, so that none of these takes such a local for its own.
+ */
 export function localsOf (params: Params): string {
   const values = Object.values(params).map((kind, index) => {
     const value = `ARGV[${index + 1}]`

@@ -5,7 +5,7 @@ import type { Holding } from '../../heartbeat.js'
 import type { Store } from '../../store.js'
 import type { NewTask } from '../../tasks.js'
 import type { Claim, Held, Keep, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
-import { until } from './until.js'
+import { until } from './patience.js'
 
 /** A time that tests wait for. */
 export const SHORT_MS = 50

@@ -3,18 +3,8 @@ import assert from 'node:assert/strict'
 import { setTimeout } from 'node:timers/promises'
 import type { News } from '../../news.js'
 import type { Store } from '../../store.js'
+import { PATIENCE_MS, until } from './patience.js'
 import { release, settle, SHORT_MS, show, turn } from './steps.js'
-
-/** How long a store may take over something that it must do at a given time. */
-const PATIENCE_MS = 10_000
-
-export async function until (what: string, isSo: () => Promise<boolean>): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS
-  while (!await isSo()) {
-    assert.ok(performance.now() < deadline, `this should be so within ${PATIENCE_MS} ms: ${what}`)
-    await setTimeout(5)
-  }
-}
 
 /** Extends no lease, every few milliseconds: a lease runs out only while somebody is in contact with its queue. */
 export async function untilClaimable (store: Store, queue: string): Promise<void> {

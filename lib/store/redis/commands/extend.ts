@@ -22,8 +22,8 @@ const IN_DOUBT_MS = 60 * 60 * 1000
  */
 export const extend: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${reading}${reserving}${clock}${leases}${burying}
-read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${clock}${leases}${burying}
+${localsOf(PARAMS)}read_time()
 
 -- Buries the tasks of a commit whose process has died before it could say what becomes of the request. Nobody knows
 -- whether these tasks should run, so they do not, and are kept for somebody to look at.

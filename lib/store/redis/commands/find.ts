@@ -13,8 +13,8 @@ const PARAMS = { id: 'text', await_ms: 'number' } as const
  */
 export const find: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${describing}
-read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+${localsOf(PARAMS)}read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   local task = describe_one(k, id, look_up(k, { id })[1])

@@ -11,11 +11,11 @@ const MORE_PARAMS = { state: 'text', max_bytes: 'number' } as const
 /** Returns descriptions of tasks of one state, and the ids of those for which the reply had no more room. */
 export const list: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${describing}
-read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+${localsOf(PARAMS)}read_time()
 
 -- Lists the line without its stale places, which means going through it from its beginning.
-local function in_line (k, offset, limit)
+local function in_line (k, skip, most)
   local ids, from, passed, left = {}, 0, 0, {}
   while true do
     local some = redis.call('LRANGE', k.waiting, from, from + 999)
@@ -27,8 +27,8 @@ local function in_line (k, offset, limit)
         left[id] = left[id] - 1
       else
         passed = passed + 1
-        if passed > offset then append(ids, id) end
-        if #ids == limit then return ids end
+        if passed > skip then append(ids, id) end
+        if #ids == most then return ids end
       end
     end
     from = from + 1000
@@ -77,8 +77,8 @@ return describe(k, ids, state, max_bytes)
 /** Goes on with a list. Takes the ids that are left, and returns what `list` does of those in the state. */
 export const listMore: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(MORE_PARAMS)}${moving}${describing}
-read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+${localsOf(MORE_PARAMS)}read_time()
 return describe(keys_of(0), { unpack(ARGV, rest) }, state, max_bytes)
 `
 }

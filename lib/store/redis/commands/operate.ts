@@ -15,15 +15,15 @@ const PARAMS = { kind: 'text', all: 'number', due_at: 'text', keep_count: 'numbe
  */
 export const operate: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${clock}
-read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${clock}
+${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 local ids = { unpack(ARGV, rest) }
 
 -- Returns the ids of tasks that wait, are delayed or run.
-local function living (ids)
+local function living (some)
   local found = {}
-  for _, id in ipairs(ids) do
+  for _, id in ipairs(some) do
     if redis.call('HEXISTS', k.message, id) == 1 and not found[id] and not redis.call('ZSCORE', k.dead, id) then
       found[id] = true
       append(found, id)

@@ -10,8 +10,8 @@ const PARAMS = { id: 'text', fence: 'number', value: 'text' } as const
 /** Keeps the progress of a running task. Returns 1 if its lease is held, else 0. */
 export const setProgress: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${leases}
-local k = keys_of(0)
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${leases}
+${localsOf(PARAMS)}local k = keys_of(0)
 local p = look_up_running(k, { id })[1]
 if not holds(p, fence) then return 0 end
 keep_more(k, id, p, ' progress', value)

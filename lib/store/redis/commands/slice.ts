@@ -14,8 +14,8 @@ const PARAMS = { id: 'text', fence: 'number', from: 'number', length: 'number' }
  */
 export const slice: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${localsOf(PARAMS)}${moving}${leases}
-local k, copy = keys_of(0), KEYS[#KEYS]
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${leases}
+${localsOf(PARAMS)}local k, copy = keys_of(0), KEYS[#KEYS]
 if not holds(look_up_running(k, { id })[1], fence) then return false end
 local size = redis.call('HSTRLEN', k.message, id)
 -- This is the first write, since a full memory allows it, and Redis then allows the rest.

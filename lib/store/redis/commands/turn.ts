@@ -32,9 +32,8 @@ const PARAMS = {
  */
 export const turn: Script = {
   keys: KEYS,
-  body: /* lua */ `${gathering}${preludeOf(KEYS)}${localsOf(PARAMS)}
-${moving}${reading}${adding}${clock}${leases}${burying}
-read_time()
+  body: /* lua */ `${gathering}${preludeOf(KEYS)}${moving}${reading}${adding}${clock}${leases}${burying}
+${localsOf(PARAMS)}read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 if alone == 1 then limit = math.min(limit, 1) end
 ${lending}
@@ -48,10 +47,11 @@ end
 
 -- Fails before anything is written if a place to which tasks are chained is a key of another type.
 for queue = 1, (#KEYS - 1) / ${KEYS.length} - 1 do
-  local k = keys_of(queue)
-  for _, set in ipairs({ k.delayed, k.running, k.dead, k.expiring, k.recent, k.ended }) do redis.call('ZCARD', set) end
-  for _, hash in ipairs({ k.message, k.attempts, k.summary, k.stale }) do redis.call('HLEN', hash) end
-  for _, list in ipairs({ k.waiting, k.suspects }) do redis.call('LLEN', list) end
+  local to = keys_of(queue)
+  local sets = { to.delayed, to.running, to.dead, to.expiring, to.recent, to.ended }
+  for _, set in ipairs(sets) do redis.call('ZCARD', set) end
+  for _, hash in ipairs({ to.message, to.attempts, to.summary, to.stale }) do redis.call('HLEN', hash) end
+  for _, list in ipairs({ to.waiting, to.suspects }) do redis.call('LLEN', list) end
 end
 
 local last = read_last()

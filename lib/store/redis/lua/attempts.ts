@@ -10,10 +10,10 @@ export const attempts = /* lua */ `
 local function look_up (k, ids)
   local known = ask_for_each('HMGET', k.attempts, ids)
   for i, text in ipairs(known) do
-    local fence = finite(text or 0)
-    if fence then
+    local only_fence = finite(text or 0)
+    if only_fence then
       known[i] = {
-        fence = fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0,
+        fence = only_fence, attempt = text and 1 or 0, retries = 0, deaths = 0, suspect = 0, more = 0,
         deferred = 0, unrouted = 0, reason = ''
       }
     else

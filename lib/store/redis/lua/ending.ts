@@ -43,13 +43,13 @@ end
 
 -- Keeps the summaries of ended tasks until they are too old, or no longer among the newest, in the order in which a
 -- script ends the tasks. Entries: id, summary.
-local kept = 0
+local kept_count = 0
 local function keep_ended (k, entries, count, ms)
   local first = math.max(1, #entries - 2 * count + 1)
   local ends, records = {}, first == 1 and entries or { unpack(entries, first) }
   for i = 1, #records, 2 do
-    kept = kept + 1
-    ends[i], ends[i + 1] = number(now_us + ms * 1000 + kept), records[i]
+    kept_count = kept_count + 1
+    ends[i], ends[i + 1] = number(now_us + ms * 1000 + kept_count), records[i]
   end
   call_with('ZADD', k.ended, ends)
   call_with('HSET', k.summary, records)

@@ -13,11 +13,11 @@ export const SETTLEMENT_ARGS = 5
  */
 export const settling = /* lua */ `
 -- The tasks whose attempts have ended, and the places of their settlements in ARGV.
-local ids, places = {}, {}
+local ended_ids, places = {}, {}
 local arg = rest
 while arg <= #ARGV do
-  ids[#ids + 1] = ARGV[arg]
-  places[#ids] = arg
+  ended_ids[#ended_ids + 1] = ARGV[arg]
+  places[#ended_ids] = arg
   arg = arg + ${SETTLEMENT_ARGS} + ARGV[arg + 4] * ${TASK_ARGS}
 end
 
@@ -84,7 +84,7 @@ local function settle (id, p, i, how, record)
     end
     redis.call('HSET', k.attempts, id, counts_of(p, reason))
     -- They become due one after the other, and without a delay in this turn still.
-    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ids or 0)), id)
+    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ended_ids or 0)), id)
   else
     append(over, id)
     if p.more == 1 then redis.call('HDEL', k.attempts, id .. ' progress') end
@@ -97,8 +97,8 @@ local function give_back (list, ids)
   for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
 end
 
-for i, p in ipairs(look_up_running(k, ids)) do
-  local id, at = ids[i], places[i]
+for i, p in ipairs(look_up_running(k, ended_ids)) do
+  local id, at = ended_ids[i], places[i]
   -- A task that is settled twice in one turn is settled once: the second time it would still seem to run.
   local is_held = holds(p, tonumber(ARGV[at + 1])) and not ended[id]
   settled[i] = is_held and 1 or 0
