@@ -6,12 +6,12 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import Fastify, { LogController } from 'fastify'
-import { gate } from '../build/test/support/until.js'
+import { gate } from '../build/test/support/gate.js'
 import { systems } from './systems.js'
 
 const { system, sharing, aheadMs = 0, ...options } = JSON.parse(process.argv[2])
 const tell = message => { process.send(message) }
-const { promise: released, open: release } = gate()
+const { opened: released, open: release } = gate()
 let errors = 0
 
 if (aheadMs !== 0) setClock(aheadMs)

@@ -6,7 +6,9 @@ import type { TaskqueueOptions, Transaction } from '../../lib/index.js'
 import { RecordingStore } from '../support/recording-store.js'
 import { startRedis } from '../support/redis-server.js'
 import { serve } from '../support/serve.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
 
 let prefix = 0
 
@@ -57,7 +59,7 @@ for (const type of ['local', 'redis']) {
           add(request.taskqueue, `of-attempt-${attempt}`)
           if (attempt === 1) {
             signal.addEventListener('abort', () => { timedOut.open() })
-            await timedOut.promise
+            await timedOut.opened
             await sleep(1)
             setImmediate(ended.open)
           }
@@ -65,7 +67,7 @@ for (const type of ['local', 'redis']) {
         })
       })
       await app.taskqueue.add('/parent')
-      await ended.promise
+      await ended.opened
       await until(() => ran.length > 0)
       await idle(app)
       t.same(ran, ['of-attempt-2'])
@@ -175,7 +177,7 @@ t.test('a task that has timed out queues nothing elsewhere either', async t => {
     })
   })
   await app.taskqueue.add('/parent')
-  t.equal(await late.promise, true)
+  t.equal(await late.opened, true)
   await until(async () => (await app.taskqueue.queue('default').counts()).dead === 1)
   t.same(elsewhere.events, [])
 })

@@ -7,7 +7,9 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import t, { type Test } from 'tap'
 import { RecordingStore } from '../support/recording-store.js'
 import { serve } from '../support/serve.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
 
 // How a request may end, and what becomes of the task that its handler has added.
 
@@ -214,8 +216,8 @@ t.test('lets go of what it does not send when the commit fails', async t => {
       const payload = new Readable({ read () { this.push('x') } })
       return { payload, closed: once(payload, 'close') }
     })(),
-    'a web stream': { payload: web(), closed: cancelled.promise },
-    'a Response': { payload: new Response(web()), closed: cancelled.promise }
+    'a web stream': { payload: web(), closed: cancelled.opened },
+    'a Response': { payload: new Response(web()), closed: cancelled.opened }
   }
   for (const [title, { payload, closed }] of Object.entries(endings)) {
     t.test(title, async t => {
@@ -284,11 +286,11 @@ t.test('queues the task of a request whose client has gone away meanwhile', asyn
   const { app, socket, store } = await converse(t, {
     handler: async request => {
       handled.open(request)
-      await gone.promise
+      await gone.opened
       return 'nobody listens'
     }
   })
-  const { raw } = await handled.promise
+  const { raw } = await handled.opened
   raw.socket.once('close', gone.open)
   socket.destroy()
   await until(() => store.ids.length > 0)
@@ -301,7 +303,7 @@ t.test('queues the task of a stream that fails after its first byte, and breaks 
   const streams: Record<string, () => unknown> = {
     'once that is sent': () => Readable.from((async function * () {
       yield 'x'
-      await sent.promise
+      await sent.opened
       throw new Error('broken')
     })()),
     'during the commit': () => {
@@ -527,7 +529,7 @@ async function start (t: Test, { handler, declare = (app, handler) => app.get('/
     },
     taskqueue: { queues: { default: { type: () => store } }, consumer: false, commitTimeoutMs: 100 }
   })
-  return { ...served, store, late: late.promise }
+  return { ...served, store, late: late.opened }
 }
 
 /** Makes the request, and tells how it ended. */

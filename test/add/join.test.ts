@@ -4,7 +4,9 @@ import t, { type Test } from 'tap'
 import type { Participant, QueueOptions, Transaction } from '../../lib/index.js'
 import { RecordingStore } from '../support/recording-store.js'
 import { serve } from '../support/serve.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
 
 // The tests write down in one list what stores and participants are asked to do, in order.
 
@@ -132,7 +134,7 @@ t.test('a request that fails', async t => {
     })
     const controller = new AbortController()
     const response = fetch(url, { signal: controller.signal })
-    await begun.promise
+    await begun.opened
     setImmediate(() => setImmediate(() => { controller.abort() }))
     await t.rejects(response)
     await until(() => events.length > 0)
@@ -147,7 +149,7 @@ t.test('a request that fails', async t => {
         commit () {},
         async rollback () {
           events.push('rolls back')
-          await ended.promise
+          await ended.opened
         }
       })
       // Goes on when the timeout has begun to roll back.

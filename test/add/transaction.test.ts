@@ -4,7 +4,9 @@ import t, { type Test } from 'tap'
 import type { Savepoint, Transaction } from '../../lib/index.js'
 import { RecordingStore } from '../support/recording-store.js'
 import { serve } from '../support/serve.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
 
 t.test('add()', async t => {
   t.test('returns the id under which the task is queued', async t => {
@@ -33,11 +35,11 @@ t.test('add()', async t => {
         app.get('/', (request, reply) => {
           if (isUsed) request.taskqueue.add('/task', { id: 'in-time' })
           reply.send('ok')
-          replied.promise.then(() => code.open(codeOf(() => request.taskqueue.add('/task', { id: 'too-late' }))))
+          replied.opened.then(() => code.open(codeOf(() => request.taskqueue.add('/task', { id: 'too-late' }))))
         })
       })
       await (await fetch(url)).text()
-      t.equal(await code.promise, 'FST_TASKQUEUE_CLOSED')
+      t.equal(await code.opened, 'FST_TASKQUEUE_CLOSED')
       await app.close()
       t.same(store.ids, isUsed ? ['in-time'] : [])
     }
@@ -69,13 +71,13 @@ t.test('add()', async t => {
     const codes = gate<string[]>()
     const { url, store } = await start(t, app => app.get('/', { handlerTimeout: 30 }, async request => {
       request.taskqueue.add('/task')
-      await replied.promise
+      await replied.opened
       codes.open([codeOf(() => request.taskqueue.add('/task')), codeOf(() => request.taskqueue.join(participant()))])
       return 'too late'
     }))
     t.equal((await fetch(url)).status, 503)
     replied.open()
-    t.same(await codes.promise, ['FST_TASKQUEUE_CLOSED', 'FST_TASKQUEUE_CLOSED'])
+    t.same(await codes.opened, ['FST_TASKQUEUE_CLOSED', 'FST_TASKQUEUE_CLOSED'])
     t.same(store.ids, [])
   })
 })
@@ -128,12 +130,12 @@ t.test('a hijacked reply', async t => {
       app.get('/', async (request, reply) => {
         reply.hijack()
         reply.raw.end('ok')
-        await replied.promise
+        await replied.opened
         code.open(codeOf(() => request.taskqueue.add('/task')))
       })
     })
     await fetch(url)
-    t.equal(await code.promise, 'FST_TASKQUEUE_CLOSED')
+    t.equal(await code.opened, 'FST_TASKQUEUE_CLOSED')
     t.same(logs, [])
   })
 })

@@ -11,7 +11,9 @@ import { build as buildStatus } from '../../example/status.js'
 import { build as buildTime } from '../../example/time.js'
 import type { RedisLocation, TaskqueueOptions } from '../../lib/index.js'
 import { endWithMe, startRedis } from '../support/redis-server.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
 
 // The examples do what they say, on either queue, from a shell, and with the test runners that they show.
 
@@ -72,7 +74,7 @@ for (const type of ['local', 'redis']) {
   })
 
   t.test(`${type} queue: a report is waited for where it will be`, async t => {
-    const { promise: released, open: release } = gate()
+    const { opened: released, open: release } = gate()
     const app = await open(t, await buildStatus(await optionsOf(t, type), async page => { if (page === 2) await released }))
     const { statusCode, headers } = await post(app, '/reports', { title: 'November', pages: 2 })
     t.equal(statusCode, 202)

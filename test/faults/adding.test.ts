@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { LEASE_MS, NOTHING, repeat, settledIds, settlements, SLACK_MS, startAll } from '../support/processes.js'
+import { LEASE_MS, repeat, settledIds, settlements, SLACK_MS, startAll } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // Which tasks there are must be whole when a process is killed while they are added, or while they keep others out.
 

@@ -1,6 +1,10 @@
 import t from 'tap'
-import { NOTHING, SLACK_MS, startAll, type Process, type Processes } from '../support/processes.js'
+import { SLACK_MS, startAll, type Process, type Processes } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 const HOUR_MS = 3_600_000
 const LEASE_MS = 4000

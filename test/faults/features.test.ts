@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { idsOf, NOTHING, repeat, settledIds, settlements, startAll } from '../support/processes.js'
+import { idsOf, repeat, settledIds, settlements, startAll } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // When tasks run must not change when a process is killed in the middle of it.
 

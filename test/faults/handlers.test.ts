@@ -7,10 +7,16 @@ import t from 'tap'
 import type { AddOptions, ConsumerOptions, Store } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
-import { appOn, gate } from '../support/logged-app.js'
-import { startAll, NOTHING } from '../support/processes.js'
+import { appOn } from '../support/logged-app.js'
+
+import { startAll } from '../support/processes.js'
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 t.setTimeout(300_000)
 

@@ -5,10 +5,16 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { TaskqueueOptions, TaskStatus } from '../../lib/index.js'
 import { loggedApp } from '../support/logged-app.js'
+
+
 import { startRedis } from '../support/redis-server.js'
 import { startProxy } from '../support/tcp-proxy.js'
-import { gate, until } from '../support/until.js'
-import { adminOf, NOTHING } from './ledger.js'
+import { until } from '../support/until.js'
+
+import { adminOf } from './adder-and-consumer.js'
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 // Connections that carry little in a second, and messages that are large for them.
 
@@ -152,7 +158,7 @@ t.test('who waits for an id asks for it without the message, and it is sent twic
   const { proxy, app } = await start(t, { consumer: false, commitTimeoutMs: 10_000 }, app => {
     app.post<{ Headers: { slow?: string } }>('/pay', async ({ taskqueue, headers }) => {
       taskqueue.add('/task/0', { id: 'one', onDuplicate: 'keep', payload: 'x'.repeat(100 * KB) })
-      if (headers.slow !== undefined) taskqueue.join({ prepare: () => end.promise, commit () {}, rollback () { throw new Error('never') } })
+      if (headers.slow !== undefined) taskqueue.join({ prepare: () => end.opened, commit () {}, rollback () { throw new Error('never') } })
       return {}
     })
   })
@@ -219,7 +225,7 @@ async function startFans (t: Test, count: number) {
     app.get('/fan', async ({ taskqueue }) => {
       for (let i = 0; i < PARTS; i++) taskqueue.add('/task/9', { queue: 'sink', payload: 'x'.repeat(300 * KB) })
       if (++begun === count) all.open()
-      await all.promise
+      await all.opened
       return {}
     })
   })

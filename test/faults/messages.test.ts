@@ -3,9 +3,15 @@ import type { Redis } from 'ioredis'
 import t from 'tap'
 import { makeCodec } from '../../lib/task/codec.js'
 import { loggedApp } from '../support/logged-app.js'
+
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-import { adminOf, NOTHING } from './ledger.js'
+
+
+import { adminOf } from './adder-and-consumer.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 // What is in Redis that was not put there by an app, or is no longer as it was put there.
 

@@ -1,5 +1,7 @@
 import t from 'tap'
-import { idsOf, NOTHING, repeat, startAll } from '../support/processes.js'
+import { idsOf, repeat, startAll } from '../support/processes.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 // Processes take their time to start.
 t.setTimeout(300_000)

@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { HEARTBEAT_MS, idsOf, NOTHING, repeat, settlements, SLACK_MS, startAll } from '../support/processes.js'
+import { HEARTBEAT_MS, idsOf, repeat, settlements, SLACK_MS, startAll } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // Processes take their time to start.
 t.setTimeout(300_000)

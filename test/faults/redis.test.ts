@@ -5,10 +5,16 @@ import type { TaskqueueOptions } from '../../lib/index.js'
 import { KEYS } from '../../lib/store/redis/keys.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import type { TurnResult } from '../../lib/store/turn.js'
-import { gate, loggedApp } from '../support/logged-app.js'
+import { loggedApp } from '../support/logged-app.js'
+
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-import { adminOf, balance, NOTHING, openLedger, type Ledger } from './ledger.js'
+
+
+import { adminOf, balance, openLedger, type Ledger } from './adder-and-consumer.js'
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 // What happens to Redis itself: it dies, forgets, is full, is tampered with, or has a lot to keep.
 

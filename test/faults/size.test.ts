@@ -5,9 +5,14 @@ import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
 import { loggedApp } from '../support/logged-app.js'
-import { NOTHING } from '../support/processes.js'
+
+
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 t.setTimeout(300_000)
 

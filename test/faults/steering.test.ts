@@ -1,7 +1,11 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
-import { HEARTBEAT_MS, idsOf, LEASE_MS, NOTHING, repeat, settlements, startAll, type Process } from '../support/processes.js'
+import { HEARTBEAT_MS, idsOf, LEASE_MS, repeat, settlements, startAll, type Process } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // What is known of tasks, and done to them from outside, must not be torn when a process is killed in the middle of it.
 

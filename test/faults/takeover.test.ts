@@ -3,8 +3,12 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { HEARTBEAT_MS, idsOf, LEASE_MS, NOTHING, repeat, settlements, SLACK_MS, startAll, type Process } from '../support/processes.js'
+import { HEARTBEAT_MS, idsOf, LEASE_MS, repeat, settlements, SLACK_MS, startAll, type Process } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // Processes take their time to start.
 t.setTimeout(300_000)

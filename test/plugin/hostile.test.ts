@@ -7,8 +7,10 @@ import t, { type Test } from 'tap'
 import type { AddOptions, Participant, TaskRoute, TaskToAdd } from '../../lib/index.js'
 import type { TaskqueueOptions } from '../../lib/plugin/options.js'
 import { readOptions } from '../../lib/plugin/settings.js'
-import { gate, loggedApp } from '../support/logged-app.js'
+import { loggedApp } from '../support/logged-app.js'
+
 import { startRedis } from '../support/redis-server.js'
+import { gate } from '../support/gate.js'
 
 // Each public function and option is given each of these values, which a client may choose or a handler may pass on by
 // mistake: it works, or says with a code what is wrong, and then nothing has been queued. Nothing is changed that

@@ -1,6 +1,10 @@
 import t from 'tap'
-import { HEARTBEAT_MS, idsOf, NOTHING, repeat, startAll, type Process } from '../support/processes.js'
+import { HEARTBEAT_MS, idsOf, repeat, startAll, type Process } from '../support/processes.js'
+
 import { until } from '../support/until.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 
 // What one process learns of the tasks of another, and does to them.
 

@@ -4,9 +4,13 @@ import type { FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { TaskqueueOptions, TaskStatus } from '../../lib/index.js'
-import { gate, loggedApp, type LogLine } from '../support/logged-app.js'
+import { loggedApp, type LogLine } from '../support/logged-app.js'
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
+
 
 // What users learn of tasks, and do to them: in the process that runs them, and on Redis from another one.
 

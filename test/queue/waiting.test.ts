@@ -6,9 +6,13 @@ import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { Found, News } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
-import { appOn, gate, loggedApp } from '../support/logged-app.js'
+import { appOn, loggedApp } from '../support/logged-app.js'
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
+
 
 // Many may wait for tasks at the same time, on a Redis that comes and goes: that costs little, and ends.
 

@@ -9,9 +9,13 @@ import taskqueue, { type Store } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
-import { appOn, gate, loggedApp } from '../support/logged-app.js'
+import { appOn, loggedApp } from '../support/logged-app.js'
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+import { gate, type Gate } from '../support/gate.js'
+
 
 const redis = await startRedis(t)
 
@@ -300,7 +304,7 @@ for (const [type, makeStores] of Object.entries(storesTwice)) {
     const [store, seen] = makeStores()
     await seen.open()
     const { app, add } = await appOn(t, store)
-    const requests: Array<ReturnType<typeof gate>> = []
+    const requests: Array<Gate> = []
     app.get('/add', async request => {
       const { opened, open } = gate()
       requests.push({ opened, open })

@@ -6,11 +6,14 @@ import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import type { Lease } from '../../lib/store/turn.js'
 import { addTo } from '../support/add-to.js'
-import { appOn, gate, loggedApp } from '../support/logged-app.js'
+import { appOn, loggedApp } from '../support/logged-app.js'
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 const redis = await startRedis(t)
 const stores: Record<string, () => Store> = {

@@ -7,8 +7,12 @@ import type { ConsumerOptions, Store, TaskqueueOptions } from '../../lib/index.j
 import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { loggedApp } from '../support/logged-app.js'
+
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+
 
 t.setTimeout(120_000)
 

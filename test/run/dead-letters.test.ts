@@ -2,8 +2,12 @@ import { randomUUID } from 'node:crypto'
 import { Redis } from 'ioredis'
 import t from 'tap'
 import { loggedApp } from '../support/logged-app.js'
+
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+
 
 t.setTimeout(120_000)
 

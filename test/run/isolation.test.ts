@@ -3,7 +3,9 @@ import t, { type Test } from 'tap'
 import { LocalStore } from '../../lib/store/local/store.js'
 import taskqueue from '../../lib/index.js'
 import { addTo } from '../support/add-to.js'
-import { gate, until } from '../support/until.js'
+import { until } from '../support/until.js'
+
+import { gate, type Gate } from '../support/gate.js'
 
 // A store from which a consumer has died leaves suspects: here the test has claimed for it, and never came back.
 
@@ -119,7 +121,7 @@ async function abandon (store: LocalStore, queue: string, ids: string[]): Promis
 /** An app whose tasks note that they run, and end when the test says so. */
 async function start (t: Test, store: LocalStore, closeGraceMs = 1000) {
   const runs: string[] = []
-  const gates = new Map<string, ReturnType<typeof gate>>()
+  const gates = new Map<string, Gate>()
   const gateOf = (id: string) => {
     const existing = gates.get(id) ?? gate()
     gates.set(id, existing)
@@ -133,7 +135,7 @@ async function start (t: Test, store: LocalStore, closeGraceMs = 1000) {
   })
   app.get('/', async ({ task }) => {
     runs.push(task!.id)
-    await gateOf(task!.id).promise
+    await gateOf(task!.id).opened
     return 'done'
   })
   return { app, runs, open: (id: string) => { gateOf(id).open(undefined) } }

@@ -3,8 +3,12 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t, { type Test } from 'tap'
 import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
 import { loggedApp } from '../support/logged-app.js'
+
+
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+
 
 t.setTimeout(120_000)
 

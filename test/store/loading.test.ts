@@ -3,9 +3,13 @@ import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
-import { gate, loggedApp } from '../support/logged-app.js'
+import { loggedApp } from '../support/logged-app.js'
+
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
+
+import { gate } from '../support/gate.js'
+
 
 t.test('an app is ready soon after a Redis that said it would load its data for a minute', async t => {
   const gateway = await startGateway(t, await startRedis(t))

@@ -4,10 +4,14 @@ import type { FastifyInstance } from 'fastify'
 import { Redis, type RedisOptions } from 'ioredis'
 import t, { type Test } from 'tap'
 import type { ConsumerOptions } from '../../lib/index.js'
-import { gate, loggedApp, type LogLine } from '../support/logged-app.js'
+import { loggedApp, type LogLine } from '../support/logged-app.js'
+
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { startProxy } from '../support/tcp-proxy.js'
 import { until } from '../support/until.js'
+
+import { gate, type Gate } from '../support/gate.js'
+
 
 // A client that is passed in is its owner's, who closes it whenever they like.
 
@@ -213,7 +217,7 @@ t.test('an app whose client is closed already does not become ready, and says wh
 })
 
 /** An app in whose tasks' route it is written down which were begun, and which are held until the test says so. */
-function holdTasks (app: FastifyInstance): { runs: string[], hold: ReturnType<typeof gate> } {
+function holdTasks (app: FastifyInstance): { runs: string[], hold: Gate } {
   const runs: string[] = []
   const hold = gate()
   app.get('/', async request => {

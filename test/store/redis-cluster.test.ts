@@ -3,11 +3,15 @@ import { Cluster, Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
-import { gate, loggedApp } from '../support/logged-app.js'
+import { loggedApp } from '../support/logged-app.js'
+
 import { freePort, startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
+
 /** Each in a slot of another node. */
 const QUEUES = ['a', 'b', 'c']
 

@@ -3,6 +3,9 @@ import type { Test } from 'tap'
 import taskqueue, { type ConsumerOptions, type Store, type TaskqueueOptions } from '../../lib/index.js'
 import { until } from './until.js'
 
+import { gate } from './gate.js'
+
+
 export type LogLine = Record<string, any>
 
 /** Makes an app whose log is kept, and which the test closes at its end. It is not ready yet. */
@@ -46,11 +49,4 @@ export async function appOn (
       return ends()
     }
   }
-}
-
-/** Something to wait for until the test says so. */
-export function gate (): { opened: Promise<void>, open: () => void } {
-  let open!: () => void
-  const opened = new Promise<void>(resolve => { open = resolve })
-  return { opened, open }
 }

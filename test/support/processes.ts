@@ -7,10 +7,13 @@ import type { Test } from 'tap'
 import type { AddOptions, ConsumerOptions, Queue, Taskqueue, TaskqueueOptions } from '../../lib/index.js'
 import type { Attempt, Command, Report, Returned } from './app.js'
 import { loggedApp } from './logged-app.js'
+
+
 import { startRedis, type RedisServer, type RedisServerOptions } from './redis-server.js'
 import { until } from './until.js'
 
-export const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+
+
 /** Longer than a live process has to wait for a processor on a machine that is busy. */
 export const LEASE_MS = 2000
 export const HEARTBEAT_MS = LEASE_MS / 5

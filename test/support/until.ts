@@ -10,10 +10,3 @@ export async function until<T> (condition: () => T | Promise<T>, what = String(c
     await sleep(5)
   }
 }
-
-/** A promise that is resolved from outside. */
-export function gate<T = void> (): { promise: Promise<T>, open: (value: T) => void } {
-  let open!: (value: T) => void
-  const promise = new Promise<T>(resolve => { open = resolve })
-  return { promise, open }
-}

@@ -4,10 +4,13 @@ import type { FastifyInstance } from 'fastify'
 import { Redis, type RedisOptions } from 'ioredis'
 import type { Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
-import { gate, loggedApp, type LogLine } from '../support/logged-app.js'
+import { loggedApp, type LogLine } from '../support/logged-app.js'
+
 import { until } from '../support/until.js'
 
-export const NOTHING = { waiting: 0, delayed: 0, running: 0, dead: 0 }
+import { gate } from '../support/gate.js'
+import { NOTHING } from '../support/nothing.js'
+
 
 /** How a request that adds a task was answered, each attempt at the task, and how many of them have ended. */
 export interface Entry { readonly id: string, status?: number, readonly attempts: number[], ends: number }
