@@ -6,8 +6,6 @@ import { canonicalUrl } from '../../lib/task/url.js'
 import { startEcho } from '../support/echo-app.js'
 import { until } from '../support/until.js'
 
-
-
 const DAY_MS = 24 * 60 * 60 * 1000
 
 t.test('the method is GET, or POST where there is a payload, or the one given', async t => {

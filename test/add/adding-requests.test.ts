@@ -16,8 +16,6 @@ import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
 import { cert, key } from '../support/tls.js'
 import { until } from '../support/until.js'
 
-
-
 /** What is sent to an app. */
 interface Sent {
   readonly method?: string

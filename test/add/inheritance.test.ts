@@ -8,8 +8,6 @@ import taskqueue, { type AddOptions, type CopyHeaders, type UserOptions } from '
 import { startEcho } from '../support/echo-app.js'
 import { until } from '../support/until.js'
 
-
-
 const COPIED = {
   cookie: 'session=1; theme=dark',
   authorization: 'Bearer abc',

@@ -9,8 +9,6 @@ import taskqueue, { errorCodes, type TaskqueueOptions, type TaskRoute } from '..
 import type { FastifyValidationResult } from 'fastify/types/schema.js'
 import { until } from '../support/until.js'
 
-
-
 t.test('a typed task runs with what it was given', async t => {
   const { app: untyped, ready, runs } = await start(t)
   const app = untyped.withTypeProvider<JsonSchemaToTsProvider>()

@@ -8,7 +8,6 @@ import { Redis } from 'ioredis'
 import type { Transaction } from '../../lib/index.js'
 import { clockMs, writeTo, type AddedTask } from './ledger.js'
 
-
 import { CANNOT_START, COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
 
 export interface Setting {

@@ -6,16 +6,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { hasTasks } from '../faults/adder-and-consumer.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
 
 import { check, type FinalState, type Findings } from './check.js'
 import { lift, suffer } from './faults.js'
 import { startFleet, type Member, type Teardown } from './fleet.js'
 import { readLedger, writeTo, type Entry, type Write } from './ledger.js'
-
 
 import { QUEUES, WEBS, type Plan, type PlannedRequest } from './plan.js'
 

@@ -5,8 +5,6 @@ import t from 'tap'
 import taskqueue, { errorCodes, type AddOptions, type UserOptions } from '../../lib/index.js'
 import { until } from '../support/until.js'
 
-
-
 t.test('a task is authenticated as its user, with or without a loader', async t => {
   const users = new Map([['ada', { id: 'ada', name: 'Ada' }]])
   for (const [load, expected] of [

@@ -9,8 +9,6 @@ import t, { type Test } from 'tap'
 import taskqueue from '../../lib/index.js'
 import { until } from '../support/until.js'
 
-
-
 // Each way of asking is tried on an ordinary route as well, so that one which reaches nothing proves nothing.
 
 const METHODS = ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'OPTIONS']

@@ -8,7 +8,6 @@ import { KEYS } from '../../lib/store/redis/keys.js'
 import { endWithMe, freePort, startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
 import { namesIn, readPage, readPages, type Block } from './pages.js'
 
 // The documentation says what is so: its links lead somewhere, its code compiles and runs, and its references are complete.

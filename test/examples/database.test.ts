@@ -6,8 +6,6 @@ import { build } from '../../example/database.js'
 import { RecordingStore } from '../support/recording-store.js'
 import { until } from '../support/until.js'
 
-
-
 t.test('an order is there by the time its task runs', async t => {
   const { order, orders, counts } = await start(t)
   t.same(await order('a lamp'), { status: 202, body: { id: 1 } })

@@ -11,7 +11,6 @@ import { until } from '../support/until.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
 
-
 /** How a request that adds a task was answered, each attempt at the task, and how many of them have ended. */
 export interface Entry { readonly id: string, status?: number, readonly attempts: number[], ends: number }
 

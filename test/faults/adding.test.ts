@@ -5,8 +5,6 @@ import { LEASE_MS, repeat, settledIds, settlements, SLACK_MS, startAll } from '.
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // Which tasks there are must be whole when a process is killed while they are added, or while they keep others out.
 
 const ROUNDS = 6

@@ -4,8 +4,6 @@ import { SLACK_MS, startAll, type Process, type Processes } from '../support/pro
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 const HOUR_MS = 3_600_000
 const LEASE_MS = 4000
 

@@ -2,14 +2,11 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import type { RedisServer } from '../support/redis-server.js'
 import { startProxy } from '../support/tcp-proxy.js'
 import { until } from '../support/until.js'
 
-
 import { balance, openLedger, type Ledger } from './adder-and-consumer.js'
-
 
 import { startPair, startSentinels, type Pair } from './sentinels.js'
 

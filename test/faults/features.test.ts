@@ -5,8 +5,6 @@ import { idsOf, repeat, settledIds, settlements, startAll } from '../support/pro
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // When tasks run must not change when a process is killed in the middle of it.
 
 const ROUNDS = 6

@@ -2,13 +2,10 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { HEARTBEAT_MS, LEASE_MS, SLACK_MS, startAll, type Processes } from '../support/processes.js'
 
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
-
-
 
 t.setTimeout(300_000)
 // They wait most of the time.

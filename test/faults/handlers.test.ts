@@ -17,7 +17,6 @@ import { until } from '../support/until.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
 
-
 t.setTimeout(300_000)
 
 interface Case {

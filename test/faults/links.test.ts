@@ -6,7 +6,6 @@ import t, { type Test } from 'tap'
 import type { TaskqueueOptions, TaskStatus } from '../../lib/index.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { startProxy } from '../support/tcp-proxy.js'
 import { until } from '../support/until.js'
@@ -14,7 +13,6 @@ import { until } from '../support/until.js'
 import { adminOf } from './adder-and-consumer.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
-
 
 // Connections that carry little in a second, and messages that are large for them.
 

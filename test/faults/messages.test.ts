@@ -4,14 +4,11 @@ import t from 'tap'
 import { makeCodec } from '../../lib/task/codec.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
 import { adminOf } from './adder-and-consumer.js'
 import { NOTHING } from '../support/nothing.js'
-
 
 // What is in Redis that was not put there by an app, or is no longer as it was put there.
 

@@ -9,10 +9,8 @@ import { startRedis } from '../support/redis-server.js'
 import { startProxy, type TcpProxy } from '../support/tcp-proxy.js'
 import { until } from '../support/until.js'
 
-
 import { adminOf, balance, openLedger, type LedgerOptions } from './adder-and-consumer.js'
 import { NOTHING } from '../support/nothing.js'
-
 
 // What happens between a process and Redis. A proxy harms what passes.
 

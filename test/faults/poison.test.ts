@@ -2,7 +2,6 @@ import t from 'tap'
 import { idsOf, repeat, startAll } from '../support/processes.js'
 import { NOTHING } from '../support/nothing.js'
 
-
 // Processes take their time to start.
 t.setTimeout(300_000)
 

@@ -5,8 +5,6 @@ import { HEARTBEAT_MS, idsOf, repeat, settlements, SLACK_MS, startAll } from '..
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // Processes take their time to start.
 t.setTimeout(300_000)
 

@@ -10,11 +10,9 @@ import { loggedApp } from '../support/logged-app.js'
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
 import { adminOf, balance, openLedger, type Ledger } from './adder-and-consumer.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
-
 
 // What happens to Redis itself: it dies, forgets, is full, is tampered with, or has a lot to keep.
 

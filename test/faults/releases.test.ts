@@ -5,14 +5,10 @@ import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
-
 import { RecordingStore } from '../support/recording-store.js'
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
-
-
 
 t.setTimeout(300_000)
 

@@ -7,10 +7,7 @@ import type { Test } from 'tap'
 import { endWithMe, findRedis, freePort, startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
 import { adminOf } from './adder-and-consumer.js'
-
-
 
 /** A master and its replica, which may change places. */
 export interface Pair {

@@ -6,13 +6,9 @@ import type { TaskqueueOptions } from '../../lib/index.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
-
-
 
 t.setTimeout(300_000)
 

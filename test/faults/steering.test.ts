@@ -5,8 +5,6 @@ import { HEARTBEAT_MS, idsOf, LEASE_MS, repeat, settlements, startAll, type Proc
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // What is known of tasks, and done to them from outside, must not be torn when a process is killed in the middle of it.
 
 const ROUNDS = 6

@@ -8,8 +8,6 @@ import { HEARTBEAT_MS, idsOf, LEASE_MS, repeat, settlements, SLACK_MS, startAll,
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // Processes take their time to start.
 t.setTimeout(300_000)
 

@@ -3,14 +3,10 @@ import t, { type Test } from 'tap'
 import { KEYS } from '../../lib/store/redis/keys.js'
 import { loggedApp, type LogLine } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
 import { adminOf } from './adder-and-consumer.js'
-
-
 
 // Whoever can write to Redis can do harm there. They crash no process, keep none busy, run nothing of their own where there
 // are secrets, and a queue works again as soon as what they wrote is gone.

@@ -11,8 +11,6 @@ import { addAclUser } from '../support/acl-user.js'
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
-
 // Thousands of requests take their time on a busy machine.
 t.setTimeout(110_000)
 

@@ -5,12 +5,9 @@ import t, { type Test } from 'tap'
 import type { TaskqueueOptions } from '../../lib/index.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { startProxy } from '../support/tcp-proxy.js'
 import { until } from '../support/until.js'
-
-
 
 t.test('a client that is passed in is used, its prefix too, and stays open', async t => {
   const { path } = await startRedis(t)

@@ -4,8 +4,6 @@ import { HEARTBEAT_MS, idsOf, repeat, startAll, type Process } from '../support/
 import { until } from '../support/until.js'
 import { NOTHING } from '../support/nothing.js'
 
-
-
 // What one process learns of the tasks of another, and does to them.
 
 const HOUR_MS = 3_600_000

@@ -11,7 +11,6 @@ import { until } from '../support/until.js'
 
 import { gate } from '../support/gate.js'
 
-
 // What users learn of tasks, and do to them: in the process that runs them, and on Redis from another one.
 
 t.setTimeout(300_000)

@@ -13,7 +13,6 @@ import { until } from '../support/until.js'
 
 import { gate } from '../support/gate.js'
 
-
 // Many may wait for tasks at the same time, on a Redis that comes and goes: that costs little, and ends.
 
 t.setTimeout(120_000)

@@ -3,11 +3,8 @@ import t from 'tap'
 import { LocalStore } from '../../lib/store/local/store.js'
 import { appOn, loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
-
 
 t.setTimeout(120_000)
 

@@ -16,7 +16,6 @@ import { until } from '../support/until.js'
 
 import { gate, type Gate } from '../support/gate.js'
 
-
 const redis = await startRedis(t)
 
 /** Stores that the test can look into after the app has closed them. */

@@ -14,7 +14,6 @@ import { until } from '../support/until.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
 
-
 const redis = await startRedis(t)
 const stores: Record<string, () => Store> = {
   local: () => new LocalStore(),

@@ -8,11 +8,8 @@ import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
-
 
 t.setTimeout(120_000)
 

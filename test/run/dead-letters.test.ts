@@ -3,11 +3,8 @@ import { Redis } from 'ioredis'
 import t from 'tap'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
-
 
 t.setTimeout(120_000)
 

@@ -5,7 +5,6 @@ import { Pace } from '../../lib/run/pace.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { appOn, loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
@@ -33,7 +32,7 @@ for (const type of ['local', 'redis']) {
   t.test(`${type} queue: what was claimed ahead runs in order, and when it has to wait it is given back to the front, as if it had not been claimed`, async t => {
     const store = type === 'local' ? new LocalStore() : new RedisStore({ path: (await startRedis(t)).path }, 'p', 2000)
     const { app, add } = await appOn(t, store)
-    const { opened: opened, open } = gate<object>()
+    const { opened, open } = gate<object>()
     const runs: string[] = []
     app.get('/short', async request => { runs.push(`${request.task!.id} ${request.task!.attempt}`); return {} })
     app.get('/long', async () => await opened)
@@ -60,7 +59,7 @@ for (const type of ['local', 'redis']) {
 
 t.test('a consumer that closes gives back at once what it has claimed ahead', async t => {
   const { path } = await startRedis(t)
-  const { opened: opened, open } = gate()
+  const { opened, open } = gate()
   const { app } = await loggedApp(t, { redis: { path }, consumer: { closeGraceMs: 60_000, leaseMs: 600_000 } })
   const { app: heir } = await loggedApp(t, { redis: { path }, consumer: { leaseMs: 600_000 } })
   let ended = 0

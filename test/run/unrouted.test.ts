@@ -4,11 +4,8 @@ import t, { type Test } from 'tap'
 import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
-
 
 t.setTimeout(120_000)
 

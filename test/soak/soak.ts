@@ -13,8 +13,6 @@ import type { Sample } from './app.js'
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
-
-
 const SAMPLE_MS = 10_000
 const CUT_MS = 4000
 const RESTART_MS = 60_000

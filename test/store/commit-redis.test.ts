@@ -4,8 +4,6 @@ import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { serve } from '../support/serve.js'
 import { until } from '../support/until.js'
 
-
-
 const commitTimeoutMs = 300
 
 t.test('tasks for two queues on one Redis are prepared by one command, and committed by another', async t => {

@@ -10,7 +10,6 @@ import { until } from '../support/until.js'
 
 import { gate } from '../support/gate.js'
 
-
 t.test('an app is ready soon after a Redis that said it would load its data for a minute', async t => {
   const gateway = await startGateway(t, await startRedis(t))
   gateway.looks = 2

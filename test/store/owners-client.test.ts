@@ -12,7 +12,6 @@ import { until } from '../support/until.js'
 
 import { gate, type Gate } from '../support/gate.js'
 
-
 // A client that is passed in is its owner's, who closes it whenever they like.
 
 t.setTimeout(120_000)

@@ -11,7 +11,6 @@ import { until } from '../support/until.js'
 import { gate } from '../support/gate.js'
 import { NOTHING } from '../support/nothing.js'
 
-
 /** Each in a slot of another node. */
 const QUEUES = ['a', 'b', 'c']
 

@@ -15,11 +15,8 @@ import { addAclUser } from '../support/acl-user.js'
 import { addTo } from '../support/add-to.js'
 import { loggedApp } from '../support/logged-app.js'
 
-
 import { freePort, startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
-
-
 
 const PASSWORD = 'hush-hush-4711'
 

@@ -2,8 +2,6 @@ import Fastify, { type FastifyInstance, type FastifyRequest, type FastifyServerO
 import taskqueue, { type AddOptions, type RequestTask, type TaskqueueOptions } from '../../lib/index.js'
 import { until } from './until.js'
 
-
-
 /** A task as it has reached the app. */
 export interface Received {
   readonly method: string

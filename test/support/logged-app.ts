@@ -5,7 +5,6 @@ import { until } from './until.js'
 
 import { gate } from './gate.js'
 
-
 export type LogLine = Record<string, any>
 
 /** Makes an app whose log is kept, and which the test closes at its end. It is not ready yet. */

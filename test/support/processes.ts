@@ -8,11 +8,8 @@ import type { AddOptions, ConsumerOptions, Queue, Taskqueue, TaskqueueOptions } 
 import type { Attempt, Command, Report, Returned } from './app.js'
 import { loggedApp } from './logged-app.js'
 
-
 import { startRedis, type RedisServer, type RedisServerOptions } from './redis-server.js'
 import { until } from './until.js'
-
-
 
 /** Longer than a live process has to wait for a processor on a machine that is busy. */
 export const LEASE_MS = 2000

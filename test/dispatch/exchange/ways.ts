@@ -16,8 +16,6 @@ import { KEPT_BYTES } from '../../../lib/task/record.js'
 import type { Task } from '../../../lib/task/task.js'
 import { until } from '../../support/until.js'
 
-
-
 /** How a request comes into an app: by either way to dispatch a task, or from a client through a socket. */
 export type Way = 'direct' | 'inject' | 'socket'
 
