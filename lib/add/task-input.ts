@@ -1,8 +1,28 @@
 import type {
-  FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression, RawServerDefault,
-  RouteGenericInterface
+  ContextConfigDefault, FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression, RawServerDefault,
+  RouteGenericInterface, RouteShorthandOptionsWithHandler
 } from 'fastify'
 import type { AddOptions } from '../task/options.js'
+import type { TaskRoute, TaskRouteOptions } from './task-route.js'
+
+declare module 'fastify' {
+  interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
+    /** Makes a route that exists for tasks only, and returns a handle to add: `request.taskqueue.add(handle, …)`. */
+    task<
+      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
+      const Schema extends FastifySchema = FastifySchema,
+      const Url extends string = string
+    > (
+      options: TaskRouteOptions<Url> & RouteShorthandOptionsWithHandler<
+        RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger
+      >
+    ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
+  }
+  interface FastifyContextConfig {
+    /** Options with which the tasks of a route made with `app.task` are added, unless `add` is given others. */
+    task?: TaskDefaults
+  }
+}
 
 /** Options with which the tasks of a route are added, unless `add` is given others. */
 export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>

@@ -1,8 +1,5 @@
 import { isDeepStrictEqual } from 'node:util'
-import type {
-  ContextConfigDefault, FastifyInstance, FastifySchema, FastifySchemaCompiler, RouteGenericInterface, RouteOptions,
-  RouteShorthandOptionsWithHandler
-} from 'fastify'
+import type { FastifyInstance, FastifySchema, FastifySchemaCompiler, RouteOptions } from 'fastify'
 import { isPlain } from '../check.js'
 import { type Addressed, findRoute } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
@@ -11,26 +8,6 @@ import type { TaskMethod } from '../task/method.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
-import type { TaskDefaults, TaskInput } from './task-input.js'
-
-declare module 'fastify' {
-  interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
-    /** Makes a route that exists for tasks only, and returns a handle to add: `request.taskqueue.add(handle, …)`. */
-    task<
-      RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
-      const Schema extends FastifySchema = FastifySchema,
-      const Url extends string = string
-    > (
-      options: TaskRouteOptions<Url> & RouteShorthandOptionsWithHandler<
-        RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger
-      >
-    ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
-  }
-  interface FastifyContextConfig {
-    /** Options with which the tasks of a route made with `app.task` are added, unless `add` is given others. */
-    task?: TaskDefaults
-  }
-}
 
 /** Options of `app.task`, besides those of any other route. */
 export interface TaskRouteOptions<Url extends string = string> {

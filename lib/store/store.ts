@@ -41,7 +41,9 @@ import type { Held, Turn, TurnResult } from './turn.js'
  * become suspects. A suspect is claimed alone, by a consumer that runs nothing else meanwhile. Only a death during
  * such an attempt counts against the task.
  *
- * `storeConformance` states all this as tests, for any implementation.
+ * `storeConformance`, of `fastify-taskqueue/conformance`, states all this as tests, for any implementation.
+ *
+ * @experimental The port may change before 1.0, when a third store needs it to.
  */
 export interface Store {
   /** Connects. Rejects when the store cannot keep tasks: it is unreachable, refuses, or is too old. */
