@@ -1,6 +1,6 @@
 import type {
-  ContextConfigDefault, FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression, RawServerDefault,
-  RouteGenericInterface, RouteShorthandOptionsWithHandler
+  ContextConfigDefault, FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression,
+  RawServerDefault, RouteGenericInterface, RouteShorthandOptionsWithHandler
 } from 'fastify'
 import type { AddOptions } from '../task/options.js'
 import type { TaskRoute, TaskRouteOptions } from './task-route.js'
