@@ -113,7 +113,8 @@ export function bindToReply (app: FastifyInstance, policy: BindingPolicy): void 
 
   app.addHook('onRequest', (request, reply, done) => {
     request[kReply] = reply
-    // Another hook may have been before this one. In a plugin that was there before, nothing is set that is null here.
+    // A hook that ran before this one may have used the transaction. Requests of a plugin that was registered before
+    // this one lack the decorators, so the value may also be undefined.
     if (request[kTransaction] != null) endWith(request, reply, request[kTransaction])
     done()
   })

@@ -1,6 +1,5 @@
 import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
-import { exchangers } from '../dispatch/exchange.js'
 import type { RedisLocation } from '../store/redis/client.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import type { Backoff } from '../task/verdict.js'
@@ -90,7 +89,7 @@ export interface TaskqueueOptions {
    * How the requests of tasks are made: `'direct'` as Node's server makes them, without a connection, or `'inject'` as
    * `app.inject` makes them, by light-my-request, which takes longer. @default 'direct'
    */
-  dispatch?: keyof typeof exchangers
+  dispatch?: 'direct' | 'inject'
 }
 
 export type Secret = string | Uint8Array

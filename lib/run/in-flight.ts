@@ -45,7 +45,7 @@ export class InFlight {
     this.#ended.push({ lease, verdict: { kind: 'release', unseen: true } })
   }
 
-  /** Forgets the first of what has ended, of which the store has heard, and returns it. */
+  /** Forgets the first of the attempts that have ended, all of them by default, and returns them. */
   takeEnded (count = Infinity): Settlement[] {
     return this.#ended.splice(0, count)
   }

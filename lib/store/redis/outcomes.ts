@@ -95,8 +95,9 @@ export class PendingOutcomes {
     const { queues } = outcomes[0]!
     const args = outcomes.flatMap(({ pieces }) => encodePieces(pieces))
     try {
-      const isRefused = await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args) === 1
-      if (isRefused) await this.#calls.run('commit', this.#keyspace.keysOf('commit', queues), args)
+      const isKnown = await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args) === 1
+      // Only `commitNew` says so: it found an id that is known all the same, which `commit` looks for.
+      if (isKnown) await this.#calls.run('commit', this.#keyspace.keysOf('commit', queues), args)
       if (script !== 'rollback') await this.#replicas.replicate()
       for (const outcome of outcomes) this.#pending.delete(outcome)
     } catch (error) {
