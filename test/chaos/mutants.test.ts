@@ -83,7 +83,7 @@ const MUTANTS: readonly Mutant[] = [
   }
 ]
 
-t.setTimeout(180_000)
+t.setTimeout(290_000)
 
 for (const { title, file, edits, seed, secs, options, breaks } of MUTANTS) {
   t.test(title, async t => {
