@@ -57,15 +57,8 @@ export type EventName = keyof Events
 /** Tells of an event. It never throws. */
 export type Publish = <Name extends EventName>(name: Name, event: Events[Name]) => void
 
-const NAMES: readonly EventName[] = [
-  'attempt:end', 'task:buried', 'task:cancelled', 'task:returned', 'lease:lost', 'tasks:unsettled', 'dead:dropped',
-  'store:failed', 'store:recovered', 'heartbeat:failed', 'queue:fault'
-]
-
-/** The channels of `node:diagnostics_channel` that carry the events of all apps of a process. */
-const channels = Object.fromEntries(
-  NAMES.map(name => [name, channel(`fastify-taskqueue:${name}`)])
-) as Record<EventName, Channel>
+/** The channels of `node:diagnostics_channel` that carry the events of all apps of a process, each once it is used. */
+const channels: Partial<Record<EventName, Channel>> = {}
 
 /**
  * Makes the function by which an app tells of its events: first to `first`, and then to whoever has subscribed to the
@@ -76,6 +69,7 @@ export function publishTo (first: Publish): Publish {
     try {
       first(name, event)
     } catch {}
-    if (channels[name].hasSubscribers) channels[name].publish(event)
+    const subscribers = channels[name] ??= channel(`fastify-taskqueue:${name}`)
+    if (subscribers.hasSubscribers) subscribers.publish(event)
   }
 }

@@ -1,7 +1,5 @@
+import { LONGEST_TIMER_MS } from '../check.js'
 import type { InContext } from './context.js'
-
-/** The longest time that a timer can wait, in milliseconds. */
-const LONGEST_MS = 0x7fffffff
 
 /**
  * After a consumer has met a task without a route: how much later than others it looks for what has become due,
@@ -49,7 +47,7 @@ export class TurnLoop {
 
   /** Sets the alarm anew. Where it would ring after the longest time, the heartbeat looks again long before. */
   wakeIn (ms: number): void {
-    if (ms > LONGEST_MS) return
+    if (ms > LONGEST_TIMER_MS) return
     clearTimeout(this.#alarm)
     const yieldMs = ms > 0 && performance.now() < this.#yieldsUntil ? YIELD_MS : 0
     this.#alarm = setTimeout(() => { this.wake() }, Math.ceil(ms) + yieldMs)

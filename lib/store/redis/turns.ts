@@ -17,8 +17,11 @@ const MAX_TURN_BYTES = 4 * 1024 * 1024
 
 /** A turn that Redis may or may not have taken. */
 interface OpenTurn {
-  readonly terms: TurnTerms
+  /** What it asks for. How much its reply may hold is decided whenever it is handed in. */
+  readonly terms: Omit<TurnTerms, 'replyBytes'>
   readonly settlements: readonly Settlement[]
+  /** The settlements as arguments. */
+  readonly encoded: ReadonlyArray<string | number>
   call: Call
   /** The answer, while it may still come. */
   answer?: Promise<unknown> | undefined
@@ -87,7 +90,7 @@ export class Turns {
       if (isAnswer(error)) return await this.#takeRefusal(queue, turn, turns, open, error as Error)
       this.#calls.noteNoReply()
       // The next try asks for a reply of a size that the link carries.
-      if (open.call.upload === undefined) open.call = this.#callOf(queue, turns, open.terms, open.settlements)
+      if (open.call.upload === undefined) open.call = { ...open.call, args: this.#argsOf(open) }
       throw error
     }
   }
@@ -113,20 +116,18 @@ export class Turns {
     // Chained tasks out of reach of this turn's script are added before it: at worst twice, rather than never.
     const elsewhere = settlements.flatMap(({ chain = [] }) => chain.filter(task => !queues.includes(task.queue)))
     if (elsewhere.length > 0) await (await this.#prepare(elsewhere)).commit()
-    const isCut = settlements.length < turn.settlements.length
-    const isLarge = isCut || !this.#calls.fits(encodeSettlements(settlements, queues), sizeOf(settlements))
-    const terms: TurnTerms = {
-      number: ++turns.number, heartbeatMs, claim: isLarge ? undefined : claim, keep, keepDead, replyBytes: 0
-    }
-    return { terms, settlements, call: this.#callOf(queue, turns, terms, settlements) }
+    const encoded = encodeSettlements(settlements, queues)
+    const bytes = sizeOf(settlements)
+    const isLarge = settlements.length < turn.settlements.length || !this.#calls.fits(encoded, bytes)
+    const terms = { number: ++turns.number, heartbeatMs, claim: isLarge ? undefined : claim, keep, keepDead }
+    const keys = [...this.#keyspace.keysOf('turn', queues), turns.key]
+    const args = this.#argsOf({ terms, encoded })
+    const call = this.#calls.callOf('turn', keys, args, bytes, this.#keyspace.nameOf(queue))
+    return { terms, settlements, encoded, call }
   }
 
-  #callOf (queue: string, turns: QueueTurns, terms: TurnTerms, settlements: readonly Settlement[]): Call {
-    const queues = this.#queuesOf(queue, settlements)
-    const { replyBytes } = this.#calls
-    const args = encodeTurn({ ...terms, replyBytes }, encodeSettlements(settlements, queues))
-    const keys = [...this.#keyspace.keysOf('turn', queues), turns.key]
-    return this.#calls.callOf('turn', keys, args, sizeOf(settlements), this.#keyspace.nameOf(queue))
+  #argsOf ({ terms, encoded }: Pick<OpenTurn, 'terms' | 'encoded'>): Array<string | number> {
+    return encodeTurn({ ...terms, replyBytes: this.#calls.replyBytes }, encoded)
   }
 
   /** Returns the queue, and those queues of chained tasks that the script of its turn can reach. */
