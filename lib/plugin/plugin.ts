@@ -90,12 +90,13 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     app.ready(error => { if (error === null || error === undefined) inContext(() => { runtime.start() }) })
   })
   // Consumers stop before the plugins close that tasks depend on, and within the time that Fastify gives a hook.
-  app.addHook('preClose', async () => {
+  const stop = async () => {
     // Waits end first, so that a task that waits for another one can end while the consumers stop.
     waiter.close()
     const { pluginTimeout = 10_000 } = app.initialConfig
     await runtime.stop(pluginTimeout === 0 ? Infinity : pluginTimeout - 1000)
-  })
+  }
+  app.addHook('preClose', stop)
   // Stores close after the last request, which may add tasks.
   app.addHook('onClose', async () => {
     const left = await commits.close()
@@ -105,6 +106,8 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     await warnOfLosses(app, kept)
     await runtime.close()
   })
+  // Fastify calls no further preClose hook once one of another plugin has failed.
+  app.addHook('onClose', stop)
 }
 
 /** Tasks that a task adds to its own store wait until it is settled, and are stored in the same step. */

@@ -26,6 +26,7 @@ export class Runtime {
   readonly #publish: Publish
   readonly #inContext: InContext
   readonly #heartbeats = new Map<Store, Heartbeat>()
+  #stopped: Promise<unknown> | undefined
 
   constructor (
     app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, warnings: RouteWarnings,
@@ -71,9 +72,10 @@ export class Runtime {
     }
   }
 
-  /** Stops all claims, and waits for the running tasks, at most `longestMs`. */
+  /** Stops all claims, and waits for the running tasks, at most `longestMs`. A further call waits for the first. */
   async stop (longestMs: number): Promise<void> {
-    await Promise.all([...this.consumers.values()].map(consumer => consumer.stop(longestMs)))
+    this.#stopped ??= Promise.all([...this.consumers.values()].map(consumer => consumer.stop(longestMs)))
+    await this.#stopped
   }
 
   async close (): Promise<void> {

@@ -124,6 +124,24 @@ t.test('what a closing app gives back reaches a store that fails at first, and c
   t.strictSame(log.filter(({ msg }) => msg.includes('could not be settled')), [])
 })
 
+t.test('consumers stop although the preClose hook of another plugin fails', async t => {
+  const store = new OpenLocalStore()
+  const app = Fastify()
+  app.addHook('preClose', async () => { throw new Error('the other plugin fails') })
+  await app.register(taskqueue, { queues: { default: { type: () => store, consumer: { closeGraceMs: 0 } } } })
+  const begun = gate()
+  app.get('/', async ({ task }) => {
+    begun.open()
+    await once(task!.signal, 'abort')
+    throw task!.signal.reason
+  })
+  await app.ready()
+  const id = await app.taskqueue.add('/')
+  await begun.opened
+  await t.rejects(app.close(), { message: 'the other plugin fails' })
+  t.match((await store.turn('default', { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })).leases, [{ id, retries: 0, deaths: 0 }])
+})
+
 for (const [type, makeStore] of Object.entries(stores)) {
   t.test(`${type} queue: a closing app waits for the tasks that run, and claims no more`, async t => {
     const store = makeStore()
