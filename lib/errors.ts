@@ -105,11 +105,11 @@ export const FST_TASKQUEUE_INVALID_SAVEPOINT = createError<[]>(
   500
 )
 /**
- * The tasks of this request could not be stored, so the request failed.
+ * The tasks could not be stored and will not run. A request that added them has failed.
  * The `cause` says why; the message does not, since the client need not know.
  */
 export const FST_TASKQUEUE_COMMIT_FAILED = createError<[]>(
-  'FST_TASKQUEUE_COMMIT_FAILED', 'The tasks of this request could not be queued', 503
+  'FST_TASKQUEUE_COMMIT_FAILED', 'The tasks could not be queued', 503
 )
 /** Fastify handles replies in a way that this library does not know, so it cannot tell when a reply is final. */
 export const FST_TASKQUEUE_UNSUPPORTED_FASTIFY = createError<[string]>(

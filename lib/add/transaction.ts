@@ -9,7 +9,7 @@ import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
-import type { Commits } from './commits.js'
+import type { OpenCommits } from './open-commits.js'
 import type { TaskRoute } from './task-route.js'
 
 /** A database transaction that is committed with the tasks, or rolled back with them. */
@@ -100,7 +100,7 @@ const MAX_COMMIT_LENGTH = 64 * 1024 * 1024
 /** The one implementation. `bindToReply` commits or rolls back that of a request as the request ends. */
 export class TaskTransaction implements Transaction {
   readonly #compose: Compose
-  readonly #commits: Commits
+  readonly #commits: OpenCommits
   readonly #log: FastifyBaseLogger
   readonly #maxTasks: number
   readonly #onQueued: OnQueued | undefined
@@ -112,7 +112,7 @@ export class TaskTransaction implements Transaction {
   #committed = 0
   #open = true
 
-  constructor (compose: Compose, commits: Commits, log: FastifyBaseLogger, maxTasks: number, onQueued?: OnQueued) {
+  constructor (compose: Compose, commits: OpenCommits, log: FastifyBaseLogger, maxTasks: number, onQueued?: OnQueued) {
     this.#compose = compose
     this.#commits = commits
     this.#log = log

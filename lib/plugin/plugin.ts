@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { bindToReply } from '../add/commit-on-reply.js'
-import { Commits } from '../add/commits.js'
+import { OpenCommits } from '../add/open-commits.js'
 import { Composer } from '../add/compose.js'
 import { addTaskRoutes } from '../add/task-decorator.js'
 import { type AddedTask, type Prepare, TaskTransaction, type Transaction } from '../add/transaction.js'
@@ -56,7 +56,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const warnings = new RouteWarnings(app, consumed)
   const composer = new Composer(app, queues, codec, settings, warnings)
-  const commits = new Commits(settings.commitTimeoutMs)
+  const commits = new OpenCommits(settings.commitTimeoutMs)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
   const outsideOfRequests = () => new TaskTransaction(composer.alone, commits, app.log, MOST_AT_ONCE, note)

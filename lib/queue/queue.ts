@@ -1,11 +1,12 @@
 import { checkOptions, checkWhole } from '../check.js'
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
 import type { Counts, State } from '../store/found.js'
 import type { Order } from '../store/order.js'
 import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import { checkIds } from '../task/id.js'
+import { reach } from './reach.js'
 import { statusOf, type TaskStatus } from './status.js'
 
 /** The part of a list to return. */
@@ -44,7 +45,7 @@ export class Queue {
 
   /** Counts the tasks by state. */
   async counts (): Promise<Counts> {
-    const { waiting, delayed, running, dead } = await answered(this.store.counts(this.name))
+    const { waiting, delayed, running, dead } = await reach(this.store.counts(this.name))
     return { waiting, delayed, running, dead }
   }
 
@@ -60,7 +61,7 @@ export class Queue {
     }
     checkWhole('offset', offset, 0)
     checkWhole('limit', limit, 1, 1000)
-    const found = await answered(this.store.list(this.name, state, offset, limit))
+    const found = await reach(this.store.list(this.name, state, offset, limit))
     return found.map(task => statusOf(this.#codec, task))
   }
 
@@ -79,7 +80,7 @@ export class Queue {
 
   /** Says whether the queue is paused. */
   async isPaused (): Promise<boolean> {
-    return (await answered(this.store.counts(this.name))).paused
+    return (await reach(this.store.counts(this.name))).paused
   }
 
   /**
@@ -105,19 +106,6 @@ export class Queue {
 
   /** @internal */
   async operate (order: Order): Promise<number> {
-    return await answered(this.store.operate(this.name, order))
-  }
-}
-
-/**
- * Waits for the answer of a store. An error of the store may name its address, which clients of the app must not see.
- * So it becomes the `cause` of an error that may be shown.
- */
-export async function answered<T> (answer: Promise<T>): Promise<T> {
-  try {
-    return await answer
-  } catch (cause) {
-    const shown = new FST_TASKQUEUE_UNREACHABLE('The store of the queue', 'it does not answer, or it refuses')
-    throw Object.assign(shown, { cause })
+    return await reach(this.store.operate(this.name, order))
   }
 }

@@ -3,7 +3,8 @@ import { show } from '../show.js'
 import type { Found } from '../store/found.js'
 import type { Store } from '../store/store.js'
 import type { Keep } from '../store/turn.js'
-import { answered, type Queue } from './queue.js'
+import type { Queue } from './queue.js'
+import { reach } from './reach.js'
 
 /** The queues of an app, in the order of their names. */
 export class Queues {
@@ -34,7 +35,7 @@ export class Queues {
   /** Finds a task by its id in any of the queues. With `awaitMs` its store reports the task's end for that long. */
   async find (id: string, awaitMs?: number): Promise<Found | undefined> {
     for (const [store, names] of this.#byStore) {
-      const found = await answered(store.find(names, id, awaitMs))
+      const found = await reach(store.find(names, id, awaitMs))
       if (found !== undefined) return found
     }
     return undefined

@@ -1,7 +1,7 @@
 import { FST_TASKQUEUE_CLOSING, FST_TASKQUEUE_TIMEOUT, FST_TASKQUEUE_TOO_MANY_WAITS } from '../errors.js'
 import type { News } from '../store/news.js'
 import type { Codec } from '../task/codec.js'
-import { answered } from './queue.js'
+import { reach } from './reach.js'
 import type { Queues } from './queues.js'
 import { statusOf, type TaskStatus } from './status.js'
 
@@ -153,7 +153,7 @@ export class TaskWaiter {
     const watchAll = () => Promise.all(this.#queues.all.map(async ({ name, store }) => {
       await store.watch(name, this.#hear)
     }))
-    this.#listening ??= answered(watchAll())
+    this.#listening ??= reach(watchAll())
     try {
       await this.#listening
     } catch (error) {

@@ -5,7 +5,7 @@ import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import type { AttemptEnd, Publish } from '../observe/events.js'
-import { answered } from '../queue/queue.js'
+import { reach } from '../queue/reach.js'
 import type { Store } from '../store/store.js'
 import type { Keep, Lease, Settlement, Verdict } from '../store/turn.js'
 import type { Codec } from '../task/codec.js'
@@ -61,7 +61,7 @@ export function attemptWith (
     }
     const setProgress = async (value: unknown) => {
       const progress = codec.encodeRecord(queue, task.id, progressOf(value))
-      await answered(store.setProgress(queue, lease, progress))
+      await reach(store.setProgress(queue, lease, progress))
     }
     const context: Dispatch = {
       task: new CurrentTask(task, queue, lease.attempt, aborter, setProgress),

@@ -256,11 +256,11 @@ export class Consumer {
   #end (settlement: Settlement): void {
     this.#inFlight.end(settlement)
     this.#prefetch.fill()
-    if (this.#loop.isResting) this.#settle()
+    if (this.#loop.isResting) this.#settleSoon()
   }
 
   /** Tells the store of what has ended: at once, unless there is more than that at hand. */
-  #settle (): void {
+  #settleSoon (): void {
     const isBusy = this.#prefetch.size > this.#inFlight.ended.length && this.#admission().begins
     if (isBusy) this.#loop.wakeWithin(SETTLE_MS)
     else this.wake()
@@ -309,7 +309,7 @@ export class Consumer {
 
   /** No turn follows. */
   #rest (): void {
-    if (this.#inFlight.ended.length > 0 && !this.#outage.isOn) this.#settle()
+    if (this.#inFlight.ended.length > 0 && !this.#outage.isOn) this.#settleSoon()
     if (this.#isIdle()) for (const resolve of this.#whenIdle.splice(0)) resolve()
   }
 

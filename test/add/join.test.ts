@@ -180,7 +180,7 @@ t.test('a commit that fails', async t => {
     'because a store does not prepare rolls everybody back and answers 503': {
       before: { prepare: async () => { throw new Error('read only') } },
       status: 503,
-      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: 'The tasks of this request could not be queued' },
+      answer: { code: 'FST_TASKQUEUE_COMMIT_FAILED', message: 'The tasks could not be queued' },
       events: ['store prepares a', 'db rolls back', 'bank rolls back']
     },
     'because a store does not prepare in time rolls everybody back and answers 503': {

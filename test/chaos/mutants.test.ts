@@ -74,7 +74,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'an app that closes under its commits tells successes that are not stored',
-    file: 'add/commits.js',
+    file: 'add/open-commits.js',
     edits: [['if (this.#isClosed)', 'if (false)'], ['if (this.#underWay > 0)', 'if (false)']],
     seed: 1,
     secs: 5,

@@ -222,7 +222,7 @@ export class LocalQueue {
       }
       this.#end(task, 'cancelled')
     }
-    this.trim(keep)
+    this.keep(keep)
     return tasks.length
   }
 
@@ -276,12 +276,18 @@ export class LocalQueue {
     this.listeners.tellEnd(task.id)
   }
 
-  /** Forgets tasks that are done, cancelled or expired and are too old or too many. */
-  trim (keep = this.#keep): void {
+  /** Sets how many of the tasks that are done, cancelled or expired are kept, and forgets the others. */
+  keep (keep: Keep): void {
     this.#keep = keep
+    this.trim()
+  }
+
+  /** Forgets tasks that are done, cancelled or expired and are too old or too many. */
+  trim (): void {
+    const { count, ms } = this.#keep
     const { ended } = this.#places
-    const old = ended.takeUpTo(performance.now() - keep.ms)
-    for (const id of [...old, ...ended.take(ended.size - keep.count)]) this.#places.forget(id)
+    const old = ended.takeUpTo(performance.now() - ms)
+    for (const id of [...old, ...ended.take(ended.size - count)]) this.#places.forget(id)
   }
 
   /** Forgets dead letters that are too old or too many, the oldest first, and returns how many it has forgotten. */

@@ -67,7 +67,7 @@ export class LocalStore implements Store {
     const chained = settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : [])
     this.#add(chained, (queue, task) => !queue.keepsOut(task))
     const leases = claim === undefined ? [] : queue.claim(claim)
-    queue.trim(keep)
+    queue.keep(keep)
     const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
     return { settled, leases, outlook: queue.outlook, ...dropped > 0 && { dropped } }
   }

@@ -44,7 +44,7 @@ const weightOf = (count: number, bytes: number): number => count + bytes / 4096
 const loadOf = ({ tasks, bytes }: Piece): number => tasks.length + bytes / 128
 
 /** Prepares commits, and tells Redis what becomes of them. */
-export class Commits {
+export class RedisCommits {
   readonly #calls: Calls
   readonly #keyspace: Keyspace
   readonly #outcomes: PendingOutcomes

@@ -19,12 +19,13 @@
  *     reserved  hash by id of the commit that is about to add it
  *     recent    sorted set of ids that keep others out although their tasks are done, by the time until which they do
  *     expiring  sorted set of ids by the time at which they expire, in microseconds, until an attempt counts
- *     stale     hash by id of how many of the id's first places in line its tasks have left; under " ", of how many
- *               places have been left in all. A line that consists of such places only does not exist
+ *     stale     hash by id: how many of the id's places in line are stale, the first ones of them. A task that is taken
+ *               out of line leaves its place behind, and claims skip it. Under " ": how many places of the line are
+ *               stale. A line whose places are all stale is deleted
  *     ended     sorted set of ids that are done, cancelled or expired, by the time until which that is kept
  *     summary   hash by id of what is kept of them
  *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of the cancellation
- *     awaited   sorted set of ids whose end somebody awaits, by the time until which
+ *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so
  * that Redis keeps one copy of the script. The first write of a script is one that Redis allows when its memory is

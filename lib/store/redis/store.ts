@@ -18,7 +18,7 @@ import { encodeFind, readFound } from './commands/find.js'
 import { encodeList, encodeListMore, readList } from './commands/list.js'
 import { encodeOrder } from './commands/operate.js'
 import { encodeProgress } from './commands/set-progress.js'
-import { Commits, MAX_AT_ONCE } from './commits.js'
+import { MAX_AT_ONCE, RedisCommits } from './commits.js'
 import { Keyspace } from './keyspace.js'
 import { type Client, isClosed, Link } from './link.js'
 import { NewsSubscription } from './news.js'
@@ -43,7 +43,7 @@ export class RedisStore implements Store {
   readonly #keyspace: Keyspace
   readonly #calls: Calls
   readonly #outcomes: PendingOutcomes
-  readonly #commits: Commits
+  readonly #commits: RedisCommits
   readonly #turns: Turns
   readonly #news: NewsSubscription
 
@@ -67,7 +67,7 @@ export class RedisStore implements Store {
     this.#calls = new Calls(this.#link, this.#isOurs, timeoutMs, addressOf(this.#client))
     const replication = new Replicas(this.#link, this.#calls, replicas, timeoutMs)
     this.#outcomes = new PendingOutcomes(this.#link, this.#calls, this.#keyspace, replication, timeoutMs, MAX_AT_ONCE)
-    this.#commits = new Commits(this.#calls, this.#keyspace, this.#outcomes, replication, timeoutMs)
+    this.#commits = new RedisCommits(this.#calls, this.#keyspace, this.#outcomes, replication, timeoutMs)
     const prepare = (tasks: readonly NewTask[]) => this.#commits.prepare(tasks)
     this.#turns = new Turns(this.#link, this.#calls, this.#keyspace, prepare, timeoutMs)
     this.#news = new NewsSubscription(() => this.#createSubscriber(), client => this.#connect(client), this.#calls)

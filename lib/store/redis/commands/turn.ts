@@ -4,6 +4,7 @@ import { adding } from '../lua/adding.js'
 import { burying } from '../lua/burying.js'
 import { claiming, lending } from '../lua/claiming.js'
 import { clock } from '../lua/clock.js'
+import { due } from '../lua/due.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
 import { gathering, preludeOf } from '../lua/prelude.js'
@@ -61,7 +62,7 @@ if last.number == turn then
   local leases = lend_again(last.ids, last.fences, lease_clock)
   return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0 }
 end
-${settling}${claiming}
+${settling}${due}${claiming}
 if limit > 0 then
   take_over()
   if expire() then

@@ -1,4 +1,4 @@
-/** Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of` and `enqueue`. */
+/** Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of`, `enqueue` and `give_back`. */
 export const queueing = /* lua */ `
 -- Publishes news on the channel of the queue, which is what its keys begin with. Without the permission to publish
 -- only the news are lost.
@@ -43,6 +43,11 @@ local function enqueue (k, entries)
   local length = call_with('RPUSH', k.waiting, waiting)
   -- If others wait already, consumers with room know of those.
   if #delayed > 0 or length == #waiting then wake(k) end
+end
+
+-- Puts tasks at the front of a line, the first of them foremost.
+local function give_back (line, ids)
+  for i = #ids, 1, -1 do redis.call('LPUSH', line, ids[i]) end
 end
 `
 

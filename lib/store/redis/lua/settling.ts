@@ -5,11 +5,11 @@ export const SETTLEMENT_ARGS = 5
 
 /**
  * Carries out the verdicts of a turn. Takes the prelude; from `moving`, `counts_of`, `pardon`, `follower_in`,
- * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of` and
- * `enqueue`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`; from
- * `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the first
- * settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; `done`, the ids of tasks that are done; and
- * `give_back`.
+ * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of`, `enqueue`
+ * and `give_back`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`;
+ * from `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the
+ * first settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; and `done`, the ids of tasks that are
+ * done.
  */
 export const settling = /* lua */ `
 -- The tasks whose attempts have ended, and the places of their settlements in ARGV.
@@ -83,18 +83,15 @@ local function settle (id, p, i, how, record)
       is_left_to_others = true
     end
     redis.call('HSET', k.attempts, id, counts_of(p, reason))
-    -- They become due one after the other, and without a delay in this turn still.
-    redis.call('ZADD', k.delayed, number(now_us + ms * 1000 + i - (ms == 0 and #ended_ids or 0)), id)
+    -- Tasks of one delay become due a microsecond apart, in the order in which their attempts ended. Those without a
+    -- delay are due at once, so that this very turn puts them in line.
+    local first = ms == 0 and now_us - #ended_ids or now_us + ms * 1000
+    redis.call('ZADD', k.delayed, number(first + i), id)
   else
     append(over, id)
     if p.more == 1 then redis.call('HDEL', k.attempts, id .. ' progress') end
     bury(k, id, p, reason)
   end
-end
-
--- Puts tasks at the front of a line, the first of them foremost.
-local function give_back (list, ids)
-  for i = #ids, 1, -1 do redis.call('LPUSH', list, ids[i]) end
 end
 
 for i, p in ipairs(look_up_running(k, ended_ids)) do

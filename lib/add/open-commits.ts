@@ -2,7 +2,7 @@
 const PARTICIPANTS_MS = 10_000
 
 /** Counts the commits of an app. Once the app closes no commit begins, and closing waits for those under way. */
-export class Commits {
+export class OpenCommits {
   /** How many milliseconds the stores may take for each phase of a commit. */
   readonly timeoutMs: number
   #underWay = 0
