@@ -79,8 +79,8 @@ const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, ro
     // The option `remoteAddress` cannot say that there is no address.
     if (ip === '') socket.remoteAddress = undefined
     if (protocol === 'https') socket.encrypted = true
-    // The socket that leads nowhere takes one write an iteration of the event loop, unless it can take many at once.
-    Object.assign(response.socket!, { _writev (_writes: unknown, done: () => void) { setImmediate(done) } })
+    const sink = response.socket!
+    response.on('close', () => { if (!response.writableEnded) Object.assign(sink, { _writev: takeAll }) })
     route({ request, response, body: captureBody(response) })
   }, {
     method,
@@ -104,6 +104,14 @@ const injected: Exchanger = ({ method, url, payload, ip, protocol }, headers, ro
       socket.once('drain', () => { stream.resume() })
     })
   })
+}
+
+/**
+ * Takes the rest of an answer that nobody reads at once. The socket of light-my-request, which leads nowhere, would
+ * work it off by one write in each iteration of the event loop.
+ */
+function takeAll (_writes: unknown, done: () => void): void {
+  setImmediate(done)
 }
 
 export const exchangers = { direct, inject: injected }

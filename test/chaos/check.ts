@@ -114,7 +114,7 @@ class Checker {
       }
     }
     for (const id of this.#story.strangers) this.#find('stranger', { id }, 'ran, and nobody has added it')
-    for (const [pid, { cause }] of this.#story.lives) if (cause === 'crash') this.#find('crash', {}, `process ${pid} crashed`)
+    for (const [pid, { cause, how }] of this.#story.lives) if (cause === 'crash') this.#find('crash', {}, `process ${pid} crashed: ${how}`)
   }
 
   checkTask ({ id, kind, attempts }: Task): void {

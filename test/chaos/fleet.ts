@@ -53,7 +53,8 @@ export class Member {
       this.#child = this.port = undefined
       const isClosed = code === 0 || (code === CANNOT_START && !isReady)
       const cause = isClosed ? 'closed' : signal !== 'SIGKILL' || this.#isStuck ? 'crash' : this.#isKilled ? 'fault' : 'poison'
-      this.#write({ event: 'died', name: this.name, pid, cause })
+      const how = this.#isStuck ? `not closed within ${CLOSE_MS} ms` : signal ?? `exit code ${code}${isReady ? '' : ' before it was ready'}`
+      this.#write({ event: 'died', name: this.name, pid, cause, how })
       if (!this.#retired) setTimeout(() => { if (!this.#retired) this.start().catch(() => {}) }, this.#restartMs)
     })
     this.#write({ event: 'started', name: this.name, pid })

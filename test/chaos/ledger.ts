@@ -9,7 +9,7 @@ export type Event =
   | { event: 'unanswered', request: number }
   | { event: 'started', name: string, pid: number }
   | { event: 'closing', pid: number }
-  | { event: 'died', name: string, pid: number, cause: 'fault' | 'poison' | 'closed' | 'crash' }
+  | { event: 'died', name: string, pid: number, cause: 'fault' | 'poison' | 'closed' | 'crash', how?: string | undefined }
   /** `pid` is that of the process whom the fault concerns; none: it is Redis, or there was nobody to harm. */
   | { event: 'fault', fault: FaultKind, pid?: number, ms?: number }
   | { event: 'healed', fault: FaultKind, pid?: number }

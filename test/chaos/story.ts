@@ -37,6 +37,7 @@ export interface Request {
 export interface Life {
   diedAt?: number
   cause?: string
+  how?: string | undefined
   closingAt?: number
   /** When it stood still, and when only its connection to Redis did. */
   still: Array<[from: number, to: number]>
@@ -94,8 +95,8 @@ export function readStory (ledger: readonly Entry[]): Story {
   for (const { id, at, was } of of('cancelled')) if (was) Object.assign(story.tasks.get(id)!, { cancelledAt: at })
 
   for (const { pid } of of('started')) life(pid)
-  for (const { pid, at, cause } of of('died')) {
-    Object.assign(life(pid), { diedAt: at, cause })
+  for (const { pid, at, cause, how } of of('died')) {
+    Object.assign(life(pid), { diedAt: at, cause, how })
     if (cause === 'poison') story.faults.poison = (story.faults.poison ?? 0) + 1
   }
   for (const { pid, at } of of('closing')) life(pid).closingAt ??= at
