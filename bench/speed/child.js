@@ -1,5 +1,5 @@
 /** A process in which one part of one measurement is made: `roles[role]` of a measure, with its options. */
-import { Mailbox } from './mailbox.js'
+import { Mailbox } from '../support/mailbox.js'
 
 const { measure, role, options } = JSON.parse(process.argv[2])
 const mailbox = new Mailbox()

@@ -21,6 +21,6 @@ export function environmentOf (options, args) {
       ioredis: installed('../..', 'ioredis'),
       ...Object.fromEntries(['bullmq', 'bee-queue', '@platformatic/job-queue'].map(name => [name, installed('..', name)]))
     },
-    command: ['node bench/speed.js', ...args].join(' ')
+    command: ['node bench/speed/main.js', ...args].join(' ')
   }
 }

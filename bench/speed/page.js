@@ -1,5 +1,5 @@
 import { Results } from './results.js'
-import { table } from './text.js'
+import { table } from '../support/text.js'
 
 /** Writes what the measures have brought, those that were made. */
 export function pageOf (measures, sections) {

@@ -1,6 +1,6 @@
 import { contenders } from './contenders.js'
 import { Results } from './results.js'
-import { number } from './text.js'
+import { number } from '../support/text.js'
 
 const WIDTH = 780
 const LEFT = 250

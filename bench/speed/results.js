@@ -1,4 +1,4 @@
-import { median } from './statistics.js'
+import { median } from '../support/statistics.js'
 
 /** What came out of a measure: for each round the figures of each trial. */
 export class Results {

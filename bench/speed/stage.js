@@ -1,8 +1,8 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { Bed } from '../bed.js'
-import { Mailbox } from './mailbox.js'
+import { Bed } from '../support/bed.js'
+import { Mailbox } from '../support/mailbox.js'
 
 /** What one measurement starts: a Redis, and processes that measure. All of it ends with the measurement. */
 export class Stage extends Bed {

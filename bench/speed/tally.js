@@ -1,4 +1,4 @@
-import { withResolvers } from './resolvers.js'
+import { withResolvers } from '../support/resolvers.js'
 
 /** Sees to it that each of so many tasks runs once, and knows when the first and the last one do. */
 export class Tally {

@@ -1,6 +1,6 @@
 import { contenders } from './contenders.js'
-import { withResolvers } from './resolvers.js'
-import { range } from './statistics.js'
+import { withResolvers } from '../support/resolvers.js'
+import { range } from '../support/statistics.js'
 
 const TASKS = 500
 

@@ -1,8 +1,8 @@
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
 import { payloadOf } from '../route.js'
-import { forEachOf, range } from '../statistics.js'
-import { atLeast, atMost, number, spread, table } from '../text.js'
+import { forEachOf, range } from '../../support/statistics.js'
+import { atLeast, atMost, number, spread, table } from '../../support/text.js'
 
 export const title = 'Adding tasks'
 

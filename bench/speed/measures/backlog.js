@@ -1,8 +1,8 @@
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
-import { range } from '../statistics.js'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
+import { range } from '../../support/statistics.js'
 import { Tally } from '../tally.js'
-import { atMost, number, spread, table } from '../text.js'
+import { atMost, number, spread, table } from '../../support/text.js'
 import { warmUp } from '../warm-up.js'
 
 export const title = 'Draining behind a backlog'

@@ -1,9 +1,9 @@
 import taskqueue from '../../../build/lib/index.js'
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
 import { makeApp, PATH, payloadOf } from '../route.js'
-import { forEachOf, median, range } from '../statistics.js'
-import { atMost, number, spread, table } from '../text.js'
+import { forEachOf, median, range } from '../../support/statistics.js'
+import { atMost, number, spread, table } from '../../support/text.js'
 
 export const title = 'Adding tasks in a request'
 

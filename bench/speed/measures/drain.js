@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
 import { inject, makeApp, payloadOf } from '../route.js'
-import { forEachOf, range } from '../statistics.js'
+import { forEachOf, range } from '../../support/statistics.js'
 import { Tally } from '../tally.js'
-import { atLeast, number, spread, table } from '../text.js'
+import { atLeast, number, spread, table } from '../../support/text.js'
 
 export const title = 'Draining waiting tasks'
 

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
-import { nowUs } from '../clock.js'
+import { nowUs } from '../../support/clock.js'
 import { contenders } from '../contenders.js'
-import { withResolvers } from '../resolvers.js'
-import { quantile } from '../statistics.js'
-import { atMost, number, spread, table } from '../text.js'
+import { withResolvers } from '../../support/resolvers.js'
+import { quantile } from '../../support/statistics.js'
+import { atMost, number, spread, table } from '../../support/text.js'
 
 export const title = 'From adding a task to its handler, at rest'
 

@@ -1,9 +1,9 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import { contenders } from '../contenders.js'
-import { range } from '../statistics.js'
+import { range } from '../../support/statistics.js'
 import { Tally } from '../tally.js'
-import { atMost, number, spread, table } from '../text.js'
+import { atMost, number, spread, table } from '../../support/text.js'
 import { warmUp } from '../warm-up.js'
 
 export const title = 'Memory of Redis'

@@ -1,8 +1,8 @@
-import { nowUs } from '../clock.js'
+import { nowUs } from '../../support/clock.js'
 import { contenders } from '../contenders.js'
-import { RedisMeter } from '../meter.js'
-import { range } from '../statistics.js'
-import { atMost, number, spread, table } from '../text.js'
+import { RedisMeter } from '../../support/meter.js'
+import { range } from '../../support/statistics.js'
+import { atMost, number, spread, table } from '../../support/text.js'
 import { warmUp } from '../warm-up.js'
 
 export const title = 'One process and two'

@@ -5,9 +5,9 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
-import { range } from '../statistics.js'
-import { atMost, number, table } from '../text.js'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
+import { range } from '../../support/statistics.js'
+import { atMost, number, table } from '../../support/text.js'
 
 export const title = 'Many queues at rest'
 export const roundsOf = () => 1

@@ -1,9 +1,9 @@
 import { Agent, request } from 'node:http'
 import taskqueue from '../../../build/lib/index.js'
-import { cpuUs } from '../meter.js'
+import { cpuUs } from '../../support/meter.js'
 import { makeApp, PATH, payloadOf } from '../route.js'
-import { forEachOf, median, range } from '../statistics.js'
-import { atMost, spread, table } from '../text.js'
+import { forEachOf, median, range } from '../../support/statistics.js'
+import { atMost, spread, table } from '../../support/text.js'
 
 export const title = 'Requests that add nothing'
 export const roundsOf = rounds => rounds * 2

@@ -6,7 +6,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import Fastify, { LogController } from 'fastify'
-import { gate } from '../build/test/support/gate.js'
+import { gate } from '../../build/test/support/gate.js'
 import { systems } from './systems.js'
 
 const { system, sharing, aheadMs = 0, ...options } = JSON.parse(process.argv[2])

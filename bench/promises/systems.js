@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto'
 import { Queue, Worker } from 'bullmq'
-import taskqueue from '../build/lib/index.js'
+import taskqueue from '../../build/lib/index.js'
 
 /**
  * How an app adds tasks and runs them, by system. The tasks are requests to the app in each,

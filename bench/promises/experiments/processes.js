@@ -1,6 +1,6 @@
 /** Processes that are killed, told to stop, or wrong about the time. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { until } from '../../build/test/support/until.js'
+import { until } from '../../../build/test/support/until.js'
 
 const HANGS = 3_600_000
 const seconds = ms => (ms / 1000).toFixed(1)

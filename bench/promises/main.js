@@ -3,7 +3,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { availableParallelism } from 'node:os'
-import { Bed } from './bed.js'
+import { Bed } from '../support/bed.js'
 import * as processes from './experiments/processes.js'
 import * as redis from './experiments/redis.js'
 import * as requests from './experiments/requests.js'
@@ -51,8 +51,8 @@ for (const kind of ['timed', 'long']) await Promise.all(trials(kind).map(({ expe
 
 const page = write()
 if (wanted.length === 0) {
-  mkdirSync(new URL('results/', import.meta.url), { recursive: true })
-  writeFileSync(new URL('results/promises.md', import.meta.url), page)
+  mkdirSync(new URL('../results/', import.meta.url), { recursive: true })
+  writeFileSync(new URL('../results/promises.md', import.meta.url), page)
 } else console.log(page)
 
 async function make (experiment, system) {
@@ -101,9 +101,9 @@ ${lines.join('\n')}
 
 function versions () {
   const require = createRequire(import.meta.url)
-  const ours = createRequire(new URL('../build/', import.meta.url))
+  const ours = createRequire(new URL('../../build/', import.meta.url))
   const of = (require, name) => `${name} ${require(`${name}/package.json`).version}`
-  const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url)))
+  const { version } = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url)))
   const server = execFileSync(process.env.REDIS_SERVER || 'redis-server', ['--version'], { encoding: 'utf8' })
   return `fastify-taskqueue ${version} (ioredis ${of(ours, 'ioredis').split(' ')[1]}), ${of(require, 'bullmq')} (${of(require, 'ioredis')}), ` +
     `${of(ours, 'fastify')}, Node ${process.versions.node}, Redis ${/v=(\S+)/.exec(server)[1]}`

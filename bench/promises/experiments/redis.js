@@ -1,7 +1,7 @@
 /** A Redis that is frozen, full or damaged, and one that is left in peace. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
-import { until } from '../../build/test/support/until.js'
+import { until } from '../../../build/test/support/until.js'
 
 function connect (bed, redis) {
   const client = new Redis(redis.path)

@@ -1,7 +1,7 @@
 /** Requests that add tasks, and whose answer or whose Redis is in trouble. */
 import { setTimeout as sleep } from 'node:timers/promises'
-import { startProxy } from '../../build/test/support/tcp-proxy.js'
-import { until } from '../../build/test/support/until.js'
+import { startProxy } from '../../../build/test/support/tcp-proxy.js'
+import { until } from '../../../build/test/support/until.js'
 
 /** Adds a task and waits until it has run: by then all that were added before have begun. */
 async function runBarrier (app) {

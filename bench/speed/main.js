@@ -2,20 +2,20 @@
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { parseArgs } from 'node:util'
-import { environmentOf } from './speed/environment.js'
-import * as adding from './speed/measures/adding.js'
-import * as committing from './speed/measures/committing.js'
-import * as backlog from './speed/measures/backlog.js'
-import * as drain from './speed/measures/drain.js'
-import * as latency from './speed/measures/latency.js'
-import * as memory from './speed/measures/memory.js'
-import * as processes from './speed/measures/processes.js'
-import * as queues from './speed/measures/queues.js'
-import * as requests from './speed/measures/requests.js'
-import { pageOf } from './speed/page.js'
-import { plotOf } from './speed/plot.js'
-import { Stage } from './speed/stage.js'
-import { number } from './speed/text.js'
+import { environmentOf } from './environment.js'
+import * as adding from './measures/adding.js'
+import * as committing from './measures/committing.js'
+import * as backlog from './measures/backlog.js'
+import * as drain from './measures/drain.js'
+import * as latency from './measures/latency.js'
+import * as memory from './measures/memory.js'
+import * as processes from './measures/processes.js'
+import * as queues from './measures/queues.js'
+import * as requests from './measures/requests.js'
+import { pageOf } from './page.js'
+import { plotOf } from './plot.js'
+import { Stage } from './stage.js'
+import { number } from '../support/text.js'
 
 const MEASURES = { drain, adding, committing, latency, memory, backlog, processes, queues, requests }
 
@@ -36,7 +36,7 @@ const options = { tasks: Number(tasks), rounds: Number(rounds), quick: values.qu
 const wanted = values.only.split(',')
 for (const name of wanted) if (!(name in MEASURES)) throw new Error(`there is no measure ${name}, but ${Object.keys(MEASURES).join(', ')}`)
 
-const folder = new URL(`results/${values.quick ? 'quick/' : ''}`, import.meta.url)
+const folder = new URL(`../results/${values.quick ? 'quick/' : ''}`, import.meta.url)
 const file = name => new URL(name, folder)
 mkdirSync(folder, { recursive: true })
 const sections = existsSync(file('speed.json')) ? JSON.parse(readFileSync(file('speed.json'))) : {}

@@ -1,8 +1,8 @@
 import { fork } from 'node:child_process'
 import { once } from 'node:events'
 import { fileURLToPath } from 'node:url'
-import { startRedis } from '../build/test/support/redis-server.js'
-import { until } from '../build/test/support/until.js'
+import { startRedis } from '../../build/test/support/redis-server.js'
+import { until } from '../../build/test/support/until.js'
 
 let starting = Promise.resolve()
 
@@ -31,7 +31,7 @@ export class Bed {
     return await server
   }
 
-  /** Starts a process with an app; see `app.js` for its options. */
+  /** Starts a process with an app; see `promises/app.js` for its options. */
   async start (system, redis, options = {}) {
     // One after the other, so that those that run already have the machine to themselves, or nearly.
     const start = starting.then(() => this.#start(system, redis, options))
@@ -47,7 +47,7 @@ export class Bed {
     this.#refuseWhenOver()
     const { path } = redis
     const settings = { system, redis: path === undefined ? redis : { path }, queues: ['default'], concurrency: 1, ...options }
-    const child = fork(fileURLToPath(new URL('app.js', import.meta.url)), [JSON.stringify(settings)])
+    const child = fork(fileURLToPath(new URL('../promises/app.js', import.meta.url)), [JSON.stringify(settings)])
     child.on('error', () => {})
     const process = new Process(child)
     this.teardown(async () => {
