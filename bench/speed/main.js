@@ -1,6 +1,7 @@
 /** Measures how fast tasks are added and run, here and by others, and writes what came out: `npm run bench`. */
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { fileURLToPath } from 'node:url'
 import { parseArgs } from 'node:util'
 import { environmentOf } from './environment.js'
 import * as adding from './measures/adding.js'
@@ -12,7 +13,7 @@ import * as memory from './measures/memory.js'
 import * as processes from './measures/processes.js'
 import * as queues from './measures/queues.js'
 import * as requests from './measures/requests.js'
-import { pageOf } from './page.js'
+import { pageOf, partsOf } from './page.js'
 import { plotOf } from './plot.js'
 import { Stage } from './stage.js'
 import { number } from '../support/text.js'
@@ -49,18 +50,31 @@ for (const signal of ['SIGINT', 'SIGTERM']) {
   })
 }
 
-if (values.render) render()
-else {
+if (values.render) {
+  const made = Object.keys(MEASURES).filter(name => sections[name] !== undefined)
+  if (made.length > 0) publish(made)
+  else {
+    process.exitCode = 1
+    console.error(`There are no raw results to render in ${fileURLToPath(file('speed.json'))}.`)
+  }
+} else {
   for (const name of wanted) {
     sections[name] = await make(name)
     writeFileSync(file('speed.json'), `${JSON.stringify(sections, undefined, 1)}\n`)
-    render()
   }
+  publish(wanted)
 }
 
-function render () {
-  writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
-  if (sections.drain !== undefined) writeFileSync(file('speed.svg'), plotOf(sections.drain))
+/** Writes the page and the plot, or only prints some measures as long as the page would lack others. */
+function publish (names) {
+  const missing = Object.keys(MEASURES).filter(name => sections[name] === undefined)
+  if (missing.length === 0) {
+    writeFileSync(file('speed.md'), pageOf(MEASURES, sections))
+    writeFileSync(file('speed.svg'), plotOf(sections.drain))
+  } else {
+    console.log(partsOf(names, MEASURES, sections))
+    console.error(`The page is left as it is, since there are no raw results of ${missing.join(', ')}.`)
+  }
 }
 
 async function make (name) {

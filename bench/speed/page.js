@@ -1,9 +1,8 @@
 import { Results } from './results.js'
 import { table } from '../support/text.js'
 
-/** Writes what the measures have brought, those that were made. */
+/** Writes what all measures have brought. */
 export function pageOf (measures, sections) {
-  const parts = Object.entries(measures).filter(([name]) => sections[name] !== undefined).map(([name, measure]) => partOf(measure, sections[name], sections))
   return `# How fast fastify-taskqueue is, beside others
 
 Made by \`npm run bench\`. Each figure is the median of the rounds [least–most], each ratio the median of
@@ -16,8 +15,13 @@ where that can be set (\`keep: 0\` of ours, \`removeOnComplete\` of BullMQ, \`re
 which also sends no events, as its README advises; @platformatic/job-queue keeps results for an hour). CPU of Redis and its
 commands are by \`INFO\`: commands that scripts run are counted, and those that measure are not.
 
-${parts.join('\n\n')}
+${partsOf(Object.keys(measures), measures, sections)}
 `
+}
+
+/** Writes what some measures have brought. */
+export function partsOf (names, measures, sections) {
+  return names.map(name => partOf(measures[name], sections[name], sections)).join('\n\n')
 }
 
 function partOf ({ title, tables, goals }, { environment, rounds }, sections) {
