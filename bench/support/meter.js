@@ -1,43 +1,73 @@
 import { Redis } from 'ioredis'
+import { cpuSecondsIn, numberIn } from './redis-info.js'
 
-/** What Redis has done between two moments, and what this process has. */
+/**
+ * What Redis has done, for each task.
+ *
+ * @typedef {object} RedisWork
+ * @property {number} redisUs The microseconds of its CPU.
+ * @property {number} commands Its commands, those inside scripts too.
+ * @property {number} bytesIn
+ * @property {number} bytesOut
+ */
+
+/** @type {RedisWork} */
+export const NO_REDIS = { redisUs: 0, commands: 0, bytesIn: 0, bytesOut: 0 }
+
+/** The commands by which something is measured. */
+const MEASURING = /^(?:info|config|memory|client|dbsize|flushall)\b/
+
+/** What Redis has done between two moments. */
 export class RedisMeter {
   #client
-  #before
+  #before = NO_REDIS
 
+  /** @param {string} path */
   constructor (path) {
     this.#client = new Redis({ path })
   }
 
   async start () { this.#before = await this.#read() }
 
-  /** Returns, for each task, the microseconds of CPU, the commands (those inside scripts too) and the bytes in and out. */
+  /**
+   * Returns what it has done since the start, divided by a number of tasks.
+   *
+   * @param {number} tasks
+   * @returns {Promise<RedisWork>}
+   */
   async read (tasks) {
-    const now = await this.#read()
-    return Object.fromEntries(Object.entries(now).map(([name, value]) => [name, (value - this.#before[name]) / tasks]))
+    const [now, before] = [await this.#read(), this.#before]
+    return {
+      redisUs: (now.redisUs - before.redisUs) / tasks,
+      commands: (now.commands - before.commands) / tasks,
+      bytesIn: (now.bytesIn - before.bytesIn) / tasks,
+      bytesOut: (now.bytesOut - before.bytesOut) / tasks
+    }
   }
 
   /** Drops all keys. */
   async flush () { await this.#client.flushall() }
 
-  async close () { this.#client.disconnect() }
+  close () { this.#client.disconnect() }
 
+  /** @returns {Promise<RedisWork>} */
   async #read () {
     const info = await this.#client.info('everything')
-    const number = name => Number(new RegExp(`^${name}:(\\S+)`, 'm').exec(info)[1])
     const calls = [...info.matchAll(/^cmdstat_(\S+?):calls=(\d+)/gm)].filter(([, name]) => !MEASURING.test(name))
     return {
-      redisUs: (number('used_cpu_user') + number('used_cpu_sys')) * 1e6,
+      redisUs: cpuSecondsIn(info) * 1e6,
       commands: calls.reduce((sum, [,, count]) => sum + Number(count), 0),
-      bytesIn: number('total_net_input_bytes'),
-      bytesOut: number('total_net_output_bytes')
+      bytesIn: numberIn(info, 'total_net_input_bytes'),
+      bytesOut: numberIn(info, 'total_net_output_bytes')
     }
   }
 }
 
-const MEASURING = /^(?:info|config|memory|client|dbsize|flushall)\b/
-
-/** The microseconds of CPU of this process since a moment, or since its start. */
+/**
+ * The microseconds of CPU of this process since a moment.
+ *
+ * @param {NodeJS.CpuUsage} since
+ */
 export function cpuUs (since) {
   const { user, system } = process.cpuUsage(since)
   return user + system
