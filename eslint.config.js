@@ -31,7 +31,7 @@ export default [
   forbid(['lib/store/*.ts'], [...LAYERS.slice(1).flat(), ...STORES]),
   ...stores,
   {
-    files: ['lib/**'],
+    files: ['lib/**', 'bench/**'],
     rules: {
       '@stylistic/max-len': ['error', { code: 120, ignoreRegExpLiterals: true }],
       'max-lines': ['error', { max: 330 }]

@@ -1,26 +1,30 @@
-import { execFileSync } from 'node:child_process'
-import { readFileSync } from 'node:fs'
-import { createRequire } from 'node:module'
 import { availableParallelism, cpus } from 'node:os'
-import { findRedis } from '../../build/test/support/redis-server.js'
+import { OURS, versionHere, versionOf, versionOfRedis } from '../support/versions.js'
 
-/** On what a measure was made. */
-export function environmentOf (options, args) {
-  const version = url => JSON.parse(readFileSync(url)).version
-  const installed = (folder, name) => version(new URL(`${folder}/node_modules/${name}/package.json`, import.meta.url))
+/** @import { Limits } from './measures/index.js' */
+
+/** @typedef {ReturnType<typeof environmentOf>} Environment */
+
+/**
+ * On what a measure is made.
+ *
+ * @param {Limits} limits
+ * @param {string[]} args Those of the program.
+ */
+export function environmentOf (limits, args) {
   return {
-    ...options,
+    ...limits,
     date: new Date().toISOString().slice(0, 10),
     cores: availableParallelism(),
     cpu: cpus()[0].model.trim(),
     node: process.versions.node,
-    redis: /v=(\S+)/.exec(execFileSync(findRedis(), ['--version'], { encoding: 'utf8' }))[1],
+    redis: versionOfRedis(),
     versions: {
-      'fastify-taskqueue': version(new URL('../../package.json', import.meta.url)),
-      fastify: createRequire(import.meta.url)('fastify/package.json').version,
-      ioredis: installed('../..', 'ioredis'),
-      ...Object.fromEntries(['bullmq', 'bee-queue', '@platformatic/job-queue'].map(name => [name, installed('..', name)]))
+      'fastify-taskqueue': OURS,
+      fastify: versionHere('fastify'),
+      ioredis: versionHere('ioredis'),
+      ...Object.fromEntries(['bullmq', 'bee-queue', '@platformatic/job-queue'].map(name => [name, versionOf(name)]))
     },
-    command: ['node bench/speed.js', ...args].join(' ')
+    command: ['node bench/speed/main.js', ...args].join(' ')
   }
 }

@@ -1,6 +1,9 @@
-import { contenders } from './contenders.js'
-import { Results } from './results.js'
-import { number } from './text.js'
+import { number } from '../support/text.js'
+import { CONTENDERS, contenders } from './contenders.js'
+import { CONCURRENCIES, drainResultsOf } from './measures/drain.js'
+
+/** @import { ContenderName } from './contenders.js' */
+/** @import { Section } from './results.js' */
 
 const WIDTH = 780
 const LEFT = 250
@@ -10,14 +13,21 @@ const BAR = 13
 const GROUP = 44
 const FONT = 'font: 12px system-ui, sans-serif'
 
-/** Draws how fast each contender drains, as bars: medians, with a line from the least to the most. */
-export function plotOf ({ environment, rounds }) {
-  const results = new Results(rounds)
-  const groups = [1, 10, 50].map(concurrency => ({
-    concurrency, trials: Object.keys(contenders).map(contender => ({ contender, concurrency })).filter(trial => results.has(trial))
+/**
+ * Draws how fast each contender drains, as bars: medians, with a line from the least to the most.
+ *
+ * @param {Section} drain
+ */
+export function plotOf (drain) {
+  const results = drainResultsOf(drain)
+  const groups = CONCURRENCIES.map(concurrency => ({
+    concurrency,
+    trials: CONTENDERS.map(contender => ({ contender, concurrency })).filter(trial => results.has(trial))
   })).filter(({ trials }) => trials.length > 0)
-  const most = Math.max(...groups.flatMap(({ trials }) => trials.flatMap(trial => results.values(trial, 'perSecond'))))
-  const x = value => (LEFT + value / most * (WIDTH - LEFT - RIGHT)).toFixed(1)
+  const all = groups.flatMap(({ trials }) => trials.flatMap(trial => results.values(trial, 'perSecond')))
+  const most = Math.max(...all)
+  /** @param {number} value */
+  const x = value => LEFT + value / most * (WIDTH - LEFT - RIGHT)
 
   let y = 58
   const parts = groups.flatMap(({ concurrency, trials }) => {
@@ -25,15 +35,19 @@ export function plotOf ({ environment, rounds }) {
     y += 24
     const bars = trials.map(trial => {
       const values = results.values(trial, 'perSecond')
-      const bar = barOf(trial.contender, x, y, results.median(trial, 'perSecond'), [Math.min(...values), Math.max(...values)])
+      const [least, middle, most] = [Math.min(...values), results.median(trial, 'perSecond'), Math.max(...values)]
+      const bar = barOf(trial.contender, y, middle, [least, middle, most].map(x))
       y += ROW
       return bar
     })
     y += GROUP - 24
     return [head, ...bars]
   })
-  const { date, cores, node, redis, tasks } = environment
-  return `<svg xmlns="http://www.w3.org/2000/svg" width="${WIDTH}" height="${y}" viewBox="0 0 ${WIDTH} ${y}" role="img" aria-labelledby="title">
+  const { date, cores, node, redis, tasks } = drain.environment
+  const size = `width="${WIDTH}" height="${y}" viewBox="0 0 ${WIDTH} ${y}"`
+  const note = `${tasks.toLocaleString('en')} waiting tasks. Medians, least to most. ` +
+    `${date}, ${cores} cores, Node ${node}, Redis ${redis}`
+  return `<svg xmlns="http://www.w3.org/2000/svg" ${size} role="img" aria-labelledby="title">
 <title id="title">Tasks a second, by contender and concurrency</title>
 <style>
 text { ${FONT}; fill: #1f2328 }
@@ -54,18 +68,24 @@ text { ${FONT}; fill: #1f2328 }
 }
 </style>
 <text class="title" x="10" y="22">Tasks a second, each a request to a route of the app</text>
-<text class="note" x="10" y="42">${tasks.toLocaleString('en')} waiting tasks. Medians, least to most. ${date}, ${cores} cores, Node ${node}, Redis ${redis}</text>
+<text class="note" x="10" y="42">${note}</text>
 ${parts.join('\n')}
 </svg>
 `
 }
 
-function barOf (contender, x, y, value, [least, most]) {
+/**
+ * @param {ContenderName} contender
+ * @param {number} y
+ * @param {number} value
+ * @param {number[]} range From where to where the least, the median and the most reach.
+ */
+function barOf (contender, y, value, [least, end, most]) {
   const kind = contender === 'bare' ? 'bare' : contender.startsWith('ours') ? 'ours' : 'other'
   const middle = y + BAR / 2
-  const end = Math.max(value, most)
-  return `<text x="${LEFT - 8}" y="${y + 11}" text-anchor="end">${contenders[contender].label.replaceAll('`', '')}</text>` +
-    `<rect class="${kind}" x="${LEFT}" y="${y}" width="${(x(value) - LEFT).toFixed(1)}" height="${BAR}" rx="2"/>` +
-    `<line class="range" x1="${x(least)}" x2="${x(most)}" y1="${middle}" y2="${middle}"/>` +
-    `<text class="value" x="${Number(x(end)) + 6}" y="${y + 11}">${number(value)}</text>`
+  const [label, width] = [contenders[contender].label.replaceAll('`', ''), (end - LEFT).toFixed(1)]
+  return `<text x="${LEFT - 8}" y="${y + 11}" text-anchor="end">${label}</text>` +
+    `<rect class="${kind}" x="${LEFT}" y="${y}" width="${width}" height="${BAR}" rx="2"/>` +
+    `<line class="range" x1="${least.toFixed(1)}" x2="${most.toFixed(1)}" y1="${middle}" y2="${middle}"/>` +
+    `<text class="value" x="${Number(most.toFixed(1)) + 6}" y="${y + 11}">${number(value)}</text>`
 }

@@ -1,19 +1,38 @@
-import { nowUs } from '../clock.js'
+import { nowUs } from '../../support/clock.js'
+import { RedisMeter } from '../../support/meter.js'
+import { range } from '../../support/statistics.js'
+import { number, spread, table } from '../../support/text.js'
 import { contenders } from '../contenders.js'
-import { RedisMeter } from '../meter.js'
-import { range } from '../statistics.js'
-import { atMost, number, spread, table } from '../text.js'
+import { atMost } from '../goals.js'
 import { warmUp } from '../warm-up.js'
+
+/** @import { Line } from '../child.js' */
+/** @import { QueueName } from '../contenders.js' */
+/** @import { Measure } from './index.js' */
+
+/** @typedef {{ contender: QueueName, processes: number }} ProcessesTrial */
+
+/**
+ * @typedef {object} ProcessesFigures
+ * @property {number} perSecond
+ * @property {number} most The share of the busiest process, in percent.
+ * @property {number} redisUs
+ * @property {number} commands
+ */
+
+/** @typedef {Measure<ProcessesTrial, ProcessesFigures, typeof roles>} Processes */
 
 export const title = 'One process and two'
 
+/** @type {QueueName[]} */
 const QUEUES = ['ours', 'bullmq']
 const CONCURRENCY = 10
+const TRIALS = [1, 2].flatMap(processes => QUEUES.map(contender => ({ contender, processes })))
 
-export function trials () {
-  return [1, 2].flatMap(processes => QUEUES.map(contender => ({ contender, processes })))
-}
+/** @type {Processes['trials']} */
+export function trials () { return TRIALS }
 
+/** @type {Processes['measure']} */
 export async function measure (stage, { contender, processes }, { tasks }) {
   const { path } = await stage.redis()
   const runners = range(processes).map(() => stage.play('runner', { contender, redis: path }))
@@ -24,61 +43,80 @@ export async function measure (stage, { contender, processes }, { tasks }) {
   for (const runner of runners) runner.tell('start')
   const shares = runners.map(() => 0)
   const ended = runners.map(async (runner, index) => {
-    while (shares.reduce((sum, share) => sum + share) < tasks) shares[index] = await runner.hear()
+    while (shares.reduce((sum, share) => sum + share) < tasks) shares[index] = await runner.hearNumber()
   })
   await Promise.race(ended)
   const { redisUs, commands } = await meter.read(tasks)
-  await meter.close()
+  meter.close()
   for (const runner of runners) runner.tell('stop')
   const reports = await Promise.all(runners.map(runner => runner.result))
-  const count = reports.reduce((sum, { count }) => sum + count, 0)
-  if (count !== tasks) throw new Error(`${count} runs of ${tasks} tasks`)
-  const us = Math.max(...reports.map(({ last }) => last)) - Math.min(...reports.map(({ first }) => first))
-  return { perSecond: tasks / us * 1e6, most: Math.max(...reports.map(({ count }) => count)) / tasks * 100, redisUs, commands }
+  const counts = reports.map(({ count }) => count)
+  const total = counts.reduce((sum, count) => sum + count, 0)
+  if (total !== tasks) throw new Error(`${total} runs of ${tasks} tasks`)
+  const times = reports.flatMap(({ first, last }) => first === undefined || last === undefined ? [] : [first, last])
+  const us = Math.max(...times) - Math.min(...times)
+  return { perSecond: tasks / us * 1e6, most: Math.max(...counts) / tasks * 100, redisUs, commands }
 }
 
+/**
+ * How many tasks a process has run, and when the first and the last of them began.
+ *
+ * @typedef {{ count: number, first?: number, last?: number }} RunnerReport
+ */
+
 export const roles = {
+  /** @param {{ contender: QueueName, redis: string, tasks: number }} options */
   async filler ({ contender, redis, tasks }) {
     const queue = await contenders[contender].open({ redis, concurrency: 1, onTask () {} })
     await queue.addAll(range(tasks))
     await queue.close()
   },
 
-  /** Runs tasks from when it is told to, after as many as warm it up, and tells how many it has run. */
+  /**
+   * Runs tasks from when it is told to, after as many as warm it up, and tells how many it has run.
+   *
+   * @param {{ contender: QueueName, redis: string }} options
+   * @param {Line} line
+   */
   async runner ({ contender, redis }, line) {
-    let [count, first, last] = [0, Infinity, 0]
+    /** @type {RunnerReport} */
+    const report = { count: 0 }
     const onTask = () => {
-      last = nowUs()
-      if (count === 0) first = last
-      count++
+      const now = nowUs()
+      report.first ??= now
+      report.last = now
+      report.count++
     }
     await warmUp(contender, { redis, concurrency: CONCURRENCY })
     line.tell('warm')
     await line.hear()
     const queue = await contenders[contender].open({ redis, concurrency: CONCURRENCY, onTask })
     await queue.start()
-    const telling = setInterval(() => { line.tell(count) }, 20)
+    const telling = setInterval(() => { line.tell(report.count) }, 20)
     await line.hear()
     clearInterval(telling)
-    return { count, first, last }
+    return report
   }
 }
 
+/** @type {Processes['tables']} */
 export function tables (results) {
-  const rows = [1, 2].flatMap(processes => QUEUES.map(contender => ({ contender, processes })).filter(trial => results.has(trial)).map(trial => [
-    `${processes} × ${contenders[trial.contender].label}`,
+  const rows = TRIALS.filter(trial => results.has(trial)).map(trial => [
+    `${trial.processes} × ${contenders[trial.contender].label}`,
     spread(results.values(trial, 'perSecond')),
     number(results.ratio(trial, { ...trial, processes: 1 }, 'perSecond')),
-    number(results.ratio(trial, { contender: 'bullmq', processes }, 'perSecond')),
+    number(results.ratio(trial, { ...trial, contender: 'bullmq' }, 'perSecond')),
     spread(results.values(trial, 'most')),
-    ...['redisUs', 'commands'].map(figure => number(results.median(trial, figure)))
-  ]))
-  return [
-    `Concurrency ${CONCURRENCY} in each. Two processes and Redis share the cores.`,
-    table(['', 'tasks/s', '× one process', '× BullMQ', 'share of the busier one, %', 'CPU of Redis, µs/task', 'commands/task'], rows)
+    ...results.medians(trial, 'redisUs', 'commands').map(number)
+  ])
+  const heads = [
+    '', 'tasks/s', '× one process', '× BullMQ', 'share of the busier one, %', 'CPU of Redis, µs/task', 'commands/task'
   ]
+  return [`Concurrency ${CONCURRENCY} in each. Two processes and Redis share the cores.`, table(heads, rows)]
 }
 
+/** @type {Processes['goals']} */
 export function goals (results) {
-  return [atMost(60, 'of the tasks, run by the busier one of two processes, %', results.median({ contender: 'ours', processes: 2 }, 'most'))]
+  const most = results.median({ contender: 'ours', processes: 2 }, 'most')
+  return [atMost(60, 'of the tasks, run by the busier one of two processes, %', most)]
 }

@@ -4,18 +4,46 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
+import { cpuUs, RedisMeter } from '../../support/meter.js'
+import { range } from '../../support/statistics.js'
+import { number, table } from '../../support/text.js'
 import { contenders } from '../contenders.js'
-import { cpuUs, RedisMeter } from '../meter.js'
-import { range } from '../statistics.js'
-import { atMost, number, table } from '../text.js'
+import { atMost } from '../goals.js'
+
+/** @import { Line } from '../child.js' */
+/** @import { QueueName } from '../contenders.js' */
+/** @import { Measure } from './index.js' */
+
+/** @typedef {{ contender: QueueName, queues: number }} QueuesTrial */
+
+/**
+ * What a process at rest costs, in a minute where that is a matter of time.
+ *
+ * @typedef {object} QueuesFigures
+ * @property {number} connections
+ * @property {number} requests To Redis.
+ * @property {number} commands
+ * @property {number} redisMs The CPU of Redis.
+ * @property {number} nodeMs The CPU of the process.
+ * @property {number} rssMiB
+ * @property {number} heapMiB
+ */
+
+/** @typedef {Measure<QueuesTrial, QueuesFigures, typeof roles>} Queues */
 
 export const title = 'Many queues at rest'
 export const roundsOf = () => 1
 
-export function trials () {
-  return [['ours', [1, 100, 1000]], ['bullmq', [1, 100]]].flatMap(([contender, counts]) => counts.map(queues => ({ contender, queues })))
-}
+/** @type {QueuesTrial[]} */
+const TRIALS = [
+  { contender: 'ours', queues: 1 }, { contender: 'ours', queues: 100 }, { contender: 'ours', queues: 1000 },
+  { contender: 'bullmq', queues: 1 }, { contender: 'bullmq', queues: 100 }
+]
 
+/** @type {Queues['trials']} */
+export function trials () { return TRIALS }
+
+/** @type {Queues['measure']} */
 export async function measure (stage, { contender, queues }, { quick }) {
   const { path } = await stage.redis()
   const windowMs = quick ? 2000 : 10_000
@@ -23,11 +51,11 @@ export async function measure (stage, { contender, queues }, { quick }) {
   const client = new Redis({ path })
   const meter = new RedisMeter(path)
   await meter.start()
-  const connections = async () => (await client.client('LIST')).trim().split('\n').length
-  const others = await connections()
+  const countConnections = async () => String(await client.client('LIST')).trim().split('\n').length
+  const others = await countConnections()
   const idler = stage.play('idler', { contender, redis: path, queues })
   await idler.hear()
-  const made = await connections() - others
+  const connections = await countConnections() - others
   await sleep(windowMs)
 
   await meter.start()
@@ -35,15 +63,30 @@ export async function measure (stage, { contender, queues }, { quick }) {
   await sleep(windowMs)
   const { redisUs, commands } = await meter.read(1 / perMinute)
   idler.tell('end')
-  const { nodeUs, ...memory } = await idler.hear()
+  await idler.hear()
 
   const requests = await requestsWithin(path, windowMs)
   client.disconnect()
-  await meter.close()
-  return { connections: made, requests: requests * perMinute, commands, redisMs: redisUs / 1000, nodeMs: nodeUs / 1000 * perMinute, ...memory }
+  meter.close()
+  idler.tell('close')
+  const { nodeUs, rssMiB, heapMiB } = await idler.result
+  return {
+    connections,
+    requests: requests * perMinute,
+    commands,
+    redisMs: redisUs / 1000,
+    nodeMs: nodeUs / 1000 * perMinute,
+    rssMiB,
+    heapMiB
+  }
 }
 
-/** Counts what is sent to Redis, which costs it too much to measure anything else meanwhile. */
+/**
+ * Counts what is sent to Redis, which costs it too much to measure anything else meanwhile.
+ *
+ * @param {string} path
+ * @param {number} ms
+ */
 async function requestsWithin (path, ms) {
   const socket = connect(path)
   socket.write('MONITOR\r\n')
@@ -56,8 +99,16 @@ async function requestsWithin (path, ms) {
 }
 
 export const roles = {
+  /**
+   * Opens queues and rests: until it is told to begin to measure itself, then until it is told to end that, and then
+   * until it is told to close.
+   *
+   * @param {{ contender: QueueName, redis: string, queues: number }} options
+   * @param {Line} line
+   */
   async idler ({ contender, redis, queues }, line) {
-    const queue = await contenders[contender].open({ redis, queues: range(queues).map(n => `queue-${n}`), concurrency: 1, onTask () {} })
+    const names = range(queues).map(n => `queue-${n}`)
+    const queue = await contenders[contender].open({ redis, queues: names, concurrency: 1, onTask () {} })
     await queue.start()
     line.tell('ready')
     await line.hear()
@@ -66,8 +117,10 @@ export const roles = {
     const nodeUs = cpuUs(cpu)
     const { rss } = process.memoryUsage()
     collectGarbage()
-    line.tell({ nodeUs, rssMiB: rss / 2 ** 20, heapMiB: process.memoryUsage().heapUsed / 2 ** 20 })
+    const { heapUsed } = process.memoryUsage()
+    line.tell('measured')
     await line.hear()
+    return { nodeUs, rssMiB: rss / 2 ** 20, heapMiB: heapUsed / 2 ** 20 }
   }
 }
 
@@ -76,23 +129,32 @@ function collectGarbage () {
   runInNewContext('gc')()
 }
 
+/** @type {Array<keyof QueuesFigures>} */
+const FIGURES = ['connections', 'requests', 'commands', 'redisMs', 'nodeMs', 'rssMiB', 'heapMiB']
+const HEADS = [
+  'queues', 'connections', 'requests to Redis/min', 'commands/min', 'CPU of Redis, ms/min', 'CPU of Node, ms/min',
+  'RSS, MiB', 'heap, MiB'
+]
+
+/** @type {Queues['tables']} */
 export function tables (results) {
-  const rows = [1, 100, 1000].flatMap(queues => ['ours', 'bullmq'].map(contender => ({ contender, queues })).filter(trial => results.has(trial)).map(trial => [
-    `${queues.toLocaleString('en')}: ${contenders[trial.contender].label}`,
-    ...['connections', 'requests', 'commands', 'redisMs', 'nodeMs', 'rssMiB', 'heapMiB'].map(figure => number(results.median(trial, figure)))
-  ]))
+  const made = TRIALS.toSorted((one, other) => one.queues - other.queues).filter(trial => results.has(trial))
+  const rows = made.map(trial => [
+    `${trial.queues.toLocaleString('en')}: ${contenders[trial.contender].label}`,
+    ...results.medians(trial, ...FIGURES).map(number)
+  ])
   return [
-    'One process that can add to so many queues, consumes them all, and has nothing to do.',
-    table([
-      'queues', 'connections', 'requests to Redis/min', 'commands/min', 'CPU of Redis, ms/min', 'CPU of Node, ms/min', 'RSS, MiB', 'heap, MiB'
-    ], rows)
+    'One process that can add to so many queues, consumes them all, and has nothing to do.', table(HEADS, rows)
   ]
 }
 
+/** @type {Queues['goals']} */
 export function goals (results) {
-  const [one, many] = [1, 1000].map(queues => ({ contender: 'ours', queues }))
+  /** @param {number} queues */
+  const requestsOf = queues => results.median({ contender: 'ours', queues }, 'requests')
   return [
-    atMost(2, 'connections of 1,000 queues', results.median(many, 'connections')),
-    atMost(1, 'requests to Redis of 1,000 queues at rest, × those of one queue, which are one a heartbeat', results.median(many, 'requests') / results.median(one, 'requests'))
+    atMost(2, 'connections of 1,000 queues', results.median({ contender: 'ours', queues: 1000 }, 'connections')),
+    atMost(1, 'requests to Redis of 1,000 queues at rest, × those of one queue, which are one a heartbeat',
+      requestsOf(1000) / requestsOf(1))
   ]
 }

@@ -1,8 +1,11 @@
-/** Messages in the order in which they came, for one who takes them one by one. */
+/** Messages in the order in which they came, for a reader that takes them one by one. */
 export class Mailbox {
+  /** @type {unknown[]} */
   #messages = []
+  /** @type {((message: unknown) => void) | undefined} */
   #waiting
 
+  /** @param {unknown} message */
   put (message) {
     if (this.#waiting === undefined) this.#messages.push(message)
     else this.#waiting(message)

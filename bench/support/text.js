@@ -1,6 +1,10 @@
 import { median } from './statistics.js'
 
-/** A number with as many digits as it deserves. */
+/**
+ * A number with as many digits as it deserves.
+ *
+ * @param {number} value
+ */
 export function number (value) {
   if (!Number.isFinite(value)) return '–'
   const size = Math.abs(value)
@@ -8,18 +12,25 @@ export function number (value) {
   return value.toLocaleString('en', { minimumFractionDigits: digits, maximumFractionDigits: digits })
 }
 
-/** The median of some values, and between which they lie. */
+/**
+ * The median of some values, and between which they lie.
+ *
+ * @param {readonly number[]} values
+ */
 export function spread (values) {
   if (values.length === 0 || values.some(value => !Number.isFinite(value))) return '–'
   const middle = number(median(values))
   return values.length === 1 ? middle : `${middle} [${number(Math.min(...values))}–${number(Math.max(...values))}]`
 }
 
-/** What a figure ought to be, and whether it is. */
-export function atLeast (least, goal, value) { return { goal, wanted: `≥ ${number(least)}`, value: number(value), isReached: value >= least } }
-export function atMost (most, goal, value) { return { goal, wanted: `≤ ${number(most)}`, value: number(value), isReached: value <= most } }
-
+/**
+ * A table in Markdown.
+ *
+ * @param {readonly string[]} heads
+ * @param {ReadonlyArray<readonly string[]>} rows
+ */
 export function table (heads, rows) {
+  /** @param {readonly string[]} cells */
   const line = cells => `| ${cells.join(' | ')} |`
   return [line(heads), line(heads.map((_, column) => column === 0 ? '---' : '---:')), ...rows.map(line)].join('\n')
 }
