@@ -1,6 +1,5 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest, HookHandlerDoneFunction } from 'fastify'
-import { type Hook, hooksOf } from './fastify-internals.js'
-import { rehearse } from './rehearsal.js'
+import { type Hook, hooksOf, type Internals } from './fastify-internals.js'
 import { ReplyEnd, type ReplyPolicy } from './reply-end.js'
 import type { TaskTransaction } from './transaction.js'
 
@@ -43,8 +42,7 @@ export interface BindingPolicy extends ReplyPolicy {
  * behind all others. A commit that fails is an error of an `onSend` hook, which Fastify
  * answers like any other error of the request.
  */
-export function bindToReply (app: FastifyInstance, policy: BindingPolicy): void {
-  const internals = rehearse(app)
+export function bindToReply (app: FastifyInstance, internals: Internals, policy: BindingPolicy): void {
   app.decorateRequest(kTransaction, null)
   app.decorateRequest(kReply, null)
   app.decorateRequest(kEnd, null)

@@ -7,6 +7,7 @@ import type { Codec } from '../task/codec.js'
 import { checkUserId } from '../task/id.js'
 import type { AddOptions, Inheritance } from '../task/options.js'
 import { makeTask, placeOf, type Task } from '../task/task.js'
+import type { Internals } from './fastify-internals.js'
 import { inheritFrom, isSecure, type CopyHeaders } from './inheritance.js'
 import { TaskRoute } from './task-route.js'
 import type { Added, AddedTask, Compose } from './transaction.js'
@@ -24,12 +25,15 @@ export class Composer {
   readonly #codec: Codec
   readonly #settings: ComposerSettings
   readonly #warnings: RouteWarnings
+  readonly #internals: Internals
   /** The origin of tasks that are added outside a request. */
   readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
   constructor (
-    app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings
+    app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings,
+    internals: Internals
   ) {
+    this.#internals = internals
     this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
     this.#codec = codec
@@ -41,7 +45,7 @@ export class Composer {
   within (request: FastifyRequest): Compose {
     let inheritance: Inheritance | undefined
     return (target, options) => {
-      inheritance ??= inheritFrom(request, this.#settings.copyHeaders)
+      inheritance ??= inheritFrom(request, this.#settings.copyHeaders, this.#internals)
       return this.#compose(target, options, inheritance, request)
     }
   }

@@ -15,10 +15,27 @@ export interface Internals {
 
 /** A hook of the kind `onSend` or `preHandler`. */
 export type Hook = (request: FastifyRequest, reply: FastifyReply, ...rest: any[]) => unknown
-type Context = Record<'onSend' | 'preHandler', Hook[] | null>
+type Hooks = Record<'onSend' | 'preHandler', Hook[] | null>
+interface Context extends Hooks {
+  readonly contentTypeParser: { getParser (contentType: string): Parser | undefined }
+}
+
+/** What parses bodies of a content type. */
+export interface Parser {
+  /** Whether the parser takes the whole body, as a string or as a Buffer. */
+  readonly asString: boolean
+  readonly asBuffer: boolean
+  fn (request: FastifyRequest, body: unknown, done: (error: unknown, body?: unknown) => void): unknown
+}
+
+/** Returns the parser that has parsed the body of a request. */
+export function parserOf (request: FastifyRequest, { context }: Internals): Parser | undefined {
+  const { contentTypeParser } = (request as unknown as Keyed)[context] as Context
+  return contentTypeParser.getParser(request.headers['content-type'] ?? '')
+}
 
 /** Returns the list of hooks of one kind that run for a request. Throws if Fastify keeps none. */
-export function hooksOf (request: FastifyRequest, { context }: Internals, kind: keyof Context): Hook[] {
+export function hooksOf (request: FastifyRequest, { context }: Internals, kind: keyof Hooks): Hook[] {
   const hooks = ((request as unknown as Keyed)[context] as Context)[kind]
   if (hooks === null) throw new FST_TASKQUEUE_UNSUPPORTED_FASTIFY(request.server.version)
   return hooks

@@ -1,13 +1,13 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { Server as TlsServer } from 'node:tls'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_PAYLOAD } from '../errors.js'
-import { kindOf, show } from '../show.js'
+import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import { show } from '../show.js'
 import { isReserved } from '../task/headers.js'
-import type { Inheritance, Payload } from '../task/options.js'
+import type { Inheritance } from '../task/options.js'
 import { isAddress, LOCAL_IP } from '../task/origin.js'
-import { jsonOf } from '../task/payload.js'
-import { isUnchanged, type Snapshot, snapshotOf } from './snapshot.js'
+import { copierOf } from './body.js'
+import type { Internals } from './fastify-internals.js'
 
 /**
  * The headers of the current request that a task inherits: all that may be inherited (true), none (false), those named,
@@ -16,7 +16,7 @@ import { isUnchanged, type Snapshot, snapshotOf } from './snapshot.js'
 export type CopyHeaders = boolean | readonly string[] | ((request: FastifyRequest) => boolean | readonly string[])
 
 /** Collects what a task inherits from the request that adds it. */
-export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders): Inheritance {
+export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders, internals: Internals): Inheritance {
   const which = typeof copyHeaders === 'function' ? copyHeaders(request) : copyHeaders
   if (typeof which !== 'boolean' && !(Array.isArray(which) && which.every(name => typeof name === 'string'))) {
     const expected = 'a function that returns true, false or a list of header names'
@@ -25,36 +25,8 @@ export function inheritFrom (request: FastifyRequest, copyHeaders: CopyHeaders):
   return {
     ...originOf(request),
     headers: which === false ? {} : pick(request.headers, which === true ? undefined : which),
-    payload: copierOf(request)
+    payload: copierOf(request, internals)
   }
-}
-
-/**
- * Makes the function that copies the body for a task. The handler may change the body between two tasks. As long as it
- * does not, they share one copy, which is made no more than twice.
- */
-function copierOf (request: FastifyRequest): Inheritance['payload'] {
-  let last: Payload | undefined
-  let snapshot: Snapshot
-  return () => {
-    const { body, headers } = request
-    if (isUnchanged({ body, headers }, snapshot)) return last
-    const next = copyBody(request)
-    if (isSame(last, next)) {
-      // No snapshot is taken before the second task, since most requests add only one.
-      snapshot = snapshotOf({ body, headers })
-    } else {
-      snapshot = undefined
-      last = next
-    }
-    return last
-  }
-}
-
-function isSame (one: Payload | undefined, other: Payload | undefined): boolean {
-  if (one === undefined || other === undefined || one.contentType !== other.contentType) return false
-  if (typeof one.content === 'string' || typeof other.content === 'string') return one.content === other.content
-  return one.content.equals(other.content)
 }
 
 /**
@@ -108,50 +80,4 @@ function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<
     if (wanted === undefined || wanted.has(name)) picked.push([name, Array.isArray(value) ? value.join(', ') : value])
   }
   return Object.fromEntries(picked)
-}
-
-/**
- * Returns the body of the current request as it came, or encoded again by its content type, since Fastify parses a body
- * and does not keep its bytes.
- */
-function copyBody ({ body, headers }: FastifyRequest): Payload | undefined {
-  const contentType = headers['content-type'] ?? ''
-  if (body === undefined || body === null) {
-    // A body that was sent and not parsed is read by something else, as multipart is, or has not arrived yet.
-    const isThere = headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0
-    if (body === undefined && isThere) throw refuse(`a body of type ${contentType.split(';', 1)[0]} that is not parsed`)
-    return undefined
-  }
-  if (body instanceof Uint8Array && headers['content-encoding'] !== undefined) throw refuse('an encoded body')
-  if (body instanceof Uint8Array) return { content: Buffer.from(body), ...contentType !== '' && { contentType } }
-  const type = contentType.split(';', 1)[0]!.trim().toLowerCase()
-  if (typeof body === 'string' && type !== 'application/json') {
-    return { content: body, contentType: `${type === '' ? 'text/plain' : type}; charset=utf-8` }
-  }
-  if (typeof body === 'string' && Buffer.byteLength(body) === Number(headers['content-length'])) {
-    // A parser has left the body as it came: the JSON of a string is longer than the string.
-    return { content: body, contentType }
-  }
-  if (type === 'application/json' || type.endsWith('+json')) {
-    const { content } = typeof body === 'object' ? jsonOf(body) : { content: JSON.stringify(body) }
-    return { content, contentType: type }
-  }
-  const form = type === 'application/x-www-form-urlencoded' ? formOf(body) : undefined
-  if (form !== undefined) return { content: String(form), contentType: type }
-  throw refuse(type === '' ? kindOf(body) : `a body of type ${type}`)
-}
-
-const refuse = (body: string) =>
-  new FST_TASKQUEUE_INVALID_PAYLOAD('passed to add, since the body of this request cannot be copied faithfully', body)
-
-/** Returns the form that was parsed into this object; undefined if a parser nested its fields. */
-function formOf (body: unknown): URLSearchParams | undefined {
-  const form = new URLSearchParams()
-  for (const [name, values] of Object.entries(body as object)) {
-    for (const value of Array.isArray(values) ? values : [values]) {
-      if (typeof value !== 'string') return undefined
-      form.append(name, value)
-    }
-  }
-  return form
 }

@@ -1,36 +1,12 @@
 import { isPlain } from '../check.js'
 
-/** A copy of a JSON value, in an object; undefined if no copy could be made. Strings are shared, not copied. */
-export type Snapshot = { readonly value: unknown } | undefined
-
-/**
- * Takes a snapshot of a value. That takes no longer for long strings. Returns undefined if the value holds anything
- * that is neither JSON nor bytes.
- */
-export function snapshotOf (value: unknown): Snapshot {
+/** Whether a value is still what was copied from it: its JSON, parsed again, or its bytes. */
+export function isUnchanged (value: unknown, copy: unknown): boolean {
   try {
-    return { value: copyOf(value) }
-  } catch {
-    return undefined
-  }
-}
-
-/** Whether a value is as it was when the snapshot was taken. */
-export function isUnchanged (value: unknown, snapshot: Snapshot): boolean {
-  try {
-    return snapshot !== undefined && isSame(value, snapshot.value)
+    return isSame(value, copy)
   } catch {
     return false
   }
-}
-
-function copyOf (value: unknown): unknown {
-  if (typeof value === 'function' || typeof value === 'symbol') throw new Error('it is not of JSON')
-  if (typeof value !== 'object' || value === null) return value
-  if (Array.isArray(value)) return value.map(copyOf)
-  if (value instanceof Uint8Array) return Buffer.from(value)
-  if (!isRecord(value)) throw new Error('it is not of JSON')
-  return Object.fromEntries(Object.entries(value).map(([name, entry]) => [name, copyOf(entry)]))
 }
 
 function isSame (value: unknown, copy: unknown): boolean {

@@ -2,8 +2,9 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { bindToReply } from '../add/commit-on-reply.js'
-import { OpenCommits } from '../add/open-commits.js'
 import { Composer } from '../add/compose.js'
+import { OpenCommits } from '../add/open-commits.js'
+import { rehearse } from '../add/rehearsal.js'
 import { addTaskRoutes } from '../add/task-decorator.js'
 import { type AddedTask, type Prepare, TaskTransaction, type Transaction } from '../add/transaction.js'
 import { dispatchOf, guardHeaders, type RequestTask } from '../dispatch/identity.js'
@@ -49,13 +50,14 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   // Tasks run in this asynchronous context, and not in that of a caller that adds, wakes or awaits something.
   const inContext = AsyncLocalStorage.snapshot()
   const settings = readOptions(options)
+  const internals = rehearse(app)
   const kept = await createStores(settings, app.log)
   const codec = makeCodec(settings)
   const queues = new Queues(kept.map(({ name, store }) => new Queue(name, store, codec)), settings.keep)
   const waiter = new TaskWaiter(queues, codec)
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const warnings = new RouteWarnings(app, consumed)
-  const composer = new Composer(app, queues, codec, settings, warnings)
+  const composer = new Composer(app, queues, codec, settings, warnings, internals)
   const commits = new OpenCommits(settings.commitTimeoutMs)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
@@ -75,7 +77,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
     ...createInspector(queues, codec, waiter),
     ...createRunner(app, queues, runtime.consumers)
   })
-  bindToReply(app, {
+  bindToReply(app, internals, {
     begin: request =>
       new TaskTransaction(composer.within(request), commits, request.log, settings.maxTasksPerRequest, note),
     isAborted: request => dispatchOf(request.raw)?.aborter.reason !== undefined,

@@ -2,7 +2,7 @@ import { Readable } from 'node:stream'
 import { inspect } from 'node:util'
 import formbody from '@fastify/formbody'
 import multipart from '@fastify/multipart'
-import type { FastifyInstance, InjectOptions } from 'fastify'
+import type { FastifyInstance, FastifyRequest, InjectOptions } from 'fastify'
 import t from 'tap'
 import type { AddOptions, TaskMethod } from '../../lib/index.js'
 import { startEcho } from '../support/echo-app.js'
@@ -93,19 +93,25 @@ t.test('a task inherits the body of the current request, as it came or encoded a
   const { run } = await startEcho(t, { setUp: parsers })
   for (const [given, body, expected, contentType = given] of [
     [JSON_TYPE, '{ "a": [1, "ü"] }', '{"a":[1,"ü"]}'],
-    ['application/json; charset=utf-8', '{"a":1}', '{"a":1}', JSON_TYPE],
-    ['APPLICATION/JSON', '[]', '[]', JSON_TYPE],
+    ['application/json; charset=utf-8', '{"a":1}', '{"a":1}'],
+    ['APPLICATION/JSON', '[]', '[]'],
     [JSON_TYPE, '5', '5'],
     [JSON_TYPE, '"a"', '"a"'],
+    [JSON_TYPE, '"{\\"a\\":1}"', '"{\\"a\\":1}"'],
     [JSON_TYPE, 'false', 'false'],
-    ['application/vnd.api+json', '{"a":1}', '{"a":1}'],
-    ['text/plain', 'grüße\r\n', 'grüße\r\n', 'text/plain; charset=utf-8'],
-    ['text/plain; charset=UTF-8', 'grüße', 'grüße', 'text/plain; charset=utf-8'],
+    [JSON_TYPE, 'null', 'null'],
+    ['application/vnd.api+json; profile="a; charset=b"', '{"a":1}', '{"a":1}'],
+    ['text/plain', 'grüße\r\n', 'grüße\r\n'],
+    ['text/plain; charset=UTF-8; format=flowed', 'grüße', 'grüße'],
+    ['text/plain; charset=iso-8859-1; format=flowed', 'a', 'a', 'text/plain; charset=utf-8; format=flowed'],
+    ['text/plain; x="charset=latin1"; charset="latin1"', 'a', 'a', 'text/plain; x="charset=latin1"; charset=utf-8'],
+    ['text/csv; header=present', 'a,b', 'a,b'],
+    ['multipart/mixed; boundary="x y"', '--x y--', '--x y--'],
     [FORM_TYPE, 'a=1&a=x+y&b=%26%C3%BC&c=', 'a=1&a=x+y&b=%26%C3%BC&c='],
     ['image/png', Buffer.from([0, 255, 1]), Buffer.from([0, 255, 1])],
     ['application/x-raw; a="b"', Buffer.from([255]), Buffer.from([255])],
     ['application/x-raw', Buffer.alloc(0), Buffer.alloc(0)],
-    ['text/plain', '', '', 'text/plain; charset=utf-8']
+    ['text/plain', '', '']
   ] as Array<[string, string | Buffer, string | Buffer, string?]>) {
     for (const method of ['POST', 'PUT', 'PATCH'] as const) {
       const task = await run('/task', { method }, { method, headers: { 'content-type': given }, payload: body })
@@ -150,21 +156,85 @@ t.test('a body that cannot be copied faithfully is an error that says so', async
   }
 })
 
-t.test('JSON that a parser leaves as text stays the same text', async t => {
-  const { run } = await startEcho(t, {
-    setUp: app => {
-      app.removeContentTypeParser(JSON_TYPE)
-      app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, (_request, body, done) => { done(null, body) })
+/** Parsers of JSON, and whether they leave it as text. */
+const jsonParsers: Record<string, [keepsText: boolean, setUp: (app: FastifyInstance) => void]> = {
+  'the default parser': [false, () => {}],
+  'a parser that leaves text': [true, app => {
+    app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, (_request, body, done) => { done(null, body) })
+  }],
+  'a parser that makes text of bytes': [true, app => {
+    app.addContentTypeParser(JSON_TYPE, { parseAs: 'buffer' }, (_request, body, done) => { done(null, String(body)) })
+  }],
+  'a parser that parses': [false, app => {
+    app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, (_request, body, done) => { done(null, JSON.parse(String(body))) })
+  }],
+  'an asynchronous parser that leaves text': [true, app => {
+    app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, async (_request: FastifyRequest, body: string) => body)
+  }],
+  'an asynchronous parser that parses': [false, app => {
+    app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, async (_request: FastifyRequest, body: string) => JSON.parse(body))
+  }]
+}
+
+/** Texts whose body may be taken for another one, by who does not know whether it is parsed. */
+const TEXTS = ['{"a":1.0}', '"{\\"a\\":1.0}"', '1', '"1"', 'null', '"null"', '"text"']
+
+for (const [name, [keepsText, setUp]] of Object.entries(jsonParsers)) {
+  const isKnown = !name.startsWith('an asynchronous')
+
+  t.test(`a JSON text is the same body for the task, with ${name}`, async t => {
+    const { run } = await startEcho(t, { setUp })
+    const headers = { 'content-type': JSON_TYPE }
+    for (const text of TEXTS) {
+      const expected = keepsText ? text : JSON.stringify(JSON.parse(text))
+      const task = await run('/task', { method: 'POST' }, { method: 'POST', headers, payload: text })
+      t.equal(String(task.body), expected, text)
     }
   })
-  t.equal(String((await run('/task', { method: 'POST' }, { method: 'POST', payload: { a: 1 } })).body), '{"a":1}')
+
+  t.test(`a JSON text of unknown length is the same body for the task${isKnown ? '' : ', or refused'}, with ${name}`, async t => {
+    const { run, refusal } = await startEcho(t, { setUp })
+    const headers = { 'content-type': JSON_TYPE }
+    for (const text of TEXTS) {
+      const by: InjectOptions = { method: 'POST', headers, payload: Readable.from([text.slice(0, 1), text.slice(1)]) }
+      const isString = keepsText || typeof JSON.parse(text) === 'string'
+      if (!isKnown && isString) {
+        t.match(await refusal('/task', { method: 'POST' }, by), {
+          code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: 'got a string, which may be a JSON text or have been one'
+        }, text)
+      } else {
+        const task = await run('/task', { method: 'POST' }, by)
+        t.equal(String(task.body), keepsText ? text : JSON.stringify(JSON.parse(text)), text)
+      }
+    }
+  })
+}
+
+t.test('a parser is tried once, on a request of its own', async t => {
+  const texts: string[] = []
+  const { run } = await startEcho(t, {
+    setUp: app => {
+      app.decorateRequest('rawBody', '')
+      app.addContentTypeParser(JSON_TYPE, { parseAs: 'string' }, (request, body, done) => {
+        texts.push(String(body))
+        Object.assign(request, { rawBody: body })
+        done(null, body)
+      })
+      app.addHook('onResponse', async request => {
+        if (request.method === 'POST' && !request.url.startsWith('/task')) t.equal((request as { rawBody?: unknown }).rawBody, '{"a":1}')
+      })
+    }
+  })
+  for (let i = 0; i < 2; i++) await run('/task', { method: 'POST' }, { method: 'POST', payload: { a: 1 } })
+  t.equal(texts.filter(text => text === '""').length, 1)
 })
 
 /** The kinds of parsers that an app may have. */
 async function parsers (app: FastifyInstance): Promise<void> {
   await app.register(formbody)
-  app.addContentTypeParser(/^application\/.*\+json$/, { parseAs: 'string' }, app.getDefaultJsonParser('error', 'error'))
+  app.addContentTypeParser(/^application\/.*\+json/, { parseAs: 'string' }, app.getDefaultJsonParser('error', 'error'))
   app.addContentTypeParser(['image/png', 'application/x-raw'], { parseAs: 'buffer' }, (_request, body, done) => { done(null, body) })
+  app.addContentTypeParser(['text/csv', 'multipart/mixed'], { parseAs: 'string' }, async (_request: FastifyRequest, body: string) => body)
   app.addContentTypeParser('application/x-stream', (_request, payload, done) => { done(null, payload) })
   app.addContentTypeParser('application/xml', { parseAs: 'string' }, (_request, _body, done) => { done(null, { a: '' }) })
 }
