@@ -70,14 +70,13 @@ export class Consumer {
     this.#loop = new TurnLoop(() => this.#takeTurn(), () => { this.#rest() }, inContext)
     this.#prefetch = new Prefetch(limits.concurrency, this.#inFlight, {
       mayBegin: () => this.#admission().begins,
-      begin: lease => { this.#beginAttempt(lease, false) },
+      begin: lease => { this.#beginAttempt(lease) },
       giveBack: () => {
         this.#returnPrefetched()
         this.wake()
       }
     })
-    // While the store does not answer only the alarm wakes the consumer.
-    isolation.onChange(() => { if (!this.#outage.isOn) this.wake() })
+    isolation.onChange(this.#wakeAfterIsolation)
   }
 
   get leaseMs (): number { return this.#limits.leaseMs }
@@ -161,11 +160,13 @@ export class Consumer {
   async #takeTurn (): Promise<void> {
     if (this.#prefetch.size > 0 && !this.#admission().begins) this.#returnPrefetched()
     const { claims } = this.#admission()
-    const alone = claims === 'suspect'
-    const limit = alone ? Number(this.#isolation.enter(() => { this.wake() })) : claims
-    const settlements = this.#inFlight.ended.slice()
-    if (limit > 0 || settlements.length > 0) await this.#exchange(settlements, limit, alone)
+    const leave = claims === 'suspect' ? this.#isolation.enter(this.#wakeAfterIsolation) : undefined
+    const limit = claims === 'suspect' ? Number(leave !== undefined) : claims
+    if (limit > 0 || this.#inFlight.ended.length > 0) await this.#exchange(limit, leave)
   }
+
+  /** While the store does not answer only the alarm wakes the consumer. Otherwise each turn that fails could do so. */
+  readonly #wakeAfterIsolation = () => { if (!this.#outage.isOn) this.wake() }
 
   #admission () {
     const { concurrency } = this.#limits
@@ -181,8 +182,9 @@ export class Consumer {
     })
   }
 
-  /** Tells the store what has ended, and begins what the store hands out. */
-  async #exchange (settlements: readonly Settlement[], limit: number, alone: boolean): Promise<void> {
+  /** Tells the store what has ended, and begins what it hands out. @param leave ends the isolation of a suspect */
+  async #exchange (limit: number, leave?: () => void): Promise<void> {
+    const settlements = this.#inFlight.ended.slice()
     const { leaseMs, keep, keepDead } = this.#limits
     const start = performance.now()
     let begun = 0
@@ -192,7 +194,7 @@ export class Consumer {
       const { settled, leases, outlook, dropped = 0 } = await this.#store.turn(this.queue, {
         settlements,
         heartbeatMs: heartbeatMs(leaseMs),
-        claim: limit > 0 ? { limit, alone, leaseMs } : undefined,
+        claim: limit > 0 ? { limit, alone: leave !== undefined, leaseMs } : undefined,
         keep,
         ...keepDead !== undefined && { keepDead }
       })
@@ -202,7 +204,7 @@ export class Consumer {
       })
       if (dropped > 0) this.#publish('dead:dropped', { ...this.#about, dropped })
       this.#allowance.noteClaim(leases.length, limit > 0 && leases.length === 0 && outlook.wakeInMs > 0)
-      if (alone) begun = leases.filter(lease => this.#beginAttempt(lease, alone)).length
+      if (leave !== undefined) begun = leases.filter(lease => this.#beginAttempt(lease, leave)).length
       else this.#prefetch.add(leases)
       this.#loop.silence()
       this.#look(outlook)
@@ -212,7 +214,7 @@ export class Consumer {
       this.#tryAgainLater(err, start)
     }
     this.#isolation.end()
-    if (alone && begun === 0) this.#isolation.leave()
+    if (begun === 0) leave?.()
   }
 
   #returnPrefetched (): void {
@@ -222,8 +224,9 @@ export class Consumer {
   }
 
   /** Begins an attempt, or gives the task back: the answer to a claim may come late, when things have changed. */
-  #beginAttempt (lease: Lease, alone: boolean): boolean {
-    if (this.#phase === 'closing' || lease.suspect !== alone || (!alone && this.#isolation.isAlone)) {
+  #beginAttempt (lease: Lease, leave?: () => void): boolean {
+    const isFit = lease.suspect ? leave !== undefined : leave === undefined && !this.#isolation.isAlone
+    if (this.#phase === 'closing' || !isFit) {
       this.#end({ lease, verdict: { kind: 'release' } })
       return false
     }
@@ -234,7 +237,7 @@ export class Consumer {
     this.#attempt(lease, aborter).then(settlement => {
       this.#isolation.end()
       this.#prefetch.notePace(performance.now() - start)
-      if (alone) this.#isolation.leave()
+      leave?.()
       const { verdict } = settlement
       if (verdict.kind === 'defer' && verdict.unrouted === true) this.#loop.yieldToOthers()
       // The app has turned the task away because it is about to close.
@@ -317,9 +320,7 @@ export class Consumer {
     return this.#loop.isResting && this.#inFlight.isEmpty && this.#prefetch.size === 0
   }
 
-  #idle (): Promise<void> {
-    return new Promise(resolve => { this.#whenIdle.push(resolve) })
-  }
+  #idle (): Promise<void> { return new Promise(resolve => { this.#whenIdle.push(resolve) }) }
 
   /** Returns whether the phase could be entered. */
   #enter (phase: Phase): boolean {

@@ -20,21 +20,19 @@ export class Isolation {
   get isOpen (): boolean { return !this.#isAlone && this.#awaited === undefined }
 
   /**
-   * Begins to run alone, unless something runs, and returns whether it has begun. Calls `wake` when nothing runs
-   * any longer.
+   * Begins to run alone, and returns the function that ends it. If something runs, this returns undefined, and calls
+   * `wake` when nothing runs any longer.
    */
-  enter (wake: () => void): boolean {
+  enter (wake: () => void): (() => void) | undefined {
     if (this.#active > 0 || this.#isAlone) {
       this.#awaited ??= wake
-      return false
+      return undefined
     }
     this.#isAlone = true
-    return true
-  }
-
-  leave (): void {
-    this.#isAlone = false
-    this.#wake()
+    return () => {
+      this.#isAlone = false
+      this.#wake()
+    }
   }
 
   begin (): void { this.#active++ }

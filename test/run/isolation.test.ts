@@ -109,6 +109,37 @@ t.test('a store that fails while there are suspects leaves the event loop alone'
   t.ok(failures.length === 3 && new Set(failures).size > 1, 'timers have run between them')
 })
 
+t.test('a store that fails while a task runs and a suspect waits leaves the event loop alone', async t => {
+  const store = new LocalStore()
+  const { app, runs, open } = await start(t, store)
+  const { turn, extend } = store
+  let isGone = false
+  let looks = 0
+  let failures = 0
+  store.extend = async holdings => {
+    const pulses = await extend.call(store, holdings)
+    looks++
+    return pulses.map((pulse, index) =>
+      holdings[index]!.queue === 'a' ? { ...pulse, outlook: { wakeInMs: 0, suspects: true } } : pulse)
+  }
+  store.turn = async (queue, given) => {
+    if (!isGone) return await turn.call(store, queue, given)
+    // Turns without an end would leave no room for the test to fail.
+    if (failures++ > 1000) await new Promise(() => {})
+    throw new Error('gone')
+  }
+  await addTo(store, [message('a', 'short'), message('a', 'long')])
+  await app.ready()
+  await until(() => runs.length === 2 && looks > 0)
+  isGone = true
+  open('short')
+  await until(() => failures > 1)
+  t.ok(failures < 10, `${failures} turns`)
+  isGone = false
+  open('long')
+  await until(async () => (await store.counts('a')).running === 0)
+})
+
 const message = (queue: string, id: string) => ({ queue, id, message: JSON.stringify({ v: 1, method: 'GET', url: '/', headers: {} }) })
 
 /** Claims tasks and lets their leases expire. */
