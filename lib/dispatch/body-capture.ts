@@ -36,6 +36,33 @@ export class BodyCapture {
 }
 
 /**
+ * Keeps what is written to a response. The methods are the response's own, since Express and others replace its
+ * prototype.
+ */
+export function captureBody (response: ServerResponse): BodyCapture {
+  const body = new BodyCapture()
+  const { write, end } = response as unknown as Record<'write' | 'end', (...args: unknown[]) => unknown>
+  // The end() of light-my-request calls write().
+  let isEnding = false
+  Object.assign(response, {
+    write (this: ServerResponse, ...args: unknown[]) {
+      if (!isEnding && !this.writableEnded) body.take(args[0], args[1])
+      return write.apply(this, args)
+    },
+    end (this: ServerResponse, ...args: unknown[]) {
+      if (!this.writableEnded) body.take(args[0], args[1])
+      isEnding = true
+      try {
+        return end.apply(this, args)
+      } finally {
+        isEnding = false
+      }
+    }
+  })
+  return body
+}
+
+/**
  * Returns the status line and the headers as they were sent, including those given to writeHead(), even if the response
  * has been given others since.
  */

@@ -2,7 +2,7 @@ import { IncomingMessage, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import inject from 'light-my-request'
 import type { Task } from '../task/task.js'
-import { BodyCapture } from './body-capture.js'
+import { type BodyCapture, captureBody } from './body-capture.js'
 import { NullSocket, type Peer } from './null-socket.js'
 
 /** A request and its response on their way through the app, and the beginning of the body that is written to it. */
@@ -47,12 +47,12 @@ const direct: Exchanger = ({ method, url, payload, ip, protocol }, headers, rout
   request.push(null)
   request.complete = true
 
-  const response = new CapturedResponse(request)
+  const response = new ServerResponse(request)
   response.assignSocket(socket)
   nullSocket.response = response
   response.on('finish', endExchange)
   socket.on('error', tellResponse)
-  route({ request, response, body: response.captured })
+  route({ request, response, body: captureBody(response) })
 }
 
 function endExchange (this: ServerResponse): void {
@@ -137,42 +137,4 @@ interface Received extends IncomingMessage {
   /** Discards the unread rest of the body. */
   _dump (): void
   readonly _readableState: { autoDestroy: boolean }
-}
-
-/** A response that keeps the beginning of its body. */
-class CapturedResponse extends ServerResponse {
-  readonly captured = new BodyCapture()
-
-  override write (...args: unknown[]): boolean {
-    if (!this.writableEnded) this.captured.take(args[0], args[1])
-    return super.write(...args as Parameters<ServerResponse['write']>)
-  }
-
-  override end (...args: unknown[]): this {
-    if (!this.writableEnded) this.captured.take(args[0], args[1])
-    return super.end(...args as Parameters<ServerResponse['end']>)
-  }
-}
-
-/** Has a response of light-my-request do the same. */
-function captureBody (response: ServerResponse): BodyCapture {
-  const body = new BodyCapture()
-  let isWriting = false
-  for (const name of ['write', 'end'] as const) {
-    const method = response[name] as (...args: unknown[]) => unknown
-    Object.assign(response, {
-      [name] (this: ServerResponse, ...args: unknown[]) {
-        // The response's own end() calls write().
-        const isOuter = !isWriting
-        isWriting = true
-        try {
-          if (isOuter && !this.writableEnded) body.take(args[0], args[1])
-          return method.apply(this, args)
-        } finally {
-          if (isOuter) isWriting = false
-        }
-      }
-    })
-  }
-  return body
 }

@@ -2,7 +2,7 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import { tracingChannel } from 'node:diagnostics_channel'
 import { PassThrough, Readable, finished } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
-import type { ServerResponse } from 'node:http'
+import { ServerResponse } from 'node:http'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import t from 'tap'
 import { compare, type Case, type See, type Sight } from './ways.js'
@@ -137,6 +137,11 @@ t.test('a response says the same of itself', async t => {
     hand('by events of a stream', async (raw, see) => {
       for (const event of ['finish', 'close', 'error', 'pipe']) raw.on(event, () => { see(event) })
       Readable.from(['a', 'b', 'c']).pipe(raw)
+    }),
+    hand('once its prototype is another one, as with Express', async raw => {
+      Object.setPrototypeOf(raw, Object.create(ServerResponse.prototype))
+      raw.write('a')
+      raw.end('b')
     }),
     hand('by the callback of its end', async (raw, see) => {
       await new Promise<void>(resolve => { raw.end('x', () => { resolve() }) })
