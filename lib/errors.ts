@@ -4,6 +4,12 @@ import { createError } from '@fastify/error'
 export const FST_TASKQUEUE_INVALID_OPTION = createError<[string, string, string]>(
   'FST_TASKQUEUE_INVALID_OPTION', "Option '%s' must be %s, got %s", 500, TypeError
 )
+/** The plugin is registered in this app already. One registration serves all of the app. */
+export const FST_TASKQUEUE_ALREADY_REGISTERED = createError<[]>(
+  'FST_TASKQUEUE_ALREADY_REGISTERED',
+  'The plugin is registered in this app already: register it once, at the root, with all of its queues',
+  500
+)
 /** No queue of that name is registered in this process. */
 export const FST_TASKQUEUE_UNKNOWN_QUEUE = createError<[string, string]>(
   'FST_TASKQUEUE_UNKNOWN_QUEUE', 'Queue %s is not registered, these are: %s', 500

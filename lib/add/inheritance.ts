@@ -48,14 +48,17 @@ export const isSecure = ({ server }: Pick<FastifyInstance, 'server'>): boolean =
 
 /**
  * Whether a header may be inherited. Some headers describe one exchange and would be wrong of another: its connection,
- * its body, what its client has cached. Others are those in which proxies say where a request comes from and what it
+ * its body, what its client has cached. (Those that `connection` names are inherited, or a client could strip a task of
+ * its `authorization`.) Others are those in which proxies say where a request comes from and what it
  * was. A client can send them too, and in a task they would be believed as if a proxy had. A task has what Fastify made
  * of them instead.
  */
 export function isInheritable (name: string): boolean {
-  return !isReserved(name) && !name.startsWith('content-') && !name.startsWith('if-') && name !== 'range' &&
-    !OF_PROXIES.test(name) && !OF_ROUTES.has(name)
+  return !isReserved(name) && !OF_EXCHANGE.test(name) && !OF_PROXIES.test(name) && !OF_ROUTES.has(name)
 }
+
+/** Headers about the body, the conditions and the preferences of one request, and about its place among others. */
+const OF_EXCHANGE = /^(?:content-|if-|sec-websocket-|(?:range|prefer|idempotency-key|last-event-id)$)/
 
 /** Headers about the origin that Fastify and packages like request-ip read, or that proxies and clouds send. */
 const OF_PROXIES = new RegExp([
@@ -72,11 +75,10 @@ const OF_ROUTES: ReadonlySet<string> = new Set([
 ])
 
 function pick (headers: IncomingHttpHeaders, names?: readonly string[]): Record<string, string> {
-  const ofConnection = new Set(headers.connection?.toLowerCase().split(/[\s,]+/))
   const wanted = names && new Set(names.map(name => name.toLowerCase()))
   const picked: Array<[name: string, value: string]> = []
   for (const [name, value] of Object.entries(headers)) {
-    if (value === undefined || name === 'host' || !isInheritable(name) || ofConnection.has(name)) continue
+    if (value === undefined || name === 'host' || !isInheritable(name)) continue
     if (wanted === undefined || wanted.has(name)) picked.push([name, Array.isArray(value) ? value.join(', ') : value])
   }
   return Object.fromEntries(picked)

@@ -10,7 +10,9 @@ import { type AddedTask, type Prepare, TaskTransaction, type Transaction } from 
 import { dispatchOf, guardHeaders, type RequestTask } from '../dispatch/identity.js'
 import { RouteWarnings } from '../dispatch/route-warnings.js'
 import { hideTaskRoutes, taskOnly } from '../dispatch/task-only.js'
-import { FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_USER_GONE } from '../errors.js'
+import {
+  FST_TASKQUEUE_ALREADY_REGISTERED, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_USER_GONE
+} from '../errors.js'
 import { Queue } from '../queue/queue.js'
 import { Queues } from '../queue/queues.js'
 import { TaskWaiter } from '../queue/task-waiter.js'
@@ -50,6 +52,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   // Tasks run in this asynchronous context, and not in that of a caller that adds, wakes or awaits something.
   const inContext = AsyncLocalStorage.snapshot()
   const settings = readOptions(options)
+  if (app.hasConstraintStrategy('taskOnly')) throw new FST_TASKQUEUE_ALREADY_REGISTERED()
   const internals = rehearse(app)
   const kept = await createStores(settings, app.log)
   const codec = makeCodec(settings)

@@ -12,6 +12,7 @@ import type { CreateStore, StoreType } from '../store/types.js'
 import { MAX_DELAY_MS } from '../task/time.js'
 import { exponential } from '../task/verdict.js'
 import type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptions } from './options.js'
+import { checkRedis } from './redis-option.js'
 
 export type ConsumerSettings = Readonly<Required<ConsumerOptions>>
 
@@ -179,14 +180,6 @@ function readSecret (secret: Secret): Buffer {
   return bytes
 }
 
-function checkRedis (path: string, redis: RedisLocation): void {
-  const isLocation = typeof redis === 'string' ? /^(?:rediss?:\/\/|unix:\/\/|\/)./.test(redis) : isRecord(redis)
-  if (isLocation) return
-  // The error does not show the value, which may hold a password.
-  const expected = 'a redis:, rediss: or unix: URL, options of ioredis or a client'
-  throw new FST_TASKQUEUE_INVALID_OPTION(path, expected, `another ${typeof redis}`)
-}
-
 function isCopyHeaders (value: unknown): boolean {
   if (typeof value === 'boolean' || typeof value === 'function') return true
   return Array.isArray(value) && value.every(name => typeof name === 'string' && isInheritable(name.toLowerCase()))
@@ -195,10 +188,24 @@ function isCopyHeaders (value: unknown): boolean {
 function refuse (unknown: object, path: string, known: string[] = []): void {
   for (const name of Object.keys(unknown)) {
     if (known.includes(name)) continue
-    const option = path === '' ? cut(name) : `${path}.${cut(name)}`
-    throw new FST_TASKQUEUE_INVALID_OPTION(option, 'left out', 'an option that does not exist')
+    const [at, option] = path === '' ? ['', cut(name)] : [`${path}.`, `${path}.${cut(name)}`]
+    const isOfConsumers = CONSUMER_OPTIONS.has(name) && /^(?:queues\.[^.]+)?$/.test(path)
+    const expected = isOfConsumers ? `left out: its place is '${at}consumer.${name}'` : 'left out'
+    throw new FST_TASKQUEUE_INVALID_OPTION(option, expected, 'an option that does not exist')
   }
 }
+
+const CONSUMER_OPTIONS: ReadonlySet<string> = new Set(Object.keys({
+  name: true,
+  autoStart: true,
+  concurrency: true,
+  maxRetries: true,
+  backoff: true,
+  timeoutMs: true,
+  missingRouteMs: true,
+  leaseMs: true,
+  closeGraceMs: true
+} satisfies Record<keyof ConsumerOptions, true>))
 
 function expect (path: string, value: unknown, expected: string, isMet: boolean): void {
   if (!isMet) throw new FST_TASKQUEUE_INVALID_OPTION(path, expected, show(value))

@@ -53,7 +53,7 @@ const MUTANTS: readonly Mutant[] = [
   },
   {
     title: 'suspects that run beside other tasks take them with them to the dead',
-    file: 'store/redis/lua/claiming.js',
+    file: 'store/redis/lua/due.js',
     edits: [
       ['p.deaths, p.suspect = p.deaths + p.suspect, 1', 'p.deaths, p.suspect = p.deaths + 1, 0'],
       ['give_back(k.suspects, abandoned)', 'give_back(k.waiting, abandoned)']

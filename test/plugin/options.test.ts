@@ -15,7 +15,7 @@ const wrongWholes: ReadonlyArray<readonly [unknown, string]> = [
 ]
 
 t.test('a wrong value of a plugin option is refused by name, with what was given and what is expected', async t => {
-  const redis = 'a redis:, rediss: or unix: URL, options of ioredis or a client'
+  const redis = 'a redis:, rediss: or unix: URL, options of ioredis or a client of it'
   const queues = 'an object with at least one queue'
   const name = 'named with 1 to 64 of A-Z a-z 0-9 . _ -'
   const prefix = '1 to 64 of A-Z a-z 0-9 . _ : -'
@@ -27,6 +27,17 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     [{ redis: '' }, 'redis', redis, 'another string'],
     [{ redis: 'localhost:6379' }, 'redis', redis, 'another string'],
     [{ redis: 'http://localhost' }, 'redis', redis, 'another string'],
+    ...['redis://:a/b#c@127.0.0.1', 'redis://127.0.0.1:undefined'].map((url): Row => [
+      { redis: url }, 'redis', 'a URL that can be read; special characters in the user and the password are percent-encoded', 'another one'
+    ]),
+    [{ redis: 'redis://localhost/abc' }, 'redis', 'a URL whose path is the number of a database, or empty', 'one with another path'],
+    [{ redis: { url: 'redis://localhost' } }, 'redis.url', "left out: 'redis' itself takes a URL", 'an option that ioredis does not have'],
+    [{ redis: { hots: 'localhost' } }, 'redis.hots', 'left out', 'an option that ioredis does not have'],
+    [{ redis: { cache: {}, queue: {} } }, 'redis.cache', 'left out', 'an option that ioredis does not have'],
+    [{ redis: { sendCommand () {}, on () {} } }, 'redis', redis, 'a client of another package'],
+    [{ redis: new Redis({ lazyConnect: true, stringNumbers: true }) }, 'redis', 'a client without stringNumbers', 'one that sets it'],
+    [{ concurrency: 4 }, 'concurrency', "left out: its place is 'consumer.concurrency'", 'an option that does not exist'],
+    [{ queues: { mail: { concurrency: 4 } } }, 'queues.mail.concurrency', "left out: its place is 'queues.mail.consumer.concurrency'", 'an option that does not exist'],
     [{ queues: {} }, 'queues', queues, 'an object'],
     [{ queues: [] }, 'queues', queues, 'an array'],
     [{ queues: null }, 'queues', queues, 'null'],
@@ -87,8 +98,8 @@ t.test('a wrong value of a queue option is refused under the name of the queue',
     [{ type: null }, '.type', type, 'null'],
     [{ type: new LocalStore() }, '.type', type, 'a LocalStore'],
     [{ type: 'redis' }, '.redis', 'given, here or to the plugin, since the type of the queue is redis', 'undefined'],
-    [{ redis: 6379 }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client', 'another number'],
-    [{ type: 'local', redis: 'localhost' }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client', 'another string'],
+    [{ redis: 6379 }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client of it', 'another number'],
+    [{ type: 'local', redis: 'localhost' }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client of it', 'another string'],
     [{ consumer: true }, '.consumer', 'an object, or false', 'true'],
     [{ consumer: 4 }, '.consumer', 'an object, or false', '4']
   ] as Row[]).map(([options, path, ...rest]): Row => [{ queues: { mail: options } }, `queues.mail${path}`, ...rest]))
@@ -122,10 +133,9 @@ t.test('an option that does not exist is refused at each level', async t => {
   const given = (options: object, path: string): Row => [options, path, 'left out', 'an option that does not exist']
   await refuses(t, [
     given({ conusmer: {} }, 'conusmer'),
-    given({ concurrency: 4 }, 'concurrency'),
     given({ user: { name: () => '' } }, 'user.name'),
     given({ consumer: { retries: 4 } }, 'consumer.retries'),
-    given({ queues: { mail: { concurrency: 4 } } }, 'queues.mail.concurrency'),
+    given({ queues: { mail: { retries: 4 } } }, 'queues.mail.retries'),
     given({ queues: { mail: { consumer: { retries: 4 } } } }, 'queues.mail.consumer.retries')
   ])
 })
@@ -165,10 +175,23 @@ t.test('a registration that is refused leaves nothing behind', async t => {
   t.equal((await second.inject('/')).statusCode, 200, 'a correct registration may follow')
 })
 
+t.test('a second registration is refused, also one in a context of its own', async t => {
+  const message = /^The plugin is registered in this app already/
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(taskqueue)
+  t.match(await refusal(app, {}), { code: 'FST_TASKQUEUE_ALREADY_REGISTERED', message })
+  const contexts = Fastify()
+  for (let i = 0; i < 2; i++) contexts.register(async context => { await context.register(taskqueue) })
+  await t.rejects(async () => { await contexts.ready() }, { code: 'FST_TASKQUEUE_ALREADY_REGISTERED' })
+})
+
 t.test('no password and no secret is ever in an error', async t => {
   const url = 'redis://user:hunter2@127.0.0.1:1'
   for (const options of [
     { redis: 'http://user:hunter2@127.0.0.1' },
+    { redis: 'redis://:hunter2/x#y@127.0.0.1' },
+    { redis: { url: 'redis://:hunter2@127.0.0.1' } },
     { redis: [{ password: 'hunter2' }] },
     { redis: url, unknown: 1 },
     { secrets: 'hunter2' },

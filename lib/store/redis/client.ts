@@ -42,7 +42,10 @@ export function termsOf (timeoutMs: number, beatMs: number) {
 }
 
 export function createClient (location: string | RedisOptions, terms: ClientTerms): Redis {
-  return typeof location === 'string' ? new Redis(location, terms) : new Redis({ ...terms, ...location as object })
+  const client = typeof location === 'string' ? new Redis(location, terms) : new Redis({ ...terms, ...location })
+  // The numbers in replies are read as numbers.
+  client.options.stringNumbers = false
+  return client
 }
 
 /** Makes a client that connects to where the given one does, on the plugin's terms. */
