@@ -4,7 +4,9 @@ export { RECORD_LIMIT } from './store/found.js'
 export { CANCELLED_MS } from './store/heartbeat.js'
 export type { TaskRoute } from './add/task-route.js'
 export type { TaskDefaults, TaskInput } from './add/task-input.js'
-export type { AddedTask, CommitResult, Participant, Savepoint, TaskToAdd, Transaction } from './add/transaction.js'
+export type {
+  AddedTask, CommitResult, Participant, RouteTaskToAdd, Savepoint, TaskToAdd, Transaction
+} from './add/transaction.js'
 export type { CopyHeaders } from './add/inheritance.js'
 export type { RequestTask } from './dispatch/identity.js'
 export type { Taskqueue } from './plugin/app-taskqueue.js'

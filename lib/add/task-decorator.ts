@@ -19,7 +19,8 @@ const kMade = Symbol('taskqueue.made')
 export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
   type MarkedOptions = RouteOptions & { [kMade]?: (route: RouteOptions) => void }
   app.addHook('onRoute', (route: MarkedOptions) => { route[kMade]?.(route) })
-  app.decorate('task', function (this: FastifyInstance, options: TaskRouteOptions & RouteShorthandOptionsWithHandler) {
+  type Options = TaskRouteOptions & RouteShorthandOptionsWithHandler
+  app.decorate('task', function (this: FastifyInstance, options: Options) {
     const { method = 'POST', constraints, config } = options
     checkMethod(method)
     checkDefaults(config?.task, queues)
@@ -32,7 +33,7 @@ export function addTaskRoutes (app: FastifyInstance, queues: Queues): void {
     const own = { method, constraints: { taskOnly: true }, [kMade]: make }
     this.route({ exposeHeadRoute: false, ...options, ...own } as RouteOptions)
     return made
-  })
+  } as FastifyInstance['task'])
 }
 
 function checkDefaults (defaults: TaskDefaults | undefined, queues: Queues): void {

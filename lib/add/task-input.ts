@@ -1,20 +1,26 @@
 import type {
-  ContextConfigDefault, FastifyRequest, FastifySchema, FastifyTypeProvider, RawRequestDefaultExpression,
-  RawServerDefault, RouteGenericInterface, RouteShorthandOptionsWithHandler
+  ContextConfigDefault, FastifyBaseLogger, FastifyInstance, FastifyReply, FastifyRequest, FastifySchema,
+  FastifyTypeProvider, RawReplyDefaultExpression, RawRequestDefaultExpression, RawServerBase, RawServerDefault,
+  RouteGenericInterface, RouteShorthandOptions
 } from 'fastify'
+import type { ResolveFastifyReplyReturnType } from 'fastify/types/type-provider.js'
+import type { RequestTask } from '../dispatch/identity.js'
 import type { AddOptions } from '../task/options.js'
 import type { TaskRoute, TaskRouteOptions } from './task-route.js'
 
 declare module 'fastify' {
   interface FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider> {
-    /** Makes a route that exists for tasks only, and returns a handle to add: `request.taskqueue.add(handle, …)`. */
+    /**
+     * Makes a route that exists for tasks only, and returns a handle to add: `request.taskqueue.add(handle, …)`. In its
+     * handler `request.task` is never null.
+     */
     task<
       RouteGeneric extends RouteGenericInterface = RouteGenericInterface,
       const Schema extends FastifySchema = FastifySchema,
       const Url extends string = string
     > (
-      options: TaskRouteOptions<Url> & RouteShorthandOptionsWithHandler<
-        RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger
+      options: TaskRouteOptions<Url> & HandledRouteOptions<
+        RawServer, RawRequest, RawReply, RouteGeneric, Schema, TypeProvider, Logger
       >
     ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
   }
@@ -22,6 +28,25 @@ declare module 'fastify' {
     /** Options with which the tasks of a route made with `app.task` are added, unless `add` is given others. */
     task?: TaskDefaults
   }
+}
+
+/** The options of a route whose requests are tasks. */
+interface HandledRouteOptions<
+  RawServer extends RawServerBase, RawRequest extends RawRequestDefaultExpression<RawServer>,
+  RawReply extends RawReplyDefaultExpression<RawServer>, RouteGeneric extends RouteGenericInterface,
+  Schema extends FastifySchema, TypeProvider extends FastifyTypeProvider, Logger extends FastifyBaseLogger
+> extends RouteShorthandOptions<
+  RawServer, RawRequest, RawReply, RouteGeneric, ContextConfigDefault, Schema, TypeProvider, Logger
+  > {
+  handler: (
+    this: FastifyInstance<RawServer, RawRequest, RawReply, Logger, TypeProvider>,
+    request: FastifyRequest<
+      RouteGeneric, RawServer, RawRequest, NoInfer<Schema>, TypeProvider, ContextConfigDefault, Logger
+    > & { readonly task: RequestTask },
+    reply: FastifyReply<
+      RouteGeneric, RawServer, RawRequest, RawReply, ContextConfigDefault, NoInfer<Schema>, TypeProvider
+    >
+  ) => ResolveFastifyReplyReturnType<TypeProvider, NoInfer<Schema>, RouteGeneric>
 }
 
 /** Options with which the tasks of a route are added, unless `add` is given others. */

@@ -10,7 +10,7 @@ import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import type { OpenCommits } from './open-commits.js'
-import type { TaskRoute } from './task-route.js'
+import { TaskRoute } from './task-route.js'
 
 /** A database transaction that is committed with the tasks, or rolled back with them. */
 export interface Participant {
@@ -31,6 +31,9 @@ export interface Savepoint {
 /** The arguments of `add` in one object. */
 export interface TaskToAdd extends AddOptions { url: string }
 
+/** The arguments of `add` for a route made with `app.task`, in one object. */
+export type RouteTaskToAdd<Input> = { route: TaskRoute<Input> } & Input
+
 /** The result of `commit`. */
 export interface CommitResult {
   /** The ids of tasks that were not added, because there is another task with that id. */
@@ -46,8 +49,10 @@ export interface Transaction {
   add (url: string, options?: AddOptions): string
   /** Adds a task for a route made with `app.task`, whose schemas check the payload, query and params. */
   add<Input> (route: TaskRoute<Input>, ...options: {} extends Input ? [options?: Input] : [options: Input]): string
-  /** Adds several tasks: all of them or, if one is wrong, none. Returns their ids. */
+  /** Adds several tasks: all of them or, if one is wrong, none. Returns their ids. An error says which one is wrong. */
   addAll (tasks: readonly TaskToAdd[]): string[]
+  /** Adds several tasks for a route made with `app.task`, in the same way. */
+  addAll<Input> (tasks: ReadonlyArray<RouteTaskToAdd<Input>>): string[]
   /** Returns a point to which the transaction can be rolled back. */
   savepoint (): Savepoint
   /** Has a database transaction committed or rolled back with the tasks. */
@@ -136,20 +141,25 @@ export class TaskTransaction implements Transaction {
     return added.task.id
   }
 
-  addAll (tasks: readonly TaskToAdd[]): string[] {
+  addAll (tasks: ReadonlyArray<TaskToAdd | RouteTaskToAdd<AddOptions>>): string[] {
     if (!Array.isArray(tasks)) throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array', show(tasks))
     const savepoint = this.savepoint()
+    let index = 0
     try {
-      return Array.from(tasks, task => {
-        if (!isPlain(task)) {
-          throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array of objects with a url', show(task))
+      return Array.from(tasks, (task, place) => {
+        index = place
+        if (!isPlain(task)) throw new FST_TASKQUEUE_INVALID_OPTION('tasks', 'an array of objects', show(task))
+        const { url, route, ...options } = task
+        if (route !== undefined && !(route instanceof TaskRoute)) {
+          throw new FST_TASKQUEUE_INVALID_OPTION('route', 'what app.task has returned', show(route))
         }
-        const { url, ...options } = task
-        return this.add(url, options)
+        return this.add(route ?? url, options)
       })
     } catch (error) {
       savepoint.rollback()
-      throw error
+      const { code } = error as { code?: unknown }
+      const isOurs = error instanceof Error && typeof code === 'string' && code.startsWith('FST_TASKQUEUE_')
+      throw isOurs ? Object.assign(error, { message: `tasks[${index}]: ${error.message}` }) : error
     }
   }
 

@@ -1,6 +1,6 @@
 import type { FastifyInstance } from 'fastify'
 import type { TaskRoute } from '../add/task-route.js'
-import type { AddedTask, TaskToAdd, TaskTransaction, Transaction } from '../add/transaction.js'
+import type { AddedTask, RouteTaskToAdd, TaskToAdd, TaskTransaction, Transaction } from '../add/transaction.js'
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import type { Queue } from '../queue/queue.js'
@@ -37,6 +37,8 @@ export interface Taskqueue {
    * with `FST_TASKQUEUE_TOO_MANY` if there are more.
    */
   addAll (tasks: readonly TaskToAdd[]): Promise<Array<string | null>>
+  /** Queues tasks for a route made with `app.task`, in the same way. */
+  addAll<Input> (tasks: ReadonlyArray<RouteTaskToAdd<Input>>): Promise<Array<string | null>>
   /**
    * Runs a function, queues the tasks that it adds, and resolves to what it returns. If the function throws or the
    * commit fails, this rejects with that error, and no task is queued.
@@ -105,13 +107,13 @@ export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): 
       throw error
     }
   }
-  const addAll: Taskqueue['addAll'] = async tasks => {
+  const addAll = async (tasks: readonly TaskToAdd[]) => {
     const { added } = await within(transaction => transaction.addAll(tasks))
     return added.map(({ id, wasAdded }) => wasAdded ? id : null)
   }
   return {
     added,
-    addAll,
+    addAll: addAll as Taskqueue['addAll'],
     add: (async (target: string, options?: AddOptions) => {
       const { added: [task] } = await within(transaction => transaction.add(target, options))
       return task!.wasAdded ? task!.id : null

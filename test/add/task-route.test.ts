@@ -46,6 +46,19 @@ t.test('it is added with its request, or in a transaction, like any other', asyn
   t.strictSame(runs.map(({ url }) => url), ['/one', '/one'])
 })
 
+t.test('several are added at once by their route, all of them or none', async t => {
+  const { app, ready, runs } = await start(t)
+  const one = app.task({ url: '/one/:n', handler: async ({ task }) => { t.type(task.id, 'string') } })
+  await ready()
+  const wrong = [{ route: one, params: { n: 1 } }, { route: one, params: {} }] as Array<{ route: typeof one, params: { n: number } }>
+  await t.rejects(app.taskqueue.addAll(wrong), { code: 'FST_TASKQUEUE_INVALID_INPUT', message: /^tasks\[1\]: A task for POST \/one\/:n cannot be added/ })
+  await t.rejects(app.taskqueue.addAll([{ url: '/one/1' }, { url: 'x' }]), { code: 'FST_TASKQUEUE_INVALID_URL', message: /^tasks\[1\]: / })
+  await t.rejects(app.taskqueue.addAll([{ route: '/one/1' as never }]), { code: 'FST_TASKQUEUE_INVALID_OPTION', message: /^tasks\[0\]: Option 'route' must be/ })
+  await app.taskqueue.addAll([{ route: one, params: { n: 2 } }, { route: one, params: { n: 3 } }])
+  await until(() => runs.length === 2)
+  t.strictSame(runs.map(({ url }) => url), ['/one/2', '/one/3'])
+})
+
 t.test('a route of a typed task exists for tasks only, whatever its method', async t => {
   const { app, ready, runs } = await start(t)
   const routes = (['GET', 'POST', 'PUT', 'PATCH', 'DELETE'] as const).map(method => app.task({ method, url: '/task', handler: async () => 'done' }))

@@ -112,7 +112,7 @@ export async function makeApp () {
     url: '/welcome/:id',
     preHandler: app.verifyTask,
     config: { task: defaults },
-    handler: async request => [request.body.to, request.params.id, request.task?.id]
+    handler: async request => [request.body.to, request.params.id, request.task.id]
   })
   const anyRoute: TaskRoute = welcome
   console.log(anyRoute.method, anyRoute.url)
@@ -126,6 +126,10 @@ export async function makeApp () {
   app.taskqueue.add(welcome, { params: { id: '1' } })
   // @ts-expect-error: it must have a day
   app.taskqueue.add(cleanup)
+  await app.taskqueue.addAll([{ route: cleanup, params: { day: 1 } }, { route: cleanup, params: { day: '2' }, delayMs: 5 }])
+  await app.taskqueue.addAll([{ url: '/task' }, { url: '/task', delayMs: 5 }])
+  // @ts-expect-error: each must have a day
+  await app.taskqueue.addAll([{ route: cleanup, params: { day: 1 } }, { route: cleanup }])
 
   app.addHook('onRequest', app.verifyTask)
   app.get('/either', { preHandler: app.auth([app.verifyTask, async () => {}]) }, async () => 'either')
