@@ -102,8 +102,8 @@ export interface UserOptions {
    */
   id?: (request: FastifyRequest) => MaybePromise<string | number | null | undefined>
   /**
-   * Returns the `request.user` of a task for `verifyTask`, or null if there is no such user. May be async. Null or
-   * undefined rejects the task with `FST_TASKQUEUE_USER_GONE`. @default id => ({ id })
+   * Returns the `request.user` of a task for `verifyTask`, or null if there is no such user. May be async. Null,
+   * undefined or false rejects the task with `FST_TASKQUEUE_USER_GONE`. @default id => ({ id })
    */
   load?: (id: string, request: FastifyRequest) => unknown
 }

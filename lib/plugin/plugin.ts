@@ -131,7 +131,7 @@ function verifyWith ({ user }: Settings) {
     if (task === null) throw new FST_TASKQUEUE_NOT_A_TASK()
     if (task.userId === undefined) throw new FST_TASKQUEUE_NO_USER()
     const loaded = await user.load(task.userId, request)
-    if (loaded === undefined || loaded === null) throw new FST_TASKQUEUE_USER_GONE();
+    if (loaded === undefined || loaded === null || loaded === false) throw new FST_TASKQUEUE_USER_GONE();
     (request as { user?: unknown }).user = loaded
   }
 }
@@ -139,7 +139,9 @@ function verifyWith ({ user }: Settings) {
 function warnOfClearText (app: FastifyInstance, settings: Settings, queues: readonly KeptQueue[]): void {
   const { secrets, copyHeaders } = settings
   if (secrets.length > 0 || queues.every(({ isVolatile }) => isVolatile)) return
-  const copied = copyHeaders === false ? '' : ', with the cookies and authorization headers that they copy'
+  const names = ['cookie', 'authorization']
+  const isListed = Array.isArray(copyHeaders) && !copyHeaders.some(name => names.includes(name.toLowerCase()))
+  const copied = copyHeaders === false || isListed ? '' : ', with the cookies and authorization headers that they copy'
   const danger = 'anybody who can write to their store can make this app run requests as any user'
   app.log.warn(`the option secrets is not set: tasks are stored in clear${copied}, and ${danger}`)
 }

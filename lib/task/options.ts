@@ -38,8 +38,8 @@ export interface AddOptions {
   /** How many milliseconds after the commit the task may run, at most 30 days. Excludes `runAt`. @default 0 */
   delayMs?: number
   /**
-   * The time from which on the task may run, at most 30 days ahead: a Date, an ISO 8601 string or milliseconds since
-   * the epoch. Excludes `delayMs`. @default now
+   * The time from which on the task may run, at most 30 days ahead: a Date, milliseconds since the epoch, or a text of
+   * RFC 3339 with its zone, like 2030-01-31T18:00:00+01:00. Excludes `delayMs`. @default now
    */
   runAt?: Date | string | number
   /** How often a failed task is tried again. @default the consumer's `maxRetries` */

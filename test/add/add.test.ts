@@ -181,7 +181,8 @@ t.test('a delayed task runs when it is due, and one due in the past at once', as
     [() => ({ runAt: new Date(Date.now() + 60).toISOString() }), 58],
     [() => ({ runAt: Date.now() + 60 }), 58],
     [() => ({ runAt: new Date(0) }), 0],
-    [() => ({ runAt: '2020-01-01' }), 0],
+    [() => ({ runAt: '2020-01-01T00:00+01:00' }), 0],
+    [() => ({ runAt: '2020-02-29 23:59:59.123456z' }), 0],
     [() => ({ runAt: -1 }), 0]
   ] as Array<[() => AddOptions, number]>) {
     const start = performance.now()
@@ -203,8 +204,8 @@ t.test('a delay of 30 days is the longest', async t => {
     await refuses('/task', { delayMs }, 'FST_TASKQUEUE_INVALID_DELAY', '0 to 2592000000 milliseconds, which is 30 days, got ')
   }
   const far = Date.now() + 30 * DAY_MS + 60_000
-  for (const runAt of [far, new Date(far), new Date(far).toISOString(), NaN, Infinity, new Date(NaN), '', 'soon', 'tomorrow', '1', '2026-13-45', null, true, {}, [], [2020], 1n, Symbol('now')]) {
-    await refuses('/task', { runAt }, 'FST_TASKQUEUE_INVALID_DELAY', 'a time at most 30 days ahead, as a Date or an ISO 8601 string, got ')
+  for (const runAt of [far, new Date(far), new Date(far).toISOString(), NaN, Infinity, new Date(NaN), '', 'soon', 'tomorrow', '1', '2026-13-45', '2020-01-01', '2020-01-01T00:00', '2020-01-01T00:00:00', '2020-11-31T00:00Z', '2021-02-29T00:00Z', '2020-01-01T24:00Z', '2020-01-01T00:00:60Z', '2020-01-01T00:00+0100', '2020-01-01T00:00Z ', null, true, {}, [], [2020], 1n, Symbol('now')]) {
+    await refuses('/task', { runAt }, 'FST_TASKQUEUE_INVALID_DELAY', 'a time at most 30 days ahead, as a Date, milliseconds since the epoch, or text with a zone like 2030-01-31T18:00:00Z, got ')
   }
   await refuses('/task', { delayMs: 1, runAt: new Date() }, 'FST_TASKQUEUE_INVALID_DELAY', 'delayMs or runAt, not both')
 })

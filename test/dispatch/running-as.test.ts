@@ -24,6 +24,10 @@ t.test('verifyTask refuses ordinary requests, tasks of nobody, and users who are
   t.match(await run('/verified', undefined), { status: 401, code: 'FST_TASKQUEUE_NO_USER' })
   t.match(await run('/verified', 'ada'), { status: 401, code: 'FST_TASKQUEUE_USER_GONE' })
   t.equal((await app.taskqueue.queue('default').counts()).dead, 2, 'which is final')
+  for (const nobody of [undefined, false]) {
+    const { run } = await start(t, { load: () => nobody })
+    t.match(await run('/verified', 'ada'), { status: 401, code: 'FST_TASKQUEUE_USER_GONE' })
+  }
 })
 
 t.test('verifyTask is a strategy of @fastify/auth, alone, with others, and within others', async t => {

@@ -82,6 +82,19 @@ t.test('when all is done there is one key for each queue, and one for each consu
   ].join())
 })
 
+t.test('the warning of tasks in clear names what they copy, and nothing that they do not', async t => {
+  const { path } = await startRedis(t)
+  for (const [copyHeaders, copies] of [
+    [true, true], [false, false], [() => false, true], [['traceparent'], false], [['Cookie'], true], [['authorization'], true]
+  ] as Array<[TaskqueueOptions['copyHeaders'], boolean]>) {
+    const { app, log } = await loggedApp(t, { redis: { path }, copyHeaders, consumer: false })
+    await app.ready()
+    const { msg } = log.find(({ msg }) => msg.includes('tasks are stored in clear'))!
+    t.equal(msg.includes('cookies and authorization headers that they copy'), copies, inspect(copyHeaders))
+    await app.close()
+  }
+})
+
 t.test('neither the log nor an error holds what a task holds, nor a password', async t => {
   const PASSWORD = 'hush-hush-4711'
   const PAYLOAD = 'a body that is nobody\'s business'
