@@ -1,6 +1,6 @@
 import { isUint8Array } from 'node:util/types'
 import { FST_TASKQUEUE_INVALID_PAYLOAD } from '../errors.js'
-import { kindOf } from '../show.js'
+import { kindOf, show } from '../show.js'
 import type { TaskMethod } from './method.js'
 import type { AddOptions, Inheritance, Payload } from './options.js'
 
@@ -21,21 +21,38 @@ export function payloadOf (
   return jsonOf(given)
 }
 
-/** Classes whose objects JSON.stringify silently turns into `{}`. */
-const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise, Request, Response]
-
 export function jsonOf (value: unknown): Payload {
   const expected = 'an object that has JSON, a string, a Buffer, a URLSearchParams or null'
   const refuse = (cause?: unknown) =>
     Object.assign(new FST_TASKQUEUE_INVALID_PAYLOAD(expected, kindOf(value)), cause !== undefined && { cause })
   let json: string | undefined
+  let lost: unknown
   try {
-    const hasNoJson = typeof value !== 'object' || NO_JSON.some(type => value instanceof type) ||
-      typeof (value as { pipe?: unknown }).pipe === 'function'
-    json = hasNoJson ? undefined : JSON.stringify(value)
+    json = typeof value === 'object' ? JSON.stringify(value) : undefined
+    lost = json === undefined ? undefined : lostIn(value)
   } catch (cause) {
     throw refuse(cause)
   }
-  if (json === undefined) throw refuse()
+  if (lost !== undefined && lost !== value) {
+    throw new FST_TASKQUEUE_INVALID_PAYLOAD(expected, `one with ${show(lost)} in it`)
+  }
+  if (json === undefined || lost === value) throw refuse()
   return { content: json, contentType: 'application/json' }
+}
+
+/** Classes whose objects JSON.stringify silently turns into `{}`. */
+const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise, Request, Response]
+
+/** Returns a part of a value that JSON.stringify silently turns into something else; undefined if there is none. */
+export function lostIn (value: unknown): unknown {
+  if (typeof value === 'number') return Number.isFinite(value) ? undefined : value
+  if (typeof value !== 'object' || value === null) return undefined
+  const { toJSON, pipe } = value as { toJSON?: unknown, pipe?: unknown }
+  if (typeof toJSON === 'function') return undefined
+  if (typeof pipe === 'function' || NO_JSON.some(type => value instanceof type)) return value
+  for (const part of Array.isArray(value) ? value : Object.values(value)) {
+    const lost = lostIn(part)
+    if (lost !== undefined) return lost
+  }
+  return undefined
 }

@@ -1,7 +1,8 @@
 import { isUtf8 } from 'node:buffer'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import { kindOf } from '../show.js'
+import { kindOf, show } from '../show.js'
 import type { Answer, Outcome } from './outcome.js'
+import { lostIn } from './payload.js'
 import type { Task } from './task.js'
 
 /** How many bytes of an answer's body are kept, and how many characters of a task's progress. */
@@ -48,11 +49,14 @@ function kept ({ headers, body, whole }: Answer): Partial<Entry> {
 /** Makes the record of the progress that a task reports. Throws if the value has no JSON, or too much. */
 export function progressOf (value: unknown): object {
   let json: string | undefined
+  let lost: unknown
   try {
     json = JSON.stringify(value)
+    lost = lostIn(value)
   } catch {}
-  if (json === undefined && value !== undefined) {
-    throw new FST_TASKQUEUE_INVALID_OPTION('progress', 'a value that has JSON', kindOf(value))
+  if ((json === undefined && value !== undefined) || lost !== undefined) {
+    const got = lost === undefined || lost === value ? kindOf(value) : `one with ${show(lost)} in it`
+    throw new FST_TASKQUEUE_INVALID_OPTION('progress', 'a value that has JSON', got)
   }
   if (json !== undefined && json.length > KEPT_BYTES) {
     throw new FST_TASKQUEUE_INVALID_OPTION('progress', `at most ${KEPT_BYTES} characters of JSON`, String(json.length))

@@ -24,6 +24,7 @@ t.test('a payload arrives byte for byte, under the content type of its kind', as
     [[1, null, 'x'], '[1,null,"x"]', JSON_TYPE],
     [Object.assign(Object.create(null), { a: 1 }), '{"a":1}', JSON_TYPE],
     [new Order(), '{"order":1}', JSON_TYPE],
+    [{ order: new Order(), at: new Date(0), pipe: 1, toJSON: 2 }, '{"order":{"order":1},"at":"1970-01-01T00:00:00.000Z","pipe":1,"toJSON":2}', JSON_TYPE],
     [new Date(0), '"1970-01-01T00:00:00.000Z"', JSON_TYPE],
     ['grüße', 'grüße', 'text/plain; charset=utf-8'],
     ['{"a":1}', '{"a":1}', 'text/plain; charset=utf-8'],
@@ -82,6 +83,12 @@ t.test('a payload that has no bytes of its own, or no place, is refused', async 
   ]) {
     const failure = await refusal('/task', { payload })
     t.match(failure, { code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: 'an object that has JSON, a string, a Buffer, a URLSearchParams or null, got ' }, inspect(payload))
+  }
+  for (const [part, shown] of [[new Map(), 'a Map'], [new Set(), 'a Set'], [Promise.resolve(), 'a Promise'], [NaN, 'NaN'], [-Infinity, '-Infinity'], [Readable.from([]), 'a Readable']] as const) {
+    for (const payload of [{ a: part }, [part], { a: [{ b: part }] }]) {
+      const failure = await refusal('/task', { payload })
+      t.match(failure, { code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: `or null, got one with ${shown} in it` }, inspect(payload))
+    }
   }
   for (const payload of [{}, '', 'a', Buffer.alloc(0)]) {
     t.match(await refusal('/task', { method: 'GET', payload }), { code: 'FST_TASKQUEUE_INVALID_PAYLOAD', message: 'left out or null with the method GET' })

@@ -184,6 +184,18 @@ async function startCluster (t: Test): Promise<RedisServer[]> {
   for (const admin of admins) {
     await until(async () => /cluster_state:ok[^]*cluster_known_nodes:3\r[^]*cluster_size:3\r/.test(await admin.cluster('INFO')), 'cluster')
   }
+  // A cluster that is up may still lack the links that carry what is published, Valkey 8 for longer than Redis.
+  for (const node of nodes) {
+    const subscriber = adminOf(t, node)
+    const heard = new Set<string>()
+    subscriber.on('message', (_channel, from: string) => heard.add(from))
+    await subscriber.subscribe('linked')
+    await until(async () => {
+      for (const [from, admin] of admins.entries()) await admin.publish('linked', String(from))
+      return heard.size === nodes.length
+    }, 'what every node publishes')
+    subscriber.disconnect()
+  }
   return nodes
 }
 
