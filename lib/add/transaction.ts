@@ -102,6 +102,9 @@ export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepa
  */
 const MAX_COMMIT_LENGTH = 64 * 1024 * 1024
 
+/** Errors that no single task is to blame for. */
+const OF_TRANSACTIONS = [FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY]
+
 /** The one implementation. `bindToReply` commits or rolls back that of a request as the request ends. */
 export class TaskTransaction implements Transaction {
   readonly #compose: Compose
@@ -157,9 +160,11 @@ export class TaskTransaction implements Transaction {
       })
     } catch (error) {
       savepoint.rollback()
-      const { code } = error as { code?: unknown }
-      const isOurs = error instanceof Error && typeof code === 'string' && code.startsWith('FST_TASKQUEUE_')
-      throw isOurs ? Object.assign(error, { message: `tasks[${index}]: ${error.message}` }) : error
+      const isOfTask = error instanceof Error && String((error as { code?: unknown }).code).startsWith('FST_TASKQUEUE_')
+      if (isOfTask && !OF_TRANSACTIONS.some(type => error instanceof type)) {
+        error.message = `tasks[${index}]: ${error.message}`
+      }
+      throw error
     }
   }
 

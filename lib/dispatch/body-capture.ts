@@ -35,31 +35,46 @@ export class BodyCapture {
   }
 }
 
+type Writes = Record<'write' | 'end', (...args: unknown[]) => unknown>
+
+const kCapture = Symbol('fastify-taskqueue.capture')
+
+/** A response whose body is captured. */
+interface Captured extends Writes {
+  readonly writableEnded: boolean
+  [kCapture]: { readonly body: BodyCapture, readonly methods: Writes, isEnding: boolean }
+}
+
 /**
- * Keeps what is written to a response. The methods are the response's own, since Express and others replace its
- * prototype.
+ * Keeps what is written to a response. The methods that do so are the response's own, since Express and others replace
+ * its prototype, and the same for every response, since making some for each takes time.
  */
 export function captureBody (response: ServerResponse): BodyCapture {
   const body = new BodyCapture()
-  const { write, end } = response as unknown as Record<'write' | 'end', (...args: unknown[]) => unknown>
-  // The end() of light-my-request calls write().
-  let isEnding = false
-  Object.assign(response, {
-    write (this: ServerResponse, ...args: unknown[]) {
-      if (!isEnding && !this.writableEnded) body.take(args[0], args[1])
-      return write.apply(this, args)
-    },
-    end (this: ServerResponse, ...args: unknown[]) {
-      if (!this.writableEnded) body.take(args[0], args[1])
-      isEnding = true
-      try {
-        return end.apply(this, args)
-      } finally {
-        isEnding = false
-      }
-    }
-  })
+  const captured = response as unknown as Captured
+  const { write, end } = captured
+  captured[kCapture] = { body, methods: { write, end }, isEnding: false }
+  captured.write = writeCaptured
+  captured.end = endCaptured
   return body
+}
+
+function writeCaptured (this: Captured, ...args: unknown[]): unknown {
+  const { body, methods, isEnding } = this[kCapture]
+  // The end() of light-my-request calls write().
+  if (!isEnding && !this.writableEnded) body.take(args[0], args[1])
+  return methods.write.apply(this, args)
+}
+
+function endCaptured (this: Captured, ...args: unknown[]): unknown {
+  const capture = this[kCapture]
+  if (!this.writableEnded) capture.body.take(args[0], args[1])
+  capture.isEnding = true
+  try {
+    return capture.methods.end.apply(this, args)
+  } finally {
+    capture.isEnding = false
+  }
 }
 
 /**
