@@ -5,6 +5,7 @@ import { kindOf } from '../show.js'
 import type { Payload } from '../task/options.js'
 import { jsonOf } from '../task/payload.js'
 import { type Internals, parserOf } from './fastify-internals.js'
+import { isJson, mediaTypeOf } from './media-type.js'
 import { isUnchanged } from './unchanged.js'
 
 /**
@@ -36,7 +37,7 @@ function isCopyOf (body: unknown, copy: Copy): boolean {
   if (typeof copy.body !== 'object' || copy.body === null || copy.payload === undefined) return body === copy.body
   const { content, contentType } = copy.payload
   if (typeof content !== 'string') return isUnchanged(body, content)
-  if (!isJson(typeOf(contentType))) return false
+  if (!isJson(mediaTypeOf(contentType))) return false
   copy.original ??= JSON.parse(content)
   return isUnchanged(body, copy.original)
 }
@@ -60,7 +61,7 @@ function framingOf ({ headers }: FastifyRequest): string {
 function copyBody (request: FastifyRequest, internals: Internals): Payload | undefined {
   const { body, headers } = request
   const given = headers['content-type']
-  const type = typeOf(given)
+  const type = mediaTypeOf(given)
   if (body === undefined || (body === null && !isJson(type))) {
     // A body that was sent and not parsed is read by something else, as multipart is, or has not arrived yet.
     if (hasBody(request)) throw refuse(`a body of type ${type} that is not parsed`)
@@ -87,10 +88,6 @@ const labelled = (content: string | Buffer, contentType: string | undefined): Pa
 
 const refuse = (body: string) =>
   new FST_TASKQUEUE_INVALID_PAYLOAD('passed to add, since the body of this request cannot be copied faithfully', body)
-
-const typeOf = (contentType = '') => contentType.split(';', 1)[0]!.trim().toLowerCase()
-
-const isJson = (type: string) => type === 'application/json' || type.endsWith('+json')
 
 /** Whether a request came with a body. */
 function hasBody ({ raw, headers }: FastifyRequest): boolean {

@@ -8,6 +8,7 @@ import type { TaskMethod } from '../task/method.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
+import { isJson, mediaTypeOf } from './media-type.js'
 
 /** Options of `app.task`, besides those of any other route. */
 export interface TaskRouteOptions<Url extends string = string> {
@@ -87,16 +88,14 @@ export class TaskRoute<Input = unknown> {
     if (schema === undefined) return
     this.#validate('params', schema.params, found.params)
     this.#validate('querystring', schema.querystring, found.searchParams)
-    const [mediaType = ''] = headers['content-type']?.toLowerCase().split(/[\s;]/) ?? []
+    const mediaType = mediaTypeOf(headers['content-type'])
     const { content } = (schema.body ?? {}) as { content?: Record<string, { schema: unknown }> }
     const isOfType = content !== undefined && Object.hasOwn(content, mediaType)
     const bodySchema = content === undefined ? schema.body : isOfType ? content[mediaType]!.schema : undefined
     // Only types of the schema get a validator of their own: callers can make up any number of others.
     const contentType = isOfType ? mediaType : undefined
-    const isJson = mediaType === 'application/json' ||
-      (mediaType.startsWith('application/') && mediaType.endsWith('+json'))
     if (payload === undefined) this.#validate('body', bodySchema, null)
-    else if (isJson) this.#validate('body', bodySchema, this.#parse(payload), contentType)
+    else if (isJson(mediaType)) this.#validate('body', bodySchema, this.#parse(payload), contentType)
     else if (mediaType === 'text/plain') this.#validate('body', bodySchema, String(payload), contentType)
   }
 

@@ -1,6 +1,6 @@
 import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
-import type { RedisLocation } from '../store/redis/client.js'
+import type { RedisLocation } from '../store/redis/location.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import type { Backoff } from '../task/verdict.js'
 

@@ -1,6 +1,7 @@
-import type { RedisOptions } from 'ioredis'
+import type { Cluster, Redis, RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { cut } from '../show.js'
+import { isClient } from '../store/redis/location.js'
 
 /**
  * Checks where Redis is said to be. Its errors name the option and show no part of its value, which may hold a
@@ -10,11 +11,11 @@ import { cut } from '../show.js'
  */
 export function checkRedis (path: string, redis: unknown): void {
   if (typeof redis === 'string') return checkUrl(path, redis)
+  if (isClient(redis)) return checkClient(path, redis)
   if (typeof redis !== 'object' || redis === null || Array.isArray(redis)) throw refuse(path, `another ${typeof redis}`)
-  if ('evalsha' in redis && 'duplicate' in redis) return checkClient(path, redis)
   if ('sendCommand' in redis || 'on' in redis) throw refuse(path, 'a client of another package')
   for (const name of Object.keys(redis)) {
-    if (name in OPTIONS) continue
+    if (Object.hasOwn(OPTIONS, name)) continue
     const expected = name === 'url' ? `left out: '${path}' itself takes a URL` : 'left out'
     throw new FST_TASKQUEUE_INVALID_OPTION(`${path}.${cut(name)}`, expected, 'an option that ioredis does not have')
   }
@@ -34,9 +35,9 @@ function checkUrl (path: string, text: string): void {
   }
 }
 
-function checkClient (path: string, client: object): void {
-  const { options } = client as { options?: RedisOptions & { redisOptions?: RedisOptions } }
-  const isForced = options?.stringNumbers === true || options?.redisOptions?.stringNumbers === true
+function checkClient (path: string, client: Redis | Cluster): void {
+  const options: RedisOptions & { redisOptions?: RedisOptions } = client.options
+  const isForced = options.stringNumbers === true || options.redisOptions?.stringNumbers === true
   if (isForced) throw new FST_TASKQUEUE_INVALID_OPTION(path, 'a client without stringNumbers', 'one that sets it')
 }
 
@@ -98,8 +99,7 @@ const OPTIONS: Readonly<Record<Option, true>> = {
   sentinelTLS: true,
   sentinelUsername: true,
   sentinels: true,
-  showFriendlyErrorStack:
-  true,
+  showFriendlyErrorStack: true,
   socketTimeout: true,
   stringNumbers: true,
   tls: true,

@@ -6,7 +6,7 @@ import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { exchangers } from '../dispatch/exchange.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { cut, show } from '../show.js'
-import type { RedisLocation } from '../store/redis/client.js'
+import type { RedisLocation } from '../store/redis/location.js'
 import type { Keep } from '../store/turn.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import { MAX_DELAY_MS } from '../task/time.js'
@@ -139,22 +139,31 @@ function defined (consumer: ConsumerOptions): ConsumerOptions {
 
 function checkConsumer (path: string, consumer: ConsumerOptions): void {
   expect(path, consumer, 'an object, or false', isRecord(consumer))
-  const {
-    name, autoStart, concurrency, maxRetries, backoff, timeoutMs, missingRouteMs, leaseMs, closeGraceMs, ...unknown
-  } = consumer
-  refuse(unknown, path)
-  if (name !== undefined) {
-    const isName = typeof name === 'string' && name.length > 0 && name.length < 256
-    expect(`${path}.name`, name, 'a string of 1 to 255 characters', isName)
+  for (const [name, value] of Object.entries(consumer)) {
+    if (!isConsumerOption(name)) refuse({ [name]: value }, path)
+    else if (value !== undefined) CONSUMER_CHECKS[name](`${path}.${name}`, value)
   }
-  if (autoStart !== undefined) expect(`${path}.autoStart`, autoStart, 'true or false', typeof autoStart === 'boolean')
-  if (backoff !== undefined) expect(`${path}.backoff`, backoff, 'a function', typeof backoff === 'function')
-  if (concurrency !== undefined) checkWhole(`${path}.concurrency`, concurrency, 1, 1000)
-  if (maxRetries !== undefined) checkWhole(`${path}.maxRetries`, maxRetries, 0)
-  if (timeoutMs !== undefined) checkWhole(`${path}.timeoutMs`, timeoutMs, 1, LONGEST_TIMER_MS)
-  if (missingRouteMs !== undefined) checkWhole(`${path}.missingRouteMs`, missingRouteMs, 0)
-  if (leaseMs !== undefined) checkWhole(`${path}.leaseMs`, leaseMs, 100, LONGEST_TIMER_MS)
-  if (closeGraceMs !== undefined) checkWhole(`${path}.closeGraceMs`, closeGraceMs, 0, LONGEST_TIMER_MS)
+}
+
+const isConsumerOption = (name: string): name is keyof ConsumerOptions => Object.hasOwn(CONSUMER_CHECKS, name)
+
+type Check = (path: string, value: unknown) => void
+
+const whole = (min: number, max?: number): Check => (path, value) => checkWhole(path, value as number, min, max)
+
+const CONSUMER_CHECKS: Readonly<Record<keyof ConsumerOptions, Check>> = {
+  name: (path, value) => {
+    const isName = typeof value === 'string' && value.length > 0 && value.length < 256
+    expect(path, value, 'a string of 1 to 255 characters', isName)
+  },
+  autoStart: (path, value) => expect(path, value, 'true or false', typeof value === 'boolean'),
+  concurrency: whole(1, 1000),
+  maxRetries: whole(0),
+  backoff: (path, value) => expect(path, value, 'a function', typeof value === 'function'),
+  timeoutMs: whole(1, LONGEST_TIMER_MS),
+  missingRouteMs: whole(0),
+  leaseMs: whole(100, LONGEST_TIMER_MS),
+  closeGraceMs: whole(0, LONGEST_TIMER_MS)
 }
 
 function readUser (user: UserOptions): Required<UserOptions> {
@@ -189,23 +198,11 @@ function refuse (unknown: object, path: string, known: string[] = []): void {
   for (const name of Object.keys(unknown)) {
     if (known.includes(name)) continue
     const [at, option] = path === '' ? ['', cut(name)] : [`${path}.`, `${path}.${cut(name)}`]
-    const isOfConsumers = CONSUMER_OPTIONS.has(name) && /^(?:queues\.[^.]+)?$/.test(path)
+    const isOfConsumers = isConsumerOption(name) && /^(?:queues\.[^.]+)?$/.test(path)
     const expected = isOfConsumers ? `left out: its place is '${at}consumer.${name}'` : 'left out'
     throw new FST_TASKQUEUE_INVALID_OPTION(option, expected, 'an option that does not exist')
   }
 }
-
-const CONSUMER_OPTIONS: ReadonlySet<string> = new Set(Object.keys({
-  name: true,
-  autoStart: true,
-  concurrency: true,
-  maxRetries: true,
-  backoff: true,
-  timeoutMs: true,
-  missingRouteMs: true,
-  leaseMs: true,
-  closeGraceMs: true
-} satisfies Record<keyof ConsumerOptions, true>))
 
 function expect (path: string, value: unknown, expected: string, isMet: boolean): void {
   if (!isMet) throw new FST_TASKQUEUE_INVALID_OPTION(path, expected, show(value))

@@ -33,6 +33,7 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     [{ redis: 'redis://localhost/abc' }, 'redis', 'a URL whose path is the number of a database, or empty', 'one with another path'],
     [{ redis: { url: 'redis://localhost' } }, 'redis.url', "left out: 'redis' itself takes a URL", 'an option that ioredis does not have'],
     [{ redis: { hots: 'localhost' } }, 'redis.hots', 'left out', 'an option that ioredis does not have'],
+    [{ redis: { constructor: 'localhost' } as never }, 'redis.constructor', 'left out', 'an option that ioredis does not have'],
     [{ redis: { cache: {}, queue: {} } }, 'redis.cache', 'left out', 'an option that ioredis does not have'],
     [{ redis: { sendCommand () {}, on () {} } }, 'redis', redis, 'a client of another package'],
     [{ redis: new Redis({ lazyConnect: true, stringNumbers: true }) }, 'redis', 'a client without stringNumbers', 'one that sets it'],

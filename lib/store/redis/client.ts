@@ -1,15 +1,8 @@
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import type { Client } from './link.js'
 
-/** Where Redis is: a URL, the options of ioredis, or a client that the user has made and closes. */
-export type RedisLocation = string | RedisOptions | Redis | Cluster
-
 /** The longest wait for a connection at the start, in milliseconds. */
 export const CONNECT_TIMEOUT_MS = 5000
-
-export function isClient (location: RedisLocation): location is Redis | Cluster {
-  return typeof location === 'object' && 'evalsha' in location && 'duplicate' in location
-}
 
 export type ClientTerms = ReturnType<typeof termsOf>
 
