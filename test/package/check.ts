@@ -28,6 +28,7 @@ module.exports = async plugin => {
 const programs: Record<string, string> = {
   'import.js': `import run from './run.cjs'; import plugin from '${name}'; await run(plugin)`,
   'require.cjs': `require('./run.cjs')(require('${name}'))`,
+  'require-taskqueue.cjs': `require('./run.cjs')(require('${name}').taskqueue)`,
   'require-default.cjs': `require('./run.cjs')(require('${name}').default)`,
   'both.js': `
     import assert from 'node:assert'; import { createRequire } from 'node:module'; import * as imported from '${name}'
@@ -50,7 +51,7 @@ const strict = { strict: true, skipLibCheck: false, noEmit: true, target: 'es202
 const dialects = [
   {
     title: 'module nodenext, ESM and CommonJS, with exactOptionalPropertyTypes',
-    files: ['consumer.ts', 'consumer.cts'],
+    files: ['consumer.ts', 'consumer.cts', 'require.cts'],
     compilerOptions: { ...strict, module: 'nodenext', exactOptionalPropertyTypes: true, noUncheckedIndexedAccess: true }
   },
   {
@@ -79,7 +80,7 @@ async function checkPackage (): Promise<void> {
   const sources = readdirSync(join(root, 'lib'), { recursive: true, encoding: 'utf8' })
     .filter(file => file.endsWith('.ts')).map(file => file.replace(/\.ts$/, ''))
   assert.deepEqual(files.map(({ path }: { path: string }) => path).sort(), [
-    'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md',
+    'package.json', 'README.md', 'LICENSE', 'CHANGELOG.md', 'lib/commonjs.cjs', 'lib/commonjs.d.cts',
     ...sources.flatMap(source => [`lib/${source}.ts`, ...['js', 'js.map', 'd.ts'].map(type => `build/lib/${source}.${type}`)])
   ].sort())
   ok(`${files.length} files are packed: lib, what is built from it, and the documents`)
@@ -101,6 +102,7 @@ async function checkPackage (): Promise<void> {
   for (const [file, text] of Object.entries(programs)) writeFileSync(join(javascript, file), text)
   const consumer = readFileSync(join(root, 'test/package/consumer.ts'))
   for (const file of ['consumer.ts', 'consumer.cts']) writeFileSync(join(typescript, file), consumer)
+  writeFileSync(join(typescript, 'require.cts'), readFileSync(join(root, 'test/package/require.cts')))
   // All declarations of the package, also those that the consumer's imports do not lead to.
   const declarations = sources.map(source => `node_modules/${name}/build/lib/${source}.d.ts`)
 
