@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Cluster, Redis } from 'ioredis'
+import { isTurnedAway, refusalOf } from './refusal.js'
 
 export type Client = Redis | Cluster
 
@@ -12,6 +13,8 @@ export interface LinkEnds {
   readonly duplicate: (client: Client) => Client
   /** Is called whenever there is a connection again. */
   readonly onReady: (client: Client) => void
+  /** Is called with what Redis says when it turns connections away, once until there is a connection again. */
+  readonly onRefused: (text: string) => void
   /** Whether the store has something to tell Redis and needs a connection for it. */
   readonly isAwaited: () => boolean
 }
@@ -32,6 +35,10 @@ export class Link {
   /** Why and since when there is no connection. The error of a command says only that there is none. */
   #lastError: Error | undefined
   #downSince: number | undefined
+  /** What Redis has said when it turned a connection away. */
+  #refusal: Error | undefined
+  /** Under way while Redis is asked why it turns connections away. */
+  #asking: Promise<void> | undefined
   // These four are independent facts, in any combination, rather than states that follow each other.
   /** Whether the client has ever been connected. Until then nothing stands in for it. */
   #wasUp = false
@@ -59,7 +66,7 @@ export class Link {
     this.#isOurs = isOurs
     this.#ends = ends
     this.#wasUp = client.status === 'ready'
-    this.#listen('error', error => { this.#lastError = error as Error })
+    this.#listen('error', error => { this.#noteError(error as Error, client) })
     this.#listen('close', () => { this.#noteLoss() })
     this.#listen('ready', () => {
       this.#wasUp = true
@@ -69,6 +76,9 @@ export class Link {
   }
 
   get lastError (): Error | undefined { return this.#lastError }
+
+  /** Resolves once `lastError` says what is known of it. */
+  async explained (): Promise<void> { await this.#asking }
 
   /** Since when there is no connection; undefined while there is one. */
   get downSince (): number | undefined { return this.#downSince }
@@ -162,7 +172,7 @@ export class Link {
   #makeStandIn (): { client: Client, connected: Promise<unknown> } {
     const client = this.#ends.duplicate(this.client)
     const isMeant = () => client === this.#standIn?.client
-    client.on('error', error => { this.#lastError = error as Error })
+    client.on('error', error => { this.#noteError(error, client) })
     client.on('ready', () => { if (isMeant()) this.#noteReturn(client) })
     client.on('close', () => {
       if (!isMeant()) return
@@ -195,7 +205,21 @@ export class Link {
     return this.#uses + this.#waiters.size > 0 || this.#ends.isAwaited()
   }
 
+  #noteError (error: Error, client: Client): void {
+    // What Redis has said of the same error holds until there is a connection again.
+    if (isTurnedAway(error) && this.#refusal !== undefined) return
+    this.#lastError = error
+    if (!isTurnedAway(error)) return
+    this.#asking ??= refusalOf(client).then(text => {
+      this.#asking = undefined
+      if (text === undefined || this.#lastError === undefined) return
+      this.#lastError = this.#refusal = new Error(text)
+      this.#ends.onRefused(text)
+    })
+  }
+
   #noteReturn (client: Client): void {
+    this.#refusal = undefined
     this.#lastError = undefined
     this.#downSince = undefined
     for (const end of [...this.#waiters]) end()
