@@ -44,6 +44,9 @@ export class Prefetch {
   /** Takes note of how long an attempt took. */
   notePace (ms: number): void { this.#pace.note(ms) }
 
+  /** Takes note of how long the store took to answer. */
+  noteTrip (ms: number): void { this.#pace.noteTrip(ms) }
+
   /** Takes in what was claimed, and begins what there is room for. */
   add (leases: readonly Lease[]): void {
     if (leases.length === 0) return

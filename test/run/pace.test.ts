@@ -28,6 +28,22 @@ t.test('tasks are claimed ahead for as long as they are short: some milliseconds
   t.equal(pace.ahead(100), 0)
 })
 
+t.test('over a slow link as much more is claimed ahead as the consumer does in a round trip', async t => {
+  const pace = new Pace()
+  pace.note(1)
+  for (let i = 0; i < 100; i++) pace.noteTrip(3)
+  t.equal(pace.ahead(1), 20, 'a short round trip makes no difference')
+  pace.noteTrip(200)
+  t.ok(pace.ahead(1) < 50, 'a single answer that comes late makes little')
+  for (let i = 0; i < 100; i++) pace.noteTrip(200)
+  t.equal(pace.ahead(1), 219)
+  t.equal(pace.ahead(100), 1407, 'the most for that time')
+  for (let i = 0; i < 100; i++) pace.noteTrip(60_000)
+  t.equal(pace.ahead(1), 520)
+  pace.noteTrip(1)
+  t.equal(pace.ahead(1), 20)
+})
+
 for (const type of ['local', 'redis']) {
   t.test(`${type} queue: what was claimed ahead runs in order, and when it has to wait it is given back to the front, as if it had not been claimed`, async t => {
     const store = type === 'local' ? new LocalStore() : new RedisStore({ path: (await startRedis(t)).path }, 'p', 2000)
