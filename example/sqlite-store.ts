@@ -4,7 +4,7 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  CANCELLED_MS, RECORD_LIMIT, errorCodes, type Claim, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
+  CANCELLED_MS, RECORD_LIMIT, SHOWN_BYTES, errorCodes, type Claim, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
@@ -28,7 +28,7 @@ const schema = `
     fence INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
     deferredMs INTEGER NOT NULL DEFAULT 0, unroutedMs INTEGER NOT NULL DEFAULT 0,
     suspect INTEGER NOT NULL DEFAULT 0,
-    records TEXT NOT NULL DEFAULT '[]', reason TEXT, progress TEXT, next TEXT,
+    records TEXT NOT NULL DEFAULT '[]', reason TEXT, progress TEXT, next TEXT, started INTEGER, consumer TEXT,
     UNIQUE (queue, id)
   );
   CREATE INDEX IF NOT EXISTS task_due ON task (queue, due);
@@ -163,18 +163,19 @@ export class SqliteStore implements Store {
     const fence = randomInt(2 ** 48 - 1)
     const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
     // In one statement, so that they expire together.
-    this.#run(`UPDATE task SET state = 'running', due = ${now} + :leaseMs, fence = :fence, attempt = attempt + 1
+    this.#run(`UPDATE task SET state = 'running', due = ${now} + :leaseMs, fence = :fence, attempt = attempt + 1, started = ${now}, consumer = NULL
       WHERE queue = :queue AND id IN (SELECT value FROM json_each(:ids))`,
     { queue, leaseMs, fence, ids: JSON.stringify(leases.map(({ id }) => id)) })
     return leases
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    return this.#atomically(() => holdings.map(({ queue, leases, leaseMs }) => {
+    return this.#atomically(() => holdings.map(({ queue, consumer, leases, leaseMs }) => {
       const lost = leases.filter(({ id, fence }) =>
         this.#run(`
-          UPDATE task SET due = max(due, ${now} + :leaseMs), position = iif(due < ${now} + :leaseMs, ${last}, position) WHERE ${held}`,
-        { queue, id, fence, leaseMs }) === 0)
+          UPDATE task SET
+            due = max(due, ${now} + :leaseMs), position = iif(due < ${now} + :leaseMs, ${last}, position), consumer = :consumer
+          WHERE ${held}`, { queue, id, fence, leaseMs, consumer }) === 0)
       return {
         lost: lost.map(({ id }) => id),
         cancelled: lost.filter(lease => this.#hasMark(queue, 'cancelled', leaseOf(lease))).map(({ id }) => id),
@@ -209,7 +210,8 @@ export class SqliteStore implements Store {
   }
 
   async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
-    return this.#show(`queue = :queue AND ${shown} = :state AND ${isKept} ORDER BY ${order[state]} LIMIT :limit OFFSET :offset`, { queue, state, offset, limit })
+    const found = this.#show(`queue = :queue AND ${shown} = :state AND ${isKept} ORDER BY ${order[state]} LIMIT :limit OFFSET :offset`, { queue, state, offset, limit })
+    return found.map(({ consumer, ...task }) => task)
   }
 
   async operate (queue: string, steering: Order): Promise<number> {
@@ -372,12 +374,14 @@ export class SqliteStore implements Store {
 
   #show (where: string, values: Values): Found[] {
     const rows = this.#all<Row>(`
-      SELECT queue, id, ${shown} AS state, message, due AS dueAt, ended AS endedAt, attempt, reason, progress, records FROM task WHERE ${where}`, values)
-    return rows.map(({ message, dueAt, endedAt, reason, progress, records, ...row }) => ({
+      SELECT queue, id, ${shown} AS state, message, due AS dueAt, ended AS endedAt, attempt, reason, progress, records, started, consumer FROM task WHERE ${where}`, values)
+    return rows.map(({ message, dueAt, endedAt, reason, progress, records, started, consumer, ...row }) => ({
       ...row,
       message: row.state === 'done' ? undefined : message,
       dueAt: row.state === 'delayed' ? dueAt : undefined,
       endedAt: endedAt ?? undefined,
+      isWhole: Buffer.byteLength(message) <= SHOWN_BYTES,
+      ...row.state === 'running' && { startedAt: started!, consumer: consumer ?? undefined },
       reason: reason ?? undefined,
       progress: progress ?? undefined,
       records: (JSON.parse(records) as Array<string | null>).map(text => text ?? undefined)
@@ -447,6 +451,8 @@ interface Row extends Pick<Found, 'queue' | 'id' | 'state' | 'attempt'> {
   readonly reason: string | null
   readonly progress: string | null
   readonly records: string
+  readonly started: number | null
+  readonly consumer: string | null
 }
 
 type Values = Record<string, string | number | null>

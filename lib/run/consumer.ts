@@ -145,7 +145,7 @@ export class Consumer {
   heldLeases (): Holding & { readonly turn: number } {
     const leases = [...this.#inFlight.leases(), ...this.#prefetch.leases]
     const { leaseMs } = this.#limits
-    return { queue: this.queue, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
+    return { ...this.#about, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
   }
 
   /** Takes in what a heartbeat has learned that prolonged these leases. */
@@ -199,6 +199,7 @@ export class Consumer {
         ...keepDead !== undefined && { keepDead }
       })
       this.#outage.noteAnswer()
+      this.#prefetch.noteTrip(performance.now() - start)
       this.#inFlight.takeEnded(settled.length).forEach(({ lease }, index) => {
         if (settled[index] === false) this.#publish('lease:lost', { ...this.#about, taskId: lease.id })
       })
@@ -208,7 +209,6 @@ export class Consumer {
       else this.#prefetch.add(leases)
       this.#loop.silence()
       this.#look(outlook)
-      // A turn brings no more than one reply carries.
       if (leases.length > 0 && leases.length < limit && outlook.wakeInMs === 0) this.wake()
     } catch (err) {
       this.#tryAgainLater(err, start)

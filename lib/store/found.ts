@@ -18,6 +18,12 @@ export interface Found {
    * the message of the running one. Missing once the task is done.
    */
   readonly message?: string
+  /** Whether `message` is the whole message. `find` returns that if it has at most `SHOWN_BYTES`. @default false */
+  readonly isWhole?: boolean
+  /** When a running task was claimed. */
+  readonly startedAt?: number
+  /** The name of the consumer that runs the task, once that has extended the lease. Only `find` tells it. */
+  readonly consumer?: string
   /** When a delayed task becomes due. */
   readonly dueAt?: number
   /** When the task ended. A dead task has ended as well. */
@@ -33,6 +39,9 @@ export interface Found {
   /** The records of the attempts, the oldest first; undefined for an attempt whose consumer died. */
   readonly records: ReadonlyArray<string | undefined>
 }
+
+/** The longest message that `find` returns as a whole, in bytes of UTF-8. */
+export const SHOWN_BYTES = 64 * 1024
 
 /** How many records of a task's attempts a store keeps: the newest. */
 export const RECORD_LIMIT = 20

@@ -3,6 +3,8 @@ import type { Held, Outlook } from './turn.js'
 /** The running tasks of one queue whose leases a heartbeat extends. */
 export interface Holding {
   readonly queue: string
+  /** The name of the consumer. The store shows it with the tasks. */
+  readonly consumer: string
   readonly leases: readonly Held[]
   /** The longest time between two heartbeats, in milliseconds. */
   readonly heartbeatMs: number

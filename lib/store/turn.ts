@@ -57,12 +57,12 @@ export interface Settlement {
    */
   readonly chain?: readonly NewTask[]
   /** A description of this attempt, not empty. The store keeps the newest `RECORD_LIMIT` of them with the task. */
-  readonly record?: string
+  readonly record?: string | undefined
   /**
    * For how long the id keeps other tasks out after the task is done, in milliseconds. If an id is given several such
    * times, the one that ends last counts.
    */
-  readonly dedupeMs?: number
+  readonly dedupeMs?: number | undefined
 }
 
 /** What a turn claims. */

@@ -149,7 +149,7 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   t.teardown(() => store.close())
   await store.open()
   await store.prepare([{ queue: 'q', id: 'in doubt', message: 'message' }])
-  const beat = async () => await store.extend([{ queue: 'q', leases: [], heartbeatMs: 200, leaseMs: 1000 }])
+  const beat = async () => await store.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: 200, leaseMs: 1000 }])
   const passHour = async () => {
     for (const [commit, text] of Object.entries(await admin.hgetallBuffer('p:{q}:prepared'))) {
       const since = Number(text.subarray(0, 13)) - 3_600_001

@@ -195,7 +195,7 @@ t.test('a turn with a million tasks sends Redis the same commands as one with te
     let leases = await claim([])
     await admin.config('RESETSTAT')
     for (let turn = 0; turn < TURNS; turn++) leases = await claim(leases)
-    await store.extend([{ queue, leases, heartbeatMs: 12000, leaseMs: 60_000 }])
+    await store.extend([{ queue, consumer: 'one', leases, heartbeatMs: 12000, leaseMs: 60_000 }])
     const prepared = await store.prepare([{ queue, id: 'new', message: 'message' }])
     await prepared.commit()
     const waiting = count - TURNS

@@ -17,7 +17,7 @@ t.test('a suspect runs alone: after what runs, before what waits, and beside no 
   await until(() => runs.length === 2)
   t.strictSame(runs, ['running', 'waiting'], 'until it is known that there are suspects')
   await abandon(store, 'a', ['suspect 1', 'suspect 2'])
-  await until(async () => (await store.extend([{ queue: 'a', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.suspects)
+  await until(async () => (await store.extend([{ queue: 'a', consumer: 'one', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.suspects)
   await addTo(store, [message('a', 'ordinary')])
   open('running')
   await until(async () => (await store.counts('b')).running === 1)
@@ -146,7 +146,7 @@ const message = (queue: string, id: string) => ({ queue, id, message: JSON.strin
 async function abandon (store: LocalStore, queue: string, ids: string[]): Promise<void> {
   await addTo(store, ids.map(id => message(queue, id)))
   await store.turn(queue, { settlements: [], heartbeatMs: 20, claim: { limit: ids.length, alone: false, leaseMs: 100 }, keep: { count: 0, ms: 1000 } })
-  await until(async () => (await store.extend([{ queue, leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
+  await until(async () => (await store.extend([{ queue, consumer: 'one', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
 }
 
 /** An app whose tasks note that they run, and end when the test says so. */

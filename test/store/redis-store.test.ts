@@ -129,7 +129,7 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
     return id
   }
   // Of a consumer that is in contact and holds nothing.
-  const leftMs = async () => (await store.extend([{ queue: 'q', leases: [], heartbeatMs: leaseMs / 5, leaseMs }]))[0]!.outlook.wakeInMs
+  const leftMs = async () => (await store.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: leaseMs / 5, leaseMs }]))[0]!.outlook.wakeInMs
   await addTo(store, [task('a')])
   t.equal(await claimOnce(), 'a')
   await until(async () => await leftMs() < 300)

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
-import type { Found, State } from '../found.js'
+import { type Found, SHOWN_BYTES, type State } from '../found.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertTime } from './support/assertions.js'
 import { stageEnded, stageUnended } from './support/stages.js'
 import {
-  KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, dead, done, ids, known, release, settle, show, task, tasks,
-  trimmed, turn
+  KEEP, LONG_MS, REASON, SHORT_MS, add, claim, claimOne, dead, done, holding, ids, known, release, settle, show, task,
+  tasks, trimmed, turn
 } from './support/steps.js'
 import { untilClaimable, untilSuspect } from './support/until.js'
 
@@ -43,6 +43,36 @@ export const finding = chapter({
       known(queue, 'cancelled', 'cancelled'),
       known(queue, 'expired', 'expired')
     ])
+  },
+
+  async 'says when a running task was claimed, and by whom once its consumer has extended the lease' (store, queue) {
+    const before = Date.now()
+    await add(store, tasks(queue, ['a', 'b']))
+    const lease = await claimOne(store, queue)
+    const running = await store.find([queue], 'a')
+    assertTime(running!.startedAt!, before)
+    assert.equal(running!.consumer, undefined)
+    await store.extend([holding(queue, [lease])])
+    assert.equal((await store.find([queue], 'a'))?.consumer, 'one')
+    assert.equal((await store.find([queue], 'a'))?.startedAt, running!.startedAt)
+    await settle(store, queue, lease, release)
+    for (const id of ['a', 'b']) {
+      const { startedAt, consumer } = (await store.find([queue], id))!
+      assert.deepEqual([startedAt, consumer], [undefined, undefined])
+    }
+    await claimOne(store, queue)
+    assert.equal((await store.find([queue], 'a'))?.consumer, undefined, 'the next lease has another holder')
+  },
+
+  async 'finds a message of up to 64 KiB as a whole, and of a longer one at least the first line' (store, queue) {
+    const head = '{"url":"/"}\n'
+    const short = head + 'é'.repeat((SHOWN_BYTES - head.length) / 2)
+    await add(store, [task(queue, 'short', { message: short }), task(queue, 'long', { message: `${short}.` })])
+    const found = await store.find([queue], 'short')
+    assert.deepEqual([found?.message, found?.isWhole], [short, true])
+    const long = await store.find([queue], 'long')
+    assert.ok(long?.isWhole !== true && long?.message?.startsWith(head))
+    for (const listed of await store.list(queue, 'waiting', 0, 10)) assert.ok(listed.message?.startsWith(head))
   },
 
   async 'finds a task in the first of several queues that knows its id, and nothing for an unknown id' (

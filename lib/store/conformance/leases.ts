@@ -87,7 +87,7 @@ export const leases = chapter({
     await add(store, tasks(queue, ['a', 'b']))
     const [a] = await claim(store, queue, 1)
     await claim(store, queue, 1, SHORT_MS)
-    await store.extend([{ queue, leases: [a!], heartbeatMs: 0.2, leaseMs: 1 }])
+    await store.extend([{ queue, consumer: 'one', leases: [a!], heartbeatMs: 0.2, leaseMs: 1 }])
     await untilClaimable(store, queue)
     assert.equal((await claimSuspect(store, queue)).id, 'b')
     assert.deepEqual(await lost(store, queue, [a!]), [])

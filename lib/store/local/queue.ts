@@ -6,7 +6,7 @@ import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../
 import { dueOf, LeaseClock } from './clock.js'
 import { Listeners } from './listeners.js'
 import { Places } from './places.js'
-import { addRecord, isUncounted, makeSuspect, newTask, pardon, show, type StoredTask } from './task.js'
+import { addRecord, isUncounted, makeSuspect, newTask, pardon, show, showWhole, type StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
 
 /** The most dead letters that one turn drops. */
@@ -118,12 +118,15 @@ export class LocalQueue {
     this.#sweep()
     if (this.#paused) return []
     const { tasks, waiting, suspects, running, expiring } = this.#places
+    const startedAt = Date.now()
     const claimed = alone ? suspects.take(1) : waiting.take(limit)
     return claimed.map(id => {
       const task = tasks.get(id)!
       task.state = 'running'
       task.fence = ++this.#lastFence
       task.attempt++
+      task.startedAt = startedAt
+      task.consumer = undefined
       expiring.delete(id)
       running.set(id, this.clock.now + leaseMs)
       const { message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect } = task
@@ -144,8 +147,9 @@ export class LocalQueue {
     this.#revoked.takeUpTo(now)
   }
 
-  extend (lease: Held, leaseMs: number): boolean {
+  extend (lease: Held, leaseMs: number, consumer: string): boolean {
     if (!this.#holds(lease)) return false
+    this.#places.tasks.get(lease.id)!.consumer = consumer
     this.#places.running.setAtLeast(lease.id, this.clock.now + leaseMs)
     return true
   }
@@ -181,7 +185,7 @@ export class LocalQueue {
   find (id: string): Found | undefined {
     this.trim()
     const task = this.#places.tasks.get(id)
-    return task === undefined ? undefined : show(this.#name, task)
+    return task && showWhole(this.#name, task)
   }
 
   list (state: State, offset: number, limit: number): Found[] {

@@ -73,10 +73,10 @@ export class LocalStore implements Store {
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    return holdings.map(({ queue: name, leases, heartbeatMs, leaseMs }) => {
+    return holdings.map(({ queue: name, consumer, leases, heartbeatMs, leaseMs }) => {
       const queue = this.#queue(name)
       queue.clock.tick(heartbeatMs)
-      const lost = leases.filter(lease => !queue.extend(lease, leaseMs))
+      const lost = leases.filter(lease => !queue.extend(lease, leaseMs, consumer))
       const cancelled = lost.filter(lease => queue.wasRevoked(lease))
       return { lost: lost.map(({ id }) => id), cancelled: cancelled.map(({ id }) => id), outlook: queue.outlook }
     })

@@ -1,4 +1,4 @@
-import { type Found, RECORD_LIMIT, type State } from '../found.js'
+import { type Found, RECORD_LIMIT, SHOWN_BYTES, type State } from '../found.js'
 import type { NewTask } from '../tasks.js'
 import type { Verdict } from '../turn.js'
 import { type Due, dueOf } from './clock.js'
@@ -13,6 +13,9 @@ export interface StoredTask extends Attempts, Due {
   /** One record for each of the newest attempts; undefined for an attempt whose consumer died. */
   records: ReadonlyArray<string | undefined>
   progress?: string
+  /** When it was last claimed, in milliseconds since the epoch, and by whom, once that is known. */
+  startedAt?: number
+  consumer?: string | undefined
   endedAt?: number
   /** The task that replaces this one when the running attempt has ended. */
   next?: StoredTask
@@ -80,7 +83,7 @@ export function pardon (task: StoredTask): void {
 }
 
 export function show (queue: string, task: StoredTask): Found {
-  const { id, message, due, dueAt, endedAt, attempt, reason, progress, records } = task
+  const { id, message, due, dueAt, endedAt, attempt, reason, progress, records, startedAt } = task
   const isDue = task.state === 'delayed' && due <= performance.now()
   const state = isDue ? 'waiting' : task.state
   return {
@@ -88,11 +91,22 @@ export function show (queue: string, task: StoredTask): Found {
     id,
     state,
     message: state === 'done' ? undefined : message,
+    startedAt: state === 'running' ? startedAt : undefined,
     dueAt: state === 'delayed' ? dueAt : undefined,
     endedAt,
     attempt,
     reason,
     progress,
     records
+  }
+}
+
+/** Shows a task with its whole message, if that is short, and who runs it. */
+export function showWhole (queue: string, task: StoredTask): Found {
+  const found = show(queue, task)
+  return {
+    ...found,
+    isWhole: found.message !== undefined && Buffer.byteLength(found.message) <= SHOWN_BYTES,
+    consumer: found.state === 'running' ? task.consumer : undefined
   }
 }

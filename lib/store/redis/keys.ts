@@ -25,6 +25,8 @@
  *     ended     sorted set of ids that are done, cancelled or expired, by the time until which that is kept
  *     summary   hash by id of what is kept of them
  *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of the cancellation
+ *     consumers hash by the name of a consumer of the time of its last heartbeat, and the ids and fences of the leases
+ *               that it held then
  *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so
@@ -39,7 +41,7 @@
  */
 export const KEYS = [
   'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'attempts', 'clock', 'prepared', 'reserved', 'recent',
-  'expiring', 'stale', 'ended', 'summary', 'awaited', 'revoked'
+  'expiring', 'stale', 'ended', 'summary', 'awaited', 'revoked', 'consumers'
 ] as const
 
 export type Key = typeof KEYS[number]

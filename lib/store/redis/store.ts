@@ -34,6 +34,7 @@ import { NO_OUTLOOK, Turns } from './turns.js'
  * therefore sent again until Redis answers, and every script knows what it has done already.
  */
 export class RedisStore implements Store {
+  readonly location: string
   readonly #link: Link
   readonly #client: Client
   readonly #isOurs: boolean
@@ -46,8 +47,14 @@ export class RedisStore implements Store {
   readonly #turns: Turns
   readonly #news: NewsSubscription
 
-  /** @param beatMs the longest time between two beats of the heartbeat of consumers that claim from this store */
-  constructor (location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, beatMs = Infinity) {
+  /**
+   * @param beatMs the longest time between two beats of the heartbeat of consumers that claim from this store
+   * @param warn is told what people should know of the connection
+   */
+  constructor (
+    location: RedisLocation, prefix: string, timeoutMs: number, replicas = 0, beatMs = Infinity,
+    warn: (message: string) => void = () => {}
+  ) {
     this.#isOurs = !isClient(location)
     if (replicas > 0 && isClient(location) && location.isCluster) {
       throw new FST_TASKQUEUE_INVALID_OPTION('replicas', '0 with a Cluster', String(replicas))
@@ -60,10 +67,13 @@ export class RedisStore implements Store {
         this.#outcomes.tellAgain()
         this.#load(client).catch(() => {})
       },
+      onRefused: text => { warn(`${this.location} turns connections away: ${text}`) },
       isAwaited: () => this.#outcomes.size > 0
     })
     this.#keyspace = new Keyspace(prefix, this.#client.isCluster)
-    this.#calls = new Calls(this.#link, this.#isOurs, timeoutMs, addressOf(this.#client))
+    const address = addressOf(this.#client)
+    this.location = `${address}, prefix ${prefix}`
+    this.#calls = new Calls(this.#link, this.#isOurs, timeoutMs, address)
     const replication = new Replicas(this.#link, this.#calls, replicas, timeoutMs)
     this.#outcomes = new PendingOutcomes(this.#link, this.#calls, this.#keyspace, replication, timeoutMs, MAX_AT_ONCE)
     this.#commits = new RedisCommits(this.#calls, this.#keyspace, this.#outcomes, replication, timeoutMs)
@@ -212,7 +222,7 @@ export class RedisStore implements Store {
   async #connect (client: Client): Promise<void> {
     if (client.status === 'ready') return
     if (isClosed(client)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
-    if (client.status === 'wait') return await client.connect().catch(error => { throw this.#calls.unreachable(error) })
+    if (client.status === 'wait') return await client.connect().catch(error => this.#explain(error))
     const over = new AbortController()
     const { signal } = over
     const late = setTimeout(() => { over.abort() }, CONNECT_TIMEOUT_MS)
@@ -221,11 +231,17 @@ export class RedisStore implements Store {
       await Promise.race([once(client, 'ready', { signal }), ended])
     } catch (error) {
       if (signal.aborted) throw this.#calls.cannot(`it has not answered within ${CONNECT_TIMEOUT_MS} ms`)
-      throw this.#calls.unreachable(error)
+      await this.#explain(error)
     } finally {
       clearTimeout(late)
       over.abort()
     }
+  }
+
+  /** Throws the store's error of one of the client, once it is known what Redis has to say. */
+  async #explain (error: unknown): Promise<never> {
+    await this.#link.explained()
+    throw this.#calls.unreachable(error)
   }
 }
 

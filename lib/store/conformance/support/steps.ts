@@ -95,7 +95,7 @@ export async function settle (
 
 /** What a heartbeat says of the leases that it holds, of a consumer whose leases last. */
 export function holding (queue: string, leases: readonly Held[] = []): Holding {
-  return { queue, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
+  return { queue, consumer: 'one', leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
 }
 
 /** Extends leases. Returns the ids of those that the store reports lost. */
@@ -111,8 +111,8 @@ export async function show (store: Store, queue: string, id: string): Promise<Fo
   return found === undefined ? undefined : trimmed(found)
 }
 
-/** Drops properties that are undefined: a store may leave them out. */
-export function trimmed (found: Found): Found {
+/** Drops properties that are undefined, which a store may leave out, and those that tests of their own look at. */
+export function trimmed ({ isWhole, startedAt, consumer, ...found }: Found): Found {
   return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined)) as unknown as Found
 }
 

@@ -10,7 +10,8 @@ import { release, settle, SHORT_MS, show, turn } from './steps.js'
 export async function untilClaimable (store: Store, queue: string): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS
   for (;;) {
-    const [pulse] = await store.extend([{ queue, leases: [], heartbeatMs: SHORT_MS / 5, leaseMs: SHORT_MS }])
+    const holding = { queue, consumer: 'one', leases: [], heartbeatMs: SHORT_MS / 5, leaseMs: SHORT_MS }
+    const [pulse] = await store.extend([holding])
     assert.ok(pulse !== undefined, 'extend should return a pulse for each queue')
     if (pulse.outlook.wakeInMs === 0) return
     assert.ok(performance.now() < deadline, `the queue should have something to claim within ${PATIENCE_MS} ms`)

@@ -12,13 +12,16 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { in_doubt_ms: 'number' } as const
 
+/** For how long a consumer is remembered after its last heartbeat, in milliseconds. */
+const FORGET_MS = 60 * 60 * 1000
+
 /** For how long a prepared commit is waited for, in milliseconds. Later nobody can know what was to become of it. */
 const IN_DOUBT_MS = 60 * 60 * 1000
 
 /**
  * The heartbeat. Takes the keys of each queue, and after the params for each queue the heartbeat's period, how long a
- * lease lasts, the number of leases, and for each lease its id and its fence. Returns for each queue what `readPulses`
- * reads.
+ * lease lasts, the name of the consumer, the number of leases, and for each lease its id and its fence.
+ * Returns for each queue what `readPulses` reads.
  */
 export const extend: Script = {
   keys: KEYS,
@@ -64,7 +67,7 @@ end
 local function check_leases (k, arg, count, lease_clock)
   local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
   for i = 1, count do
-    ids[i], fences[i] = ARGV[arg + 1 + i * 2], tonumber(ARGV[arg + 2 + i * 2])
+    ids[i], fences[i] = ARGV[arg + 2 + i * 2], tonumber(ARGV[arg + 3 + i * 2])
   end
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
@@ -79,6 +82,17 @@ local function check_leases (k, arg, count, lease_clock)
   return lost, cancelled
 end
 
+-- Notes which leases a consumer holds, and forgets consumers that have been silent for long: it looks at a few of them.
+local function note_consumer (k, arg, count)
+  redis.call('HSET', k.consumers, ARGV[arg + 2], cmsgpack.pack({ now, { unpack(ARGV, arg + 4, arg + 3 + count * 2) } }))
+  redis.call('PEXPIRE', k.consumers, ${FORGET_MS})
+  local some = redis.call('HRANDFIELD', k.consumers, 3, 'WITHVALUES')
+  for i = 1, #some, 2 do
+    local noted = unpacked(some[i + 1])
+    if now - (noted and finite(noted[1]) or 0) > ${FORGET_MS} then redis.call('HDEL', k.consumers, some[i]) end
+  end
+end
+
 -- Carries out the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key
 -- stops only the steps that need it.
 local function beat (k, arg, count)
@@ -91,6 +105,7 @@ local function beat (k, arg, count)
   local lease_clock, paused = try(tick, k, tonumber(ARGV[arg]))
   if not lease_clock then return { -1, 0, {}, {}, fault } end
   local lost, cancelled = try(check_leases, k, arg, count, lease_clock)
+  try(note_consumer, k, arg, math.min(count, 2000))
   try(bury_in_doubt, k, try)
   try(drop_old, k)
   local wake_in, suspects = try(outlook, k, lease_clock, paused)
@@ -100,20 +115,20 @@ end
 local reply = {}
 local arg = rest
 while arg <= #ARGV do
-  local count = tonumber(ARGV[arg + 2])
+  local count = tonumber(ARGV[arg + 3])
   local pulse = beat(keys_of(#reply), arg, count)
   -- A Redis that has become a replica extends no lease.
   if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
   reply[#reply + 1] = pulse
-  arg = arg + 3 + count * 2
+  arg = arg + 4 + count * 2
 end
 return reply
 `
 }
 
 export function encodeHoldings (holdings: readonly Holding[]): Array<string | number> {
-  return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, holdings.flatMap(({ leases, heartbeatMs, leaseMs }) =>
-    [Math.ceil(heartbeatMs), leaseMs, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])]))
+  return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, holdings.flatMap(({ consumer, leases, heartbeatMs, leaseMs }) =>
+    [Math.ceil(heartbeatMs), leaseMs, consumer, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])]))
 }
 
 export function readPulses (reply: unknown): Pulse[] {

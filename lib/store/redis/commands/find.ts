@@ -1,4 +1,4 @@
-import type { Found } from '../../found.js'
+import { type Found, SHOWN_BYTES } from '../../found.js'
 import { KEYS } from '../keys.js'
 import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
@@ -8,8 +8,9 @@ import { encode, localsOf, type Script } from '../script.js'
 const PARAMS = { id: 'text', await_ms: 'number' } as const
 
 /**
- * Finds a task. Takes the keys of the queues that may have it. Returns the number of its queue and its description. If
- * the task has not ended, its queue tells the listeners if it ends within `await_ms`.
+ * Finds a task. Takes the keys of the queues that may have it. Returns the number of its queue, its description,
+ * whether that has the whole message, and the name of the consumer that runs it. If the task has not ended, its queue
+ * tells the listeners if it ends within `await_ms`.
  */
 export const find: Script = {
   keys: KEYS,
@@ -17,14 +18,16 @@ export const find: Script = {
 ${localsOf(PARAMS)}read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
-  local task = describe_one(k, id, look_up(k, { id })[1])
+  local p = look_up(k, { id })[1]
+  local task, length = describe_one(k, id, p, ${SHOWN_BYTES})
   if task then
     if await_ms and task[5] == '' then
       redis.call('ZREMRANGEBYSCORE', k.awaited, '-inf', now)
       redis.call('ZADD', k.awaited, 'GT', now + await_ms, id)
       redis.call('PEXPIRE', k.awaited, number(math.max(await_ms, redis.call('PTTL', k.awaited))))
     end
-    return { queue, task }
+    local is_whole = length > 0 and length <= ${SHOWN_BYTES}
+    return { queue, task, is_whole and 1 or 0, task[2] == 'running' and holder_of(k, id, p.fence) or '' }
   end
 end
 `
@@ -36,6 +39,10 @@ export function encodeFind (id: string, awaitMs?: number): Array<string | number
 
 export function readFound (queues: readonly string[], reply: unknown): Found | undefined {
   if (reply === null) return undefined
-  const [queue, described] = reply as [number, Described]
-  return readDescribed(queues[queue]!, described)
+  const [queue, described, isWhole, consumer] = reply as [number, Described, 0 | 1, string]
+  return {
+    ...readDescribed(queues[queue]!, described),
+    ...isWhole === 1 && { isWhole: true },
+    ...consumer !== '' && { consumer }
+  }
 }

@@ -9,7 +9,8 @@ const MAX_READ_BYTES = 8 * 1024 * 1024
 
 /**
  * Describes tasks. Takes the prelude; and from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked`
- * and `head_of`. Leaves behind: `ended_in`, `record_of`, `describe_one` and `describe`.
+ * and `head_of`. Leaves behind: `ended_in`, `record_of`, `holder_of`,
+ * `describe_one` and `describe`.
  */
 export const describing = /* lua */ `
 local function milliseconds (us)
@@ -36,9 +37,25 @@ local function record_of (k, id)
   return redis.call('HSTRLEN', k.summary, id) <= ${MAX_RECORD_BYTES} and redis.call('HGET', k.summary, id)
 end
 
--- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress and
--- records. Returns the description, or nil if nothing is known of the task, and how many bytes of messages it has read.
-local function describe_one (k, id, p)
+-- Returns the name of the consumer that holds a lease, as of its last heartbeat.
+local function holder_of (k, id, fence)
+  -- A key of another type hides who holds the lease, and nothing else.
+  local entries = redis.pcall('HGETALL', k.consumers)
+  if entries.err then return '' end
+  for i = 1, #entries, 2 do
+    local noted = unpacked(entries[i + 1])
+    local leases = noted and type(noted[2]) == 'table' and noted[2] or {}
+    for j = 1, #leases, 2 do
+      if leases[j] == id and tonumber(leases[j + 1]) == fence then return entries[i] end
+    end
+  end
+  return ''
+end
+
+-- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress, records,
+-- and when it was claimed, if it runs. A message of at most so many bytes is described as a whole. Returns the
+-- description, or nil if nothing is known of the task, and how many bytes of messages it has read.
+local function describe_one (k, id, p, whole_bytes)
   local length = redis.call('HSTRLEN', k.message, id)
   if length > 0 or redis.call('HEXISTS', k.message, id) == 1 then
     local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
@@ -50,13 +67,15 @@ local function describe_one (k, id, p)
       due = redis.call('ZSCORE', k.delayed, id)
       if due and tonumber(due) > now_us then state = 'delayed' else due = nil end
     end
-    local head = length <= ${MAX_MESSAGE_BYTES} and head_of(redis.call('HGET', k.message, id)) or ''
-    return { id, state, head, milliseconds(due), milliseconds(ended), p.attempt, p.reason,
-      more_of(k, id, p, ' progress'), records_of(k, id, p) }, length
+    local message = length <= ${MAX_MESSAGE_BYTES} and redis.call('HGET', k.message, id) or ''
+    -- A task is claimed at the microsecond that its fence is.
+    local since = state == 'running' and milliseconds(p.fence) or ''
+    return { id, state, length <= (whole_bytes or 0) and message or head_of(message), milliseconds(due),
+      milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' progress'), records_of(k, id, p), since }, length
   end
   if (finite(redis.call('ZSCORE', k.ended, id)) or 0) <= now_us then return nil, 0 end
   local state, at, attempt, records, head, reason = ended_in(record_of(k, id))
-  return state and { id, state, head, '', at, attempt, reason, false, records }, 0
+  return state and { id, state, head, '', at, attempt, reason, false, records, '' }, 0
 end
 
 -- Returns how many bytes of a reply a description takes, roughly.
@@ -88,11 +107,11 @@ end
 /** A description, as `describe_one` returns it. */
 export type Described = [
   id: string, state: State, head: string, dueAt: number | '', endedAt: number | '', attempt: number, reason: string,
-  progress: string | null, records: Array<string | null>
+  progress: string | null, records: Array<string | null>, startedAt: number | ''
 ]
 
 export function readDescribed (
-  queue: string, [id, state, head, dueAt, endedAt, attempt, reason, progress, records]: Described
+  queue: string, [id, state, head, dueAt, endedAt, attempt, reason, progress, records, startedAt]: Described
 ): Found {
   return {
     queue,
@@ -101,6 +120,7 @@ export function readDescribed (
     attempt,
     ...state !== 'done' && { message: head },
     ...dueAt !== '' && { dueAt },
+    ...startedAt !== '' && { startedAt },
     ...endedAt !== '' && { endedAt },
     ...reason !== '' && { reason },
     ...progress !== null && { progress },
