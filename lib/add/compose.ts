@@ -6,9 +6,11 @@ import type { Queues } from '../queue/queues.js'
 import type { Codec } from '../task/codec.js'
 import { checkUserId } from '../task/id.js'
 import type { AddOptions, Inheritance } from '../task/options.js'
-import { makeTask, placeOf, type Task } from '../task/task.js'
+import { valueOf } from '../task/payload.js'
+import { makeTask, MAX_REQ_ID_LENGTH, placeOf, type Task } from '../task/task.js'
 import type { Internals } from './fastify-internals.js'
-import { inheritFrom, isSecure, type CopyHeaders } from './inheritance.js'
+import { type CopyHeaders, inheritFrom, isSecure, withoutCredentials } from './inheritance.js'
+import type { TaskConfigs } from './task-config.js'
 import { TaskRoute } from './task-route.js'
 import type { Added, AddedTask, Compose } from './transaction.js'
 
@@ -22,6 +24,7 @@ export interface ComposerSettings {
 /** Turns the arguments of `add` into a task that is checked, complete and ready for its store. */
 export class Composer {
   readonly #queues: Queues
+  readonly #configs: TaskConfigs
   readonly #codec: Codec
   readonly #settings: ComposerSettings
   readonly #warnings: RouteWarnings
@@ -30,12 +33,13 @@ export class Composer {
   readonly #origin: Pick<Task, 'ip' | 'protocol'>
 
   constructor (
-    app: FastifyInstance, queues: Queues, codec: Codec, settings: ComposerSettings, warnings: RouteWarnings,
-    internals: Internals
+    app: FastifyInstance, queues: Queues, configs: TaskConfigs, codec: Codec, settings: ComposerSettings,
+    warnings: RouteWarnings, internals: Internals
   ) {
     this.#internals = internals
     this.#origin = isSecure(app) ? { protocol: 'https' } : {}
     this.#queues = queues
+    this.#configs = configs
     this.#codec = codec
     this.#settings = settings
     this.#warnings = warnings
@@ -43,30 +47,46 @@ export class Composer {
 
   /** Composes tasks that inherit from a request. */
   within (request: FastifyRequest): Compose {
-    let inheritance: Inheritance | undefined
+    let source: Source | undefined
     return (target, options) => {
-      inheritance ??= inheritFrom(request, this.#settings.copyHeaders, this.#internals)
-      return this.#compose(target, options, inheritance, request)
+      source ??= this.#sourceOf(request)
+      return this.#compose(target, options, source)
     }
   }
 
   /** Composes tasks that are added outside a request. */
-  readonly alone: Compose = (target, options) => this.#compose(target, options)
+  readonly alone: Compose = (target, options) => this.#compose(target, options, APP)
 
-  #compose (target: string | TaskRoute, given: AddOptions, inheritance?: Inheritance, request?: FastifyRequest): Added {
+  /** Composes tasks that take the place of one that is dead. They come from where it came, and run as its user. */
+  after ({ headers: { host }, ip, protocol, userId, depth, originReqId }: Task): Compose {
+    const inheritance = {
+      headers: {},
+      payload: () => undefined,
+      ...host !== undefined && { host },
+      ...ip !== undefined && { ip },
+      ...protocol !== undefined && { protocol }
+    }
+    const source: Source = { inheritance, depth, originReqId, userId: () => userId }
+    return (target, options) => this.#compose(target, options, source)
+  }
+
+  #compose (target: string | TaskRoute, given: AddOptions, source: Source): Added {
     const [url, options, params] = target instanceof TaskRoute ? target.address(given) : [target, given]
+    const inheritance = options?.user === undefined ? source.inheritance : withoutCredentials(source.inheritance)
     const { ip, protocol } = inheritance ?? this.#origin
-    const made = { ...makeTask(url, options, inheritance), ip, protocol }
+    const made = { ...makeTask(url, options, inheritance), ip, protocol, originReqId: source.originReqId }
     const place = placeOf(options)
-    const depth = isLater(place) ? 1 : depthOf(request) + 1
+    const depth = isLater(place) ? 1 : source.depth + 1
     if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
-    const task = { ...made, depth }
+    const config = target instanceof TaskRoute ? target.config : this.#configs.of(made) ?? {}
+    const { maxRetries = config.maxRetries, timeoutMs = config.timeoutMs } = made
+    const task = { ...made, depth, maxRetries, timeoutMs }
     if (target instanceof TaskRoute) target.check(task, params!)
-    const { name: queue, store } = this.#queues.get(options.queue)
+    const { name: queue, store } = this.#queues.get(options.queue ?? config.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
     const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
     // The user's id is asked for last: if a check above threw first, nobody would handle the rejection of its promise.
-    const userId = request === undefined ? undefined : this.#userIdOf(request)
+    const userId = options.user === undefined ? source.userId() : checkUserId(options.user)
     const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
     // The commit awaits it, and there may never be one.
     if (message instanceof Promise) message.catch(() => {})
@@ -80,6 +100,16 @@ export class Composer {
     }
   }
 
+  #sourceOf (request: FastifyRequest): Source {
+    const { depth = 0, originReqId = String(request.id).slice(0, MAX_REQ_ID_LENGTH) } = dispatchOf(request.raw) ?? {}
+    return {
+      inheritance: inheritFrom(request, this.#settings.copyHeaders, this.#internals),
+      depth,
+      originReqId,
+      userId: () => this.#userIdOf(request)
+    }
+  }
+
   /** Returns the id of the user who queues. If `user.id` returns none, the user of the task that this request is. */
   #userIdOf (request: FastifyRequest): string | undefined | Promise<string | undefined> {
     const id = this.#settings.user.id(request)
@@ -89,14 +119,20 @@ export class Composer {
   }
 }
 
+/** What adds tasks: a request, a task that is dead, or the app itself. */
+interface Source {
+  readonly inheritance?: Inheritance
+  /** The place in its chain of the task that adds; 0 if no task does. */
+  readonly depth: number
+  readonly originReqId?: string | undefined
+  readonly userId: () => string | undefined | Promise<string | undefined>
+}
+
+const APP: Source = { depth: 0, userId: () => undefined }
+
 /** Whether a task is delayed. A delayed task begins a chain of its own, since a chain with delays does not run away. */
 function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boolean {
   return delayMs > 0 || runAt > Date.now()
-}
-
-/** The depth of the task that this request is; 0 for an ordinary request. */
-function depthOf (request?: FastifyRequest): number {
-  return (request && dispatchOf(request.raw)?.depth) ?? 0
 }
 
 function describe (task: Omit<Task, 'userId'>, queue: string, place: ReturnType<typeof placeOf>): AddedTask {
@@ -108,14 +144,9 @@ function describe (task: Omit<Task, 'userId'>, queue: string, place: ReturnType<
     method,
     url,
     headers,
-    ...payload !== undefined && { payload: valueOf(payload, headers['content-type'] ?? '') },
+    ...payload !== undefined && { payload: valueOf(payload, headers['content-type']) },
     ...delayMs !== undefined && { delayMs },
     ...runAt !== undefined && { runAt },
     ...expiresMs !== undefined && { expiresMs }
   }
-}
-
-function valueOf (payload: NonNullable<Task['payload']>, contentType: string): unknown {
-  if (contentType.startsWith('application/json')) return JSON.parse(payload.toString())
-  return contentType.startsWith('text/') ? payload.toString() : payload
 }

@@ -43,6 +43,13 @@ function originOf ({ ip, host, protocol, server }: FastifyRequest): Omit<Inherit
   }
 }
 
+/** Returns what a task inherits that runs as somebody other than who makes the request. */
+export function withoutCredentials (inheritance: Inheritance | undefined): Inheritance | undefined {
+  if (inheritance === undefined) return undefined
+  const { cookie, authorization, ...headers } = inheritance.headers
+  return { ...inheritance, headers }
+}
+
 /** Whether an app is served over TLS. */
 export const isSecure = ({ server }: Pick<FastifyInstance, 'server'>): boolean => server instanceof TlsServer
 

@@ -24,10 +24,6 @@ declare module 'fastify' {
       >
     ): TaskRoute<TaskInput<Url, RouteGeneric, Schema, TypeProvider>>
   }
-  interface FastifyContextConfig {
-    /** Options with which the tasks of a route made with `app.task` are added, unless `add` is given others. */
-    task?: TaskDefaults
-  }
 }
 
 /** The options of a route whose requests are tasks. */
@@ -48,9 +44,6 @@ interface HandledRouteOptions<
     >
   ) => ResolveFastifyReplyReturnType<TypeProvider, NoInfer<Schema>, RouteGeneric>
 }
-
-/** Options with which the tasks of a route are added, unless `add` is given others. */
-export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
 
 /**
  * The options of `add` for a handle: the payload, query and params that the route's schemas expect, and otherwise the

@@ -5,7 +5,7 @@ import { type Addressed, findRoute } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { cut, kindOf, show } from '../show.js'
 import type { TaskMethod } from '../task/method.js'
-import type { AddOptions } from '../task/options.js'
+import type { AddOptions, TaskDefaults } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
 import { isJson, mediaTypeOf } from './media-type.js'
@@ -50,6 +50,9 @@ export class TaskRoute<Input = unknown> {
     this.url = route.url
   }
 
+  /** @internal */
+  get config (): TaskDefaults { return this.#route.config?.task ?? {} }
+
   /**
    * @internal Translates the options given with this handle into a url and the options given with a url, and says which
    * parameters the route will see. A task added by a handle never copies the body of the current request.
@@ -61,15 +64,11 @@ export class TaskRoute<Input = unknown> {
     if (options.method !== undefined) {
       throw new FST_TASKQUEUE_INVALID_OPTION('method', 'left out, since the route has one', show(options.method))
     }
-    const { queue, maxRetries, timeoutMs } = this.#route.config?.task ?? {}
     const [url, seen] = this.#fill(params ?? {})
     return [url, {
       ...options,
       method: this.method,
-      payload: options.payload ?? null,
-      queue: options.queue ?? queue,
-      maxRetries: options.maxRetries ?? maxRetries,
-      timeoutMs: options.timeoutMs ?? timeoutMs
+      payload: options.payload ?? null
     }, seen]
   }
 

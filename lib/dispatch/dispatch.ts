@@ -23,7 +23,8 @@ export function dispatch (
     const fail = (error: unknown) => {
       if (isOver) return
       isOver = true
-      const failed: Outcome = { kind: 'failed', reason: reasonOf(aborter.reason ?? error) }
+      const cause = aborter.reason ?? error
+      const failed: Outcome = { kind: 'failed', reason: reasonOf(cause), cause }
       resolve(context.routed === false ? unrouted(described) : failed)
     }
     aborter.onAbort(() => {
@@ -87,7 +88,8 @@ function outcomeOf (app: FastifyInstance, { response, body }: Exchange, task: Ta
   // If it is still unknown, a plugin registered before this one has answered before any hook of this one.
   if (status >= 400) context.routed ??= takes(app, task)
   if (context.routed === false) return unrouted(task)
-  const error = status >= 400 && context.error !== undefined ? { error: reasonOf(context.error.value) } : {}
+  const { value: cause } = context.error ?? {}
+  const error = status >= 400 && context.error !== undefined ? { error: reasonOf(cause), cause } : {}
   return { kind: 'answered', status, answer: body.answerOf(response), ...error }
 }
 

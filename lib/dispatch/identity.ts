@@ -11,7 +11,7 @@ export interface RequestTask {
   readonly queue: string
   /** Counts the attempts at this task, from 1. It only grows, so it serves as a fencing token. */
   readonly attempt: number
-  /** The id of the user who queued the task; undefined if nobody in particular did. */
+  /** The id of the user as whom the task runs; undefined if nobody in particular queued it. */
   readonly userId: string | undefined
   /**
    * Aborts when the result of this attempt no longer matters: it took too long, its lease is lost, the task was
@@ -31,6 +31,9 @@ export interface Dispatch {
   readonly aborter: LazyAbortController
   /** The place of the task in a chain of tasks, from 1. */
   readonly depth: number
+  /** The id of the request that began the chain of tasks, and of the request that this task is, once it has one. */
+  readonly originReqId?: string | undefined
+  reqId?: string
   /** The store that keeps the task. */
   readonly store: Store
   /** The tasks that this task has added to its own store. They are stored when it is settled. */
@@ -93,6 +96,7 @@ export function guardHeaders (app: FastifyInstance): void {
     const context = dispatchOf(raw)
     if (context !== undefined) {
       context.seen = true
+      context.reqId = request.id
       // This is read now: later a handler may call the not-found handler, and then the 404 is its verdict.
       context.routed = !request.is404
     } else if (raw.httpVersionMajor === 1) {

@@ -14,10 +14,15 @@ export class RouteWarnings {
   /** Methods and paths that were looked up lately. */
   readonly #known = new Set<string>()
   readonly #warned = new Set<string>()
+  readonly #hint: string
   #isComplete = false
 
-  /** @param consumed the queues whose tasks run here. Tasks of other queues run elsewhere, with other routes perhaps */
-  constructor (app: FastifyInstance, consumed: Iterable<string>) {
+  /**
+   * @param consumed the queues whose tasks run here. Tasks of other queues run elsewhere, with other routes perhaps
+   * @param mayBeShared whether another app that has the same Redis would by default have the same queues
+   */
+  constructor (app: FastifyInstance, consumed: Iterable<string>, mayBeShared: boolean) {
+    this.#hint = mayBeShared ? ': if another app uses the same Redis, give each its own prefix' : ''
     this.#consumed = new Set(consumed)
     this.#app = app
     this.#log = app.log
@@ -37,7 +42,8 @@ export class RouteWarnings {
 
   /** Warns of a task that was run and that no route has taken. */
   missed (task: Pick<Task, 'method' | 'url'>, queue: string): void {
-    this.#warn(nameOf(task), { queue }, 'no route of this app takes a task; it is left to other processes for a while')
+    const message = 'no route of this app takes a task; it is left to other processes for a while'
+    this.#warn(nameOf(task), { queue }, message + this.#hint)
   }
 
   #warn (name: string, details: object, message: string): void {
@@ -51,5 +57,6 @@ export class RouteWarnings {
 /** Names the method and path of a task, in bounds. The query is left out, since it may be confidential. */
 export function nameOf ({ method, url }: Pick<Task, 'method' | 'url'>): string {
   const end = url.indexOf('?')
-  return `${method} ${bounded(end === -1 ? url : url.slice(0, end))}`
+  const path = end === -1 ? url : url.slice(0, end)
+  return `${method} ${path.length > 200 ? bounded(path) : path}`
 }

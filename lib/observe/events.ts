@@ -17,25 +17,34 @@ export interface AttemptEnd extends OfTask {
   readonly url: string
   /** Counts the attempts at the task from 1. */
   readonly attempt: number
-  readonly durationMs: number
   readonly verdict: 'done' | 'retry' | 'defer' | 'release' | 'dead'
-  /** Whether no route of this app takes the task. */
-  readonly unrouted: boolean
-  /** Why the verdict is none of success. */
-  readonly reason?: string
-  /** How long the task waits for its next attempt. */
-  readonly delayMs?: number
   /** The status of the answer, if there was one, and two of its headers. */
-  readonly status?: number
-  readonly location?: string | undefined
-  readonly retryAfter?: string | undefined
+  readonly status: number | undefined
+  readonly location: string | undefined
+  readonly retryAfter: string | undefined
+  readonly durationMs: number
+  /** The id of the request that the task was, and of the one that added the first task of its chain. */
+  readonly reqId: string | undefined
+  readonly originReqId: string | undefined
+  /** True if no route of this app takes the task. */
+  readonly unrouted: true | undefined
+  /** Why the verdict is none of success. */
+  readonly reason: string | undefined
+  /** How long the task waits for its next attempt. */
+  readonly delayMs: number | undefined
+  /** What the request has thrown, if the verdict is none of success. Any value can be thrown. */
+  readonly err: unknown
 }
 
 /** What happens while tasks run, by the names of the events. */
 export interface Events {
+  /** A consumer begins to claim. `location` says where its store keeps the tasks. */
+  'consumer:start': OfConsumer & { readonly concurrency: number, readonly location: string }
   'attempt:end': AttemptEnd
   /** A task became a dead letter without an attempt: it has killed too many processes, or it cannot be read. */
   'task:buried': OfTask & { readonly attempt: number, readonly reason: string, readonly err?: unknown }
+  /** `onDead` has failed. The dead letter is kept without the tasks that it would have added. */
+  'onDead:failed': OfTask & { readonly err: unknown }
   'task:cancelled': OfTask & OfConsumer
   /** A closing app has waited long enough for a task, and gives it back. */
   'task:returned': OfTask & OfConsumer

@@ -5,8 +5,10 @@ type Lines = { readonly [Name in EventName]: (log: FastifyBaseLogger, event: Eve
 
 /** How each event is logged. */
 const LINES: Lines = {
+  'consumer:start': (log, event) => { log.info(event, 'consumer has started') },
   'attempt:end': logAttempt,
   'task:buried': (log, event) => { log.error(event, 'task is dead before it was attempted') },
+  'onDead:failed': (log, event) => { log.error(event, 'onDead failed: what it was to add is not added') },
   'task:cancelled': (log, event) => { log.info(event, 'task is cancelled') },
   'task:returned': (log, event) => {
     log.warn(event, 'task is given back: the app closes and its grace is over')
@@ -30,23 +32,23 @@ export function logTo (log: FastifyBaseLogger): Publish {
 }
 
 /** Logs the one line that each attempt ends with. */
-function logAttempt (log: FastifyBaseLogger, { verdict, unrouted, reason, delayMs, ...attempt }: AttemptEnd): void {
-  switch (verdict) {
+function logAttempt (log: FastifyBaseLogger, attempt: AttemptEnd): void {
+  switch (attempt.verdict) {
     case 'done':
       if (attempt.status === undefined || attempt.status < 300) log.info(attempt, 'task done')
       else log.warn(attempt, 'task done, its redirection not followed')
       break
     case 'retry':
-      log.warn({ ...attempt, reason, delayMs }, 'task failed and will be tried again')
+      log.warn(attempt, 'task failed and will be tried again')
       break
     case 'defer':
       // One warning stands for all tasks without a route.
-      log[unrouted ? 'debug' : 'info']({ ...attempt, reason, delayMs }, 'task is put off')
+      log[attempt.unrouted === true ? 'debug' : 'info'](attempt, 'task is put off')
       break
     case 'release':
       log.info(attempt, 'task given back: the app closes')
       break
     case 'dead':
-      log.error({ ...attempt, reason }, 'task failed for good')
+      log.error(attempt, 'task failed for good')
   }
 }

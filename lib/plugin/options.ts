@@ -1,8 +1,9 @@
 import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
+import type { OnDead } from '../add/on-dead.js'
 import type { RedisLocation } from '../store/redis/location.js'
 import type { CreateStore, StoreType } from '../store/types.js'
-import type { Backoff } from '../task/verdict.js'
+import type { Backoff, BackoffList } from '../task/backoff.js'
 
 /**
  * The options of the plugin. An option that does not exist, or a value that it does not take, is refused at
@@ -77,6 +78,11 @@ export interface TaskqueueOptions {
    * @default until they are removed or redriven
    */
   keepDeadMs?: number
+  /**
+   * Told of each task that becomes a dead letter, unless its route has an `onDead` of its own in `config.task`. The
+   * tasks that it adds are stored in the same step as the dead letter. @default none
+   */
+  onDead?: OnDead
   /** Whether `app.taskqueue.added` notes what is queued, for tests. @default false */
   noteAdded?: boolean
   /**
@@ -141,10 +147,12 @@ export interface ConsumerOptions {
   /** How often a task is tried again before it is dead. @default 10 */
   maxRetries?: number
   /**
-   * Returns the milliseconds before a retry, whose number it gets, counted from 1. It is synchronous. Any result other
-   * than 0 to 30 days counts as the default. @default doubles from 1 s to 1 h, with jitter
+   * How long a failed task waits before it is tried again: a list of milliseconds, one for each retry, the last of
+   * which serves all further retries; or a function that returns the milliseconds before the retry whose number it
+   * gets, counted from 1. The function is synchronous. Any result other than 0 to 30 days counts as the default.
+   * @default doubles from 1 s to 1 h, with jitter
    */
-  backoff?: Backoff
+  backoff?: Backoff | BackoffList
   /** How long one attempt may take, in milliseconds. @default 60000 */
   timeoutMs?: number
   /**

@@ -2,12 +2,16 @@ import { AsyncLocalStorage } from 'node:async_hooks'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { bindToReply } from '../add/commit-on-reply.js'
+import { chainTo } from '../add/chain.js'
 import { Composer } from '../add/compose.js'
 import { OpenCommits } from '../add/open-commits.js'
+import { tellDeadBy } from '../add/on-dead.js'
 import { rehearse } from '../add/rehearsal.js'
+import { TaskConfigs } from '../add/task-config.js'
 import { addTaskRoutes } from '../add/task-decorator.js'
 import { type AddedTask, type Prepare, TaskTransaction, type Transaction } from '../add/transaction.js'
 import { dispatchOf, guardHeaders, type RequestTask } from '../dispatch/identity.js'
+import { bindRequestLog } from '../dispatch/request-log.js'
 import { RouteWarnings } from '../dispatch/route-warnings.js'
 import { hideTaskRoutes, taskOnly } from '../dispatch/task-only.js'
 import {
@@ -17,10 +21,11 @@ import { Queue } from '../queue/queue.js'
 import { Queues } from '../queue/queues.js'
 import { TaskWaiter } from '../queue/task-waiter.js'
 import { makeCodec } from '../task/codec.js'
+import type { Task } from '../task/task.js'
 import { createAdder, createInspector, createRunner, MOST_AT_ONCE, type Taskqueue } from './app-taskqueue.js'
 import type { TaskqueueOptions } from './options.js'
 import { Runtime } from './runtime.js'
-import { readOptions, type Settings } from './settings.js'
+import { DEFAULT_PREFIX, readOptions, type Settings } from './settings.js'
 import { createStores, type KeptQueue } from './stores.js'
 
 declare module 'fastify' {
@@ -56,23 +61,30 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const internals = rehearse(app)
   const kept = await createStores(settings, app.log)
   const codec = makeCodec(settings)
-  const queues = new Queues(kept.map(({ name, store }) => new Queue(name, store, codec)), settings.keep)
+  const all = kept.map(({ name, store, location }) => new Queue(name, store, codec, location))
+  const queues = new Queues(all, settings.keep)
   const waiter = new TaskWaiter(queues, codec)
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
-  const warnings = new RouteWarnings(app, consumed)
-  const composer = new Composer(app, queues, codec, settings, warnings, internals)
+  const mayBeShared = settings.prefix === DEFAULT_PREFIX && kept.some(({ isVolatile }) => !isVolatile)
+  const warnings = new RouteWarnings(app, consumed, mayBeShared)
+  const configs = new TaskConfigs(app, queues)
+  const composer = new Composer(app, queues, configs, codec, settings, warnings, internals)
   const commits = new OpenCommits(settings.commitTimeoutMs)
   const added: AddedTask[] = []
   const note = settings.noteAdded ? (tasks: readonly AddedTask[]) => { added.push(...tasks) } : undefined
   const outsideOfRequests = () => new TaskTransaction(composer.alone, commits, app.log, MOST_AT_ONCE, note)
   const closed = outsideOfRequests()
   closed.close()
-  const runtime = new Runtime(app, settings, queues, codec, warnings, inContext)
+  const tellDead = tellDeadBy(task => configs.of(task)?.onDead ?? settings.onDead, task =>
+    new TaskTransaction(composer.after(task), commits, app.log, settings.maxTasksPerRequest, note))
+  const backoffOf = (task: Task) => configs.backoffOf(task)
+  const runtime = new Runtime(app, settings, queues, codec, { warnings, backoffOf, tellDead }, inContext)
 
   guardHeaders(app)
+  bindRequestLog(app)
   app.addConstraintStrategy(taskOnly(app))
   hideTaskRoutes(app)
-  addTaskRoutes(app, queues)
+  addTaskRoutes(app)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorate('verifyTask', verifyWith(settings))
   app.decorate<Taskqueue>('taskqueue', {
@@ -119,10 +131,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
 function prepareFor (request: FastifyRequest): Prepare | undefined {
   const context = dispatchOf(request.raw)
   if (context === undefined) return undefined
-  return async (store, tasks) => {
-    if (store !== context.store) return await store.prepare(tasks)
-    return { keptOut: [], commit: async () => { context.chain.push(...tasks) }, rollback () {} }
-  }
+  return chainTo(context.chain, context.store)
 }
 
 function verifyWith ({ user }: Settings) {

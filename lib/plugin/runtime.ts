@@ -1,10 +1,9 @@
 import type { FastifyInstance } from 'fastify'
 import { exchangers } from '../dispatch/exchange.js'
-import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import { publishTo, type Publish } from '../observe/events.js'
 import { logTo } from '../observe/log.js'
 import type { Queues } from '../queue/queues.js'
-import { attemptWith } from '../run/attempt.js'
+import { attemptWith, type Routes } from '../run/attempt.js'
 import { Consumer } from '../run/consumer.js'
 import type { InContext } from '../run/context.js'
 import { startHeartbeat, type Heartbeat } from '../run/heartbeat.js'
@@ -29,8 +28,7 @@ export class Runtime {
   #stopped: Promise<unknown> | undefined
 
   constructor (
-    app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, warnings: RouteWarnings,
-    inContext: InContext
+    app: FastifyInstance, settings: Settings, queues: Queues, codec: Codec, routes: Routes, inContext: InContext
   ) {
     this.#settings = settings
     this.#queues = queues
@@ -44,7 +42,7 @@ export class Runtime {
     for (const { name, consumer } of settings.queues) {
       if (consumer === false) continue
       const { store } = queues.get(name)
-      const shared = { app, store, codec, exchanger, keep, warnings, publish }
+      const shared = { app, store, codec, exchanger, keep, routes, publish }
       const attempt = attemptWith({ ...shared, queue: name, policy: consumer })
       const limits = { ...consumer, keep, keepDead }
       consumers.set(name, new Consumer(name, store, attempt, isolation, publish, limits, inContext))
@@ -68,7 +66,11 @@ export class Runtime {
       this.#heartbeats.set(store, startHeartbeat(store, ofStore, this.#publish, this.#inContext))
     }
     for (const { name, consumer } of this.#settings.queues) {
-      if (consumer !== false && consumer.autoStart) this.consumers.get(name)!.start()
+      if (consumer === false || !consumer.autoStart) continue
+      const { location } = this.#queues.get(name)
+      const { name: consumerName, concurrency } = consumer
+      this.#publish('consumer:start', { queue: name, consumer: consumerName, concurrency, location })
+      this.consumers.get(name)!.start()
     }
   }
 

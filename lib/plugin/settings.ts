@@ -2,6 +2,8 @@ import { randomBytes } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
 import { type CopyHeaders, isInheritable } from '../add/inheritance.js'
+import type { OnDead } from '../add/on-dead.js'
+import { checkOnDead } from '../add/task-config.js'
 import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { exchangers } from '../dispatch/exchange.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
@@ -9,12 +11,12 @@ import { cut, show } from '../show.js'
 import type { RedisLocation } from '../store/redis/location.js'
 import type { Keep } from '../store/turn.js'
 import type { CreateStore, StoreType } from '../store/types.js'
+import { type Backoff, backoffBy, checkBackoff, exponential } from '../task/backoff.js'
 import { MAX_DELAY_MS } from '../task/time.js'
-import { exponential } from '../task/verdict.js'
 import type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptions } from './options.js'
 import { checkRedis } from './redis-option.js'
 
-export type ConsumerSettings = Readonly<Required<ConsumerOptions>>
+export type ConsumerSettings = Readonly<Required<Omit<ConsumerOptions, 'backoff'>> & { backoff: Backoff }>
 
 export interface QueueSettings {
   readonly name: string
@@ -40,9 +42,12 @@ export interface Settings {
   readonly keep: Keep
   /** Undefined where all dead letters are kept. */
   readonly keepDead: Keep | undefined
+  readonly onDead: OnDead | undefined
   readonly noteAdded: boolean
   readonly dispatch: keyof typeof exchangers
 }
+
+export const DEFAULT_PREFIX = 'taskqueue'
 
 const QUEUE_NAME = /^[A-Za-z0-9._-]{1,64}$/
 const PREFIX = /^[A-Za-z0-9._:-]{1,64}$/
@@ -51,9 +56,9 @@ const PREFIX = /^[A-Za-z0-9._:-]{1,64}$/
 export function readOptions (options: TaskqueueOptions): Settings {
   const {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
-    prefix = 'taskqueue', commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024,
-    maxTasksPerRequest = 1000, maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, noteAdded = false,
-    dispatch = 'direct', ...unknown
+    prefix = DEFAULT_PREFIX, commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024,
+    maxTasksPerRequest = 1000, maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, onDead,
+    noteAdded = false, dispatch = 'direct', ...unknown
   } = options
   // Fastify itself may add these to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -73,6 +78,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('keepMs', keepMs, 1, MAX_DELAY_MS)
   checkWhole('keepDead', keepDead, 0)
   checkWhole('keepDeadMs', keepDeadMs, 1)
+  checkOnDead('onDead', onDead)
   expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
   expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
@@ -92,6 +98,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
     keepDead: keepDead === undefined && keepDeadMs === undefined
       ? undefined
       : { count: keepDead ?? Infinity, ms: keepDeadMs ?? Infinity },
+    onDead,
     noteAdded,
     dispatch
   }
@@ -112,6 +119,7 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
     expect(`${path}.redis`, redis, expected, redis !== undefined)
   }
   if (consumer !== false) checkConsumer(`${path}.consumer`, consumer)
+  const { backoff = exponential, ...own } = { ...defined(defaults.consumer), ...defined(consumer) }
   return {
     name,
     type,
@@ -121,19 +129,19 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
       autoStart: true,
       concurrency: 1,
       maxRetries: 10,
-      backoff: exponential,
       timeoutMs: 60_000,
       missingRouteMs: 3_600_000,
       leaseMs: 10_000,
       closeGraceMs: 10_000,
-      ...defined(defaults.consumer),
-      ...defined(consumer)
+      ...own,
+      backoff: typeof backoff === 'function' ? backoff : backoffBy(backoff)
     }
   }
 }
 
 /** Drops options that are undefined, since they would hide a default. */
-function defined (consumer: ConsumerOptions): ConsumerOptions {
+function defined (consumer: ConsumerOptions | false): ConsumerOptions {
+  if (consumer === false) return {}
   return Object.fromEntries(Object.entries(consumer).filter(([, value]) => value !== undefined))
 }
 
@@ -159,7 +167,7 @@ const CONSUMER_CHECKS: Readonly<Record<keyof ConsumerOptions, Check>> = {
   autoStart: (path, value) => expect(path, value, 'true or false', typeof value === 'boolean'),
   concurrency: whole(1, 1000),
   maxRetries: whole(0),
-  backoff: (path, value) => expect(path, value, 'a function', typeof value === 'function'),
+  backoff: checkBackoff,
   timeoutMs: whole(1, LONGEST_TIMER_MS),
   missingRouteMs: whole(0),
   leaseMs: whole(100, LONGEST_TIMER_MS),

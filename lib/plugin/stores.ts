@@ -13,6 +13,13 @@ export interface KeptQueue {
   readonly name: string
   readonly store: Store
   readonly isVolatile: boolean
+  /** Where the tasks are, for people who read logs. It shows no secret. */
+  readonly location: string
+}
+
+interface LocatedType extends StoreType {
+  /** Says where the tasks are, once the store is created. */
+  readonly location?: () => string
 }
 
 /** Creates the stores of all queues. Local queues share one store; so do queues that are given the same Redis. */
@@ -21,17 +28,17 @@ export async function createStores (settings: Settings, log: FastifyBaseLogger):
   const context: StoreContext = { heartbeatMs: heartbeatMs(Math.min(...leases)), log, clock: Date }
   const typeOf = typesWith(settings)
   return await Promise.all(settings.queues.map(async queue => {
-    const { isVolatile = false, create } = typeOf(queue)
+    const { name: type, isVolatile = false, location = () => `a store of type ${type}`, create } = typeOf(queue)
     const created = create(queue.name, context)
     // A store may be a proxy that knows only the methods of a store. `await` would ask it for `then`.
     const store = created instanceof Promise ? await created : created
-    return { name: queue.name, store: checkStore(queue.name, store), isVolatile }
+    return { name: queue.name, store: checkStore(queue.name, store), isVolatile, location: location() }
   }))
 }
 
-function typesWith (settings: Settings): (queue: QueueSettings) => StoreType {
+function typesWith (settings: Settings): (queue: QueueSettings) => LocatedType {
   const local = localType()
-  const redis = new Map<RedisLocation, StoreType>()
+  const redis = new Map<RedisLocation, LocatedType>()
   return ({ type, redis: location }) => {
     if (type === 'local') return local
     if (type !== 'redis') return typeof type === 'function' ? { name: 'custom', create: type } : type
@@ -40,18 +47,27 @@ function typesWith (settings: Settings): (queue: QueueSettings) => StoreType {
   }
 }
 
-function localType (): StoreType {
+function localType (): LocatedType {
   let store: LocalStore | undefined
-  return { name: 'local', isVolatile: true, create: () => (store ??= new LocalStore()) }
+  return { name: 'local', isVolatile: true, location: () => 'this process', create: () => (store ??= new LocalStore()) }
 }
 
 /** Makes the type of Redis stores. An app without a queue on Redis never loads the client of Redis. */
-function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas }: Settings): StoreType {
+function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas }: Settings): LocatedType {
   let store: Promise<Store> | undefined
+  let where = ''
   return {
     name: 'redis',
-    create: (_queue, { heartbeatMs }) => (store ??= import('../store/redis/store.js')
-      .then(({ RedisStore }) => new RedisStore(location, prefix, commitTimeoutMs, replicas, heartbeatMs)))
+    location: () => where,
+    create (_queue, { heartbeatMs, log }) {
+      const warn = (message: string) => { log.error(message) }
+      store ??= import('../store/redis/store.js').then(({ RedisStore }) => {
+        const made = new RedisStore(location, prefix, commitTimeoutMs, replicas, heartbeatMs, warn)
+        where = made.location
+        return made
+      })
+      return store
+    }
   }
 }
 

@@ -29,12 +29,15 @@ export class Queue {
   readonly name: string
   /** @internal */
   readonly store: Store
+  /** @internal */
+  readonly location: string
   readonly #codec: Codec
 
   /** @internal */
-  constructor (name: string, store: Store, codec: Codec) {
+  constructor (name: string, store: Store, codec: Codec, location: string) {
     this.name = name
     this.store = store
+    this.location = location
     this.#codec = codec
   }
 

@@ -7,7 +7,9 @@ import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import type { AttemptEnd, Publish } from '../observe/events.js'
 import { reach } from '../queue/reach.js'
 import type { Store } from '../store/store.js'
+import type { NewTask } from '../store/tasks.js'
 import type { Keep, Lease, Settlement, Verdict } from '../store/turn.js'
+import { type Backoff, backoffBy } from '../task/backoff.js'
 import type { Codec } from '../task/codec.js'
 import type { Outcome } from '../task/outcome.js'
 import { progressOf, recordOf } from '../task/record.js'
@@ -22,6 +24,17 @@ export interface AttemptPolicy extends RetryPolicy {
   readonly timeoutMs: number
 }
 
+/** What the routes of an app say about the tasks that they take. */
+export interface Routes {
+  readonly warnings: RouteWarnings
+  backoffOf (task: Task): Backoff | undefined
+  /** Tells of a task that dies, and resolves to the tasks to add to its store as that buries it. May reject. */
+  tellDead (
+    task: Task, death: { queue: string, attempt: number, reason: string, status?: number }, store: Store,
+    longestMs: number
+  ): Promise<readonly NewTask[]> | readonly NewTask[]
+}
+
 /** What attempts at the tasks of one queue depend on. */
 export interface AttemptContext {
   readonly app: FastifyInstance
@@ -31,7 +44,7 @@ export interface AttemptContext {
   readonly exchanger: Exchanger
   readonly keep: Keep
   readonly policy: AttemptPolicy
-  readonly warnings: RouteWarnings
+  readonly routes: Routes
   readonly publish: Publish
 }
 
@@ -40,15 +53,32 @@ export interface AttemptContext {
  * and tells of it.
  */
 export function attemptWith (
-  { app, queue, store, codec, exchanger, keep, policy, warnings, publish }: AttemptContext
+  { app, queue, store, codec, exchanger, keep, policy, routes, publish }: AttemptContext
 ): Attempt {
+  /** Returns the tasks that follow a dead one. If `onDead` fails, that must not keep the task from being buried. */
+  const followersOf = async (task: Task, { attempt }: Lease, reason: string, outcome?: Outcome) => {
+    const { timeoutMs = policy.timeoutMs } = task
+    try {
+      const status = outcome?.kind === 'answered' ? { status: outcome.status } : {}
+      return await routes.tellDead(task, { queue, attempt, reason, ...status }, store, timeoutMs)
+    } catch (err) {
+      publish('onDead:failed', { taskId: task.id, queue, err })
+      return []
+    }
+  }
+  const policyFor = (task: Task): RetryPolicy => {
+    const { maxRetries = policy.maxRetries } = task
+    const backoff = (retry: number) => (listed(task) ?? routes.backoffOf(task) ?? policy.backoff)(retry)
+    return { ...policy, maxRetries, backoff }
+  }
   return async (lease, aborter) => {
     const bury = (reason: string, err?: unknown): Settlement => {
       publish('task:buried', { taskId: lease.id, queue, attempt: lease.attempt, reason, err })
       return { lease, verdict: { kind: 'dead', reason } }
     }
     const prejudged = prejudge(lease)
-    if (prejudged?.kind === 'dead') return bury(prejudged.reason)
+    // A message may be what kills its reader.
+    if (prejudged?.isDeadly === true) return bury(prejudged.reason)
     const message = await messageOf(lease, aborter)
     if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
     const at = Date.now()
@@ -59,6 +89,9 @@ export function attemptWith (
     } catch (err) {
       return bury((err as Error).message, err)
     }
+    if (prejudged !== undefined) {
+      return { ...bury(prejudged.reason), chain: await followersOf(task, lease, prejudged.reason) }
+    }
     const setProgress = async (value: unknown) => {
       const progress = codec.encodeRecord(queue, task.id, progressOf(value))
       await reach(store.setProgress(queue, lease, progress))
@@ -67,21 +100,22 @@ export function attemptWith (
       task: new CurrentTask(task, queue, lease.attempt, aborter, setProgress),
       aborter,
       depth: task.depth,
+      originReqId: task.originReqId,
       store,
       chain: [],
       seen: false
     }
-    const { timeoutMs = policy.timeoutMs, maxRetries = policy.maxRetries } = task
+    const { timeoutMs = policy.timeoutMs } = task
     const timer = setTimeout(() => { aborter.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
     const outcome = await dispatch(app, exchanger, task, context)
     clearTimeout(timer)
     if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
-    const verdict = judge(outcome, lease, { ...policy, maxRetries })
+    const verdict = judge(outcome, lease, policyFor(task))
     const durationMs = performance.now() - start
-    publish('attempt:end', attemptEnd(task, queue, lease.attempt, durationMs, outcome, verdict))
+    publish('attempt:end', attemptEnd(task, context, durationMs, outcome, verdict))
     if (outcome.kind === 'unrouted' && verdict.kind === 'defer') {
       // A logger that throws must not change what becomes of the task.
-      try { warnings.missed(task, queue) } catch {}
+      try { routes.warnings.missed(task, queue) } catch {}
     }
     const isDone = verdict.kind === 'done'
     const isLast = isDone || verdict.kind === 'dead'
@@ -90,9 +124,13 @@ export function attemptWith (
     return {
       lease,
       verdict: sealed(codec, queue, lease.id, verdict),
-      chain: isDone ? context.chain : [],
-      ...isKept && { record: codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast)) },
-      ...task.dedupeMs !== undefined && { dedupeMs: task.dedupeMs }
+      chain: verdict.kind === 'dead'
+        ? await followersOf(task, lease, verdict.reason, outcome)
+        : isDone ? context.chain : [],
+      record: isKept
+        ? codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast))
+        : undefined,
+      dedupeMs: task.dedupeMs
     }
   }
 }
@@ -101,6 +139,8 @@ export function attemptWith (
 async function messageOf ({ message }: Lease, { signal }: LazyAbortController): Promise<string | undefined> {
   return typeof message === 'string' ? message : await message(signal).catch(() => undefined)
 }
+
+const listed = ({ backoff }: Task) => backoff && backoffBy(backoff)
 
 /** Has a reason kept as the message is, since it may say what the error of a handler said. */
 function sealed (codec: Codec, queue: string, id: string, verdict: Verdict): Verdict {
@@ -132,22 +172,26 @@ class CurrentTask implements RequestTask {
 
 /** Says how an attempt has ended. */
 function attemptEnd (
-  task: Task, queue: string, attempt: number, durationMs: number, outcome: Outcome, verdict: Verdict
+  { id, url }: Task, { task: { queue, attempt }, reqId, originReqId }: Dispatch, durationMs: number, outcome: Outcome,
+  verdict: Verdict
 ): AttemptEnd {
+  const { reason, delayMs } = verdict as { reason?: string, delayMs?: number }
+  const { status, answer, cause } = outcome as Partial<Extract<Outcome, { kind: 'answered' }>>
   return {
-    taskId: task.id,
+    taskId: id,
     queue,
-    url: task.url,
+    url,
     attempt,
-    durationMs,
     verdict: verdict.kind,
-    unrouted: outcome.kind === 'unrouted',
-    ...'reason' in verdict && { reason: verdict.reason },
-    ...'delayMs' in verdict && { delayMs: verdict.delayMs },
-    ...outcome.kind === 'answered' && answerOf(outcome)
+    status,
+    location: answer?.headers.location,
+    retryAfter: answer?.headers['retry-after'],
+    durationMs,
+    reqId,
+    originReqId,
+    unrouted: outcome.kind === 'unrouted' ? true : undefined,
+    reason,
+    delayMs,
+    err: reason === undefined ? undefined : cause
   }
-}
-
-function answerOf ({ status, answer: { headers } }: Extract<Outcome, { kind: 'answered' }>) {
-  return { status, location: headers.location, retryAfter: headers['retry-after'] }
 }

@@ -1,12 +1,13 @@
 import { isUtf8 } from 'node:buffer'
 import { checkWhole, isPlain, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from '../errors.js'
+import { checkBackoffList } from './backoff.js'
 import { checkHeader } from './headers.js'
 import { checkUserId } from './id.js'
 import { checkMethod } from './method.js'
 import { isAddress, LOCAL_IP } from './origin.js'
 import { makeKey, open, seal, sign } from './sealing.js'
-import type { Task } from './task.js'
+import { MAX_REQ_ID_LENGTH, type Task } from './task.js'
 import { MAX_DELAY_MS } from './time.js'
 import { canonicalUrl } from './url.js'
 
@@ -115,7 +116,8 @@ const PROTOCOLS: ReadonlySet<unknown> = new Set([undefined, 'http', 'https'])
  */
 function write (task: Task): { readonly head: string, readonly payload: string | undefined } {
   const {
-    payload, method, url, headers, inherited, ip, protocol, userId, depth, maxRetries, timeoutMs, dedupeMs
+    payload, method, url, headers, inherited, ip, protocol, userId, depth, addedAt, originReqId, maxRetries, backoff,
+    timeoutMs, dedupeMs
   } = task
   const usual = usualWith(payload)
   const isText = payload === undefined || typeof payload === 'string'
@@ -129,7 +131,10 @@ function write (task: Task): { readonly head: string, readonly payload: string |
     protocol: protocol === 'http' ? undefined : protocol,
     userId,
     depth: depth === 1 ? undefined : depth,
+    addedAt,
+    originReqId,
     maxRetries,
+    backoff,
     timeoutMs,
     dedupeMs,
     base64: payload !== undefined && text === undefined ? true : undefined
@@ -141,7 +146,7 @@ function read (id: string, head: string, text: string | undefined): Task {
   const usual = usualWith(text)
   const {
     v = VERSION, method = usual.method, url, headers = usual.headers, inherited, ip, protocol, base64, userId,
-    depth = 1, maxRetries, timeoutMs, dedupeMs
+    depth = 1, addedAt, originReqId, maxRetries, backoff, timeoutMs, dedupeMs
   } = parse(head) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is not a string')
@@ -149,11 +154,15 @@ function read (id: string, head: string, text: string | undefined): Task {
   if (!isPlain(headers)) throw new Error('its headers are not an object')
   if (ip !== undefined && ip !== '' && !isAddress(ip)) throw new Error('its address is not an IP address')
   if (!PROTOCOLS.has(protocol)) throw new Error('its protocol is unknown')
+  const hasOrigin = typeof originReqId === 'string' && originReqId.length <= MAX_REQ_ID_LENGTH
+  if (originReqId !== undefined && !hasOrigin) throw new Error('its origin is not the id of a request')
   try {
     checkMethod(method)
     checkWhole('inherited', inherited, 1)
     checkWhole('depth', depth, 1)
+    checkWhole('addedAt', addedAt, 0)
     checkWhole('maxRetries', maxRetries, 0)
+    checkBackoffList('backoff', backoff)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
     checkWhole('dedupeMs', dedupeMs, 0, MAX_DELAY_MS)
     return {
@@ -167,7 +176,10 @@ function read (id: string, head: string, text: string | undefined): Task {
       payload: base64 === true ? Buffer.from(text ?? '', 'base64') : text,
       userId: checkUserId(userId),
       depth,
+      addedAt,
+      originReqId,
       maxRetries,
+      backoff,
       timeoutMs,
       dedupeMs
     }

@@ -47,7 +47,13 @@ export function uuidv7 (now = Date.now()): string {
   return `${prefix}${sequence.toString(16).padStart(3, '0')}${randomUUID().slice(18)}`
 }
 
-/** Checks the id that `user.id` returned. A number becomes a string, null becomes undefined. */
+/** Returns the time in a UUID v7, in milliseconds since the epoch; undefined for any other id. */
+export function timeOfId (id: string): number | undefined {
+  const isV7 = /^[\da-f]{8}-[\da-f]{4}-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/.test(id)
+  return isV7 ? Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : undefined
+}
+
+/** Checks the id of a user. A number becomes a string, null becomes undefined. */
 export function checkUserId (id: unknown): string | undefined {
   if (id === undefined || id === null) return undefined
   const text = Number.isFinite(id) || (typeof id === 'bigint' && BigInt.asIntN(256, id) === id) ? String(id) : id

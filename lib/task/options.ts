@@ -1,4 +1,5 @@
 import type { OnDuplicate } from '../store/tasks.js'
+import type { BackoffList } from './backoff.js'
 import type { TaskMethod } from './method.js'
 import type { Protocol } from './origin.js'
 
@@ -44,9 +45,23 @@ export interface AddOptions {
   runAt?: Date | string | number
   /** How often a failed task is tried again. @default the consumer's `maxRetries` */
   maxRetries?: number
+  /**
+   * The milliseconds before each retry, the last of which serves all further retries. @default the route's or else the
+   * consumer's `backoff`
+   */
+  backoff?: BackoffList
   /** How long one attempt may take, in milliseconds. @default the consumer's `timeoutMs` */
   timeoutMs?: number
+  /**
+   * The id of the user as whom the task runs, if that is not who makes the current request; null for nobody. The task
+   * then inherits neither `cookie` nor `authorization`. Nothing checks that there is such a user before the task runs.
+   * @default the user of the current request, if there is one
+   */
+  user?: string | number | null
 }
+
+/** What `config.task` of a route can say of its tasks, as `add` can. */
+export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
 
 /** What a task takes over from the request that adds it, unless `add` says otherwise. */
 export interface Inheritance {

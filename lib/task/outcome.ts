@@ -1,8 +1,14 @@
 /** How an attempt ended: with an answer, without one, without a route, or before the app had seen the request. */
 export type Outcome =
-  /** `error` is the message of the last error of the request, if there was one. */
-  | { readonly kind: 'answered', readonly status: number, readonly answer: Answer, readonly error?: string }
-  | { readonly kind: 'failed', readonly reason: string }
+  /** `error` is the message of the last error of the request, if there was one; `cause` is that error. */
+  | {
+    readonly kind: 'answered',
+    readonly status: number,
+    readonly answer: Answer,
+    readonly error?: string,
+    readonly cause?: unknown
+  }
+  | { readonly kind: 'failed', readonly reason: string, readonly cause?: unknown }
   | { readonly kind: 'unrouted', readonly reason: string }
   | { readonly kind: 'unseen' }
 

@@ -40,6 +40,16 @@ export function jsonOf (value: unknown): Payload {
   return { content: json, contentType: 'application/json' }
 }
 
+/** Returns the value of a body: what its JSON says, a string if it is text, and otherwise its bytes. */
+export function valueOf (content: string | Buffer, contentType = ''): unknown {
+  if (/^application\/json\b/i.test(contentType)) {
+    try {
+      return JSON.parse(String(content))
+    } catch {}
+  }
+  return typeof content === 'string' || /^text\//i.test(contentType) ? String(content) : content
+}
+
 /** Classes whose objects JSON.stringify silently turns into `{}`. */
 const NO_JSON = [Map, Set, FormData, Blob, ArrayBuffer, ReadableStream, Promise, Request, Response]
 
@@ -49,10 +59,13 @@ export function lostIn (value: unknown): unknown {
   if (typeof value !== 'object' || value === null) return undefined
   const { toJSON, pipe } = value as { toJSON?: unknown, pipe?: unknown }
   if (typeof toJSON === 'function') return undefined
-  if (typeof pipe === 'function' || NO_JSON.some(type => value instanceof type)) return value
-  for (const part of Array.isArray(value) ? value : Object.values(value)) {
-    const lost = lostIn(part)
-    if (lost !== undefined) return lost
+  if (typeof pipe === 'function') return value
+  const isPlain = Array.isArray(value) || Object.getPrototypeOf(value) === Object.prototype
+  if (!isPlain && NO_JSON.some(type => value instanceof type)) return value
+  for (const name in value) {
+    const part = (value as Record<string, unknown>)[name]
+    const lost = typeof part === 'string' ? undefined : lostIn(part)
+    if (lost !== undefined && Object.hasOwn(value, name)) return lost
   }
   return undefined
 }

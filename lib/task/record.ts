@@ -20,6 +20,8 @@ export interface Entry {
   readonly method?: string
   readonly url?: string
   readonly userId?: string
+  readonly addedAt?: number
+  readonly originReqId?: string
   readonly headers?: Readonly<Record<string, string>>
   /** The body of the answer, if it is text: most bodies are, and text is shorter than base64 and legible. */
   readonly text?: string
@@ -31,14 +33,14 @@ export interface Entry {
 
 /** Makes the record of an attempt. With `isLast` it includes the answer and the request. */
 export function recordOf (
-  { method, url, userId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean
+  { method, url, userId, addedAt, originReqId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean
 ): object {
   const how = outcome.kind === 'answered'
     ? { status: outcome.status }
     : { reason: (outcome as { reason?: string }).reason }
   const ended = { at, ms: Math.round(ms), ...how }
   if (!isLast) return ended
-  return { ...ended, method, url, userId, ...outcome.kind === 'answered' && kept(outcome.answer) }
+  return { ...ended, method, url, userId, addedAt, originReqId, ...outcome.kind === 'answered' && kept(outcome.answer) }
 }
 
 function kept ({ headers, body, whole }: Answer): Partial<Entry> {

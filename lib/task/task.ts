@@ -2,6 +2,7 @@ import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
 import type { NewTask, OnDuplicate } from '../store/tasks.js'
+import { type BackoffList, checkBackoffList } from './backoff.js'
 import { headersOf } from './headers.js'
 import { idOf } from './id.js'
 import { checkMethod, type TaskMethod } from './method.js'
@@ -31,30 +32,40 @@ export interface Task {
   readonly userId?: string
   /** The place of the task in a chain in which each task was added by the one before, counted from 1. */
   readonly depth: number
+  /** When the task was added, in milliseconds since the epoch. @default the time in the task's id, a UUID v7 */
+  readonly addedAt?: number
+  /** The id of the request that added the task, or that added the first task of the chain that led to it. */
+  readonly originReqId?: string
   /** How often the task is tried again. @default the consumer's */
   readonly maxRetries?: number
+  /** The milliseconds before each retry. @default the route's, or else the consumer's */
+  readonly backoff?: BackoffList
   /** How long one attempt may take, in milliseconds. @default the consumer's */
   readonly timeoutMs?: number
   /** For how many milliseconds after the task is done its id keeps others out. @default 0 */
   readonly dedupeMs?: number
 }
 
+/** How many characters of the id of a request are kept. */
+export const MAX_REQ_ID_LENGTH = 255
+
 const OPTIONS: readonly string[] = [
   'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs',
-  'maxRetries', 'timeoutMs'
+  'maxRetries', 'backoff', 'timeoutMs', 'user'
 ] satisfies Array<keyof AddOptions>
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 
 /** Makes a task of the arguments of `add`. Checks all of them first, so that a refusal leaves nothing half done. */
 export function makeTask (
   url: string, options: AddOptions, inheritance?: Inheritance
-): Omit<Task, 'depth' | 'ip' | 'protocol'> {
+): Omit<Task, 'depth' | 'ip' | 'protocol' | 'originReqId'> {
   checkOptions('options', options, OPTIONS, 'add')
   const method = options.method ?? (options.payload == null ? 'GET' : 'POST')
   checkMethod(method)
   const payload = payloadOf(method, options.payload, inheritance)
-  const { maxRetries, timeoutMs, dedupeMs } = options
+  const { maxRetries, backoff, timeoutMs, dedupeMs } = options
   checkWhole('maxRetries', maxRetries, 0)
+  checkBackoffList('backoff', backoff)
   checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
   checkWhole('dedupeMs', dedupeMs, 0, MAX_DELAY_MS)
   return {
@@ -63,7 +74,10 @@ export function makeTask (
     url: canonicalUrl(url, options.query),
     ...headersOf(options.headers, payload, inheritance),
     payload: payload?.content,
+    // An id that was made here tells the time itself.
+    addedAt: options.id === undefined ? undefined : Date.now(),
     maxRetries,
+    backoff: backoff?.slice(),
     timeoutMs,
     dedupeMs
   }

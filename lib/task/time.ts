@@ -1,7 +1,6 @@
 import { isDate } from 'node:util/types'
 import { FST_TASKQUEUE_INVALID_DELAY } from '../errors.js'
 import { show } from '../show.js'
-import type { AddOptions } from './options.js'
 
 /** The longest delay of a task, in milliseconds: 30 days. */
 export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
@@ -11,7 +10,7 @@ const TIME = /^(\d{4}-\d\d-\d\d)[Tt ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d
 
 /** When a store is to make the task due: after milliseconds, at milliseconds since the epoch, or at once. */
 export function dueOf (
-  { delayMs, runAt }: Pick<AddOptions, 'delayMs' | 'runAt'>
+  { delayMs, runAt }: { readonly delayMs?: number, readonly runAt?: Date | string | number }
 ): { delayMs?: number, runAt?: number } {
   if (runAt === undefined) {
     if (delayMs === undefined) return {}

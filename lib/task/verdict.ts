@@ -1,4 +1,5 @@
 import type { Lease, Verdict } from '../store/turn.js'
+import { type Backoff, backOff, spread } from './backoff.js'
 import type { Outcome } from './outcome.js'
 import { MAX_DELAY_MS } from './time.js'
 
@@ -9,9 +10,6 @@ export interface RetryPolicy {
   /** For how many milliseconds in all a task without a route here is left to other processes, which may have one. */
   readonly missingRouteMs: number
 }
-
-/** Returns how many milliseconds to wait before the given retry, counted from 1. */
-export type Backoff = (retry: number) => number
 
 /** A task that has killed its consumer this often becomes a dead letter. */
 const MAX_DEATHS = 3
@@ -63,31 +61,17 @@ function leaveToOthers (reason: string, { unroutedMs }: Counters, { missingRoute
   return { kind: 'defer', delayMs, reason, unrouted: true }
 }
 
-/** Decides whether a task may be attempted at all; undefined if it may. */
-export function prejudge ({ deaths }: Pick<Lease, 'deaths'>): Verdict | undefined {
-  if (deaths < MAX_DEATHS) return undefined
-  return { kind: 'dead', reason: `its consumer died ${deaths} times while running it` }
-}
-
 /**
- * The default backoff: doubles from one second to one hour. Each delay is random within its upper half, so that tasks
- * that failed together come back apart.
+ * Returns why a task is dead without another attempt; undefined if it may be attempted. It is deadly if even its burial
+ * has killed a consumer.
  */
-export function exponential (retry: number, random = Math.random): number {
-  return spread(Math.min(1000 * 2 ** (retry - 1), 3_600_000), random)
-}
-
-function spread (ceilingMs: number, random = Math.random): number {
-  return Math.round(ceilingMs * (1 + random()) / 2)
-}
-
-/** Calls the user's backoff. If it throws or returns no delay, the default takes its place: the task must survive. */
-function backOff (backoff: Backoff, retry: number): number {
-  try {
-    const delayMs: unknown = backoff(retry)
-    if (typeof delayMs === 'number' && delayMs >= 0 && delayMs <= MAX_DELAY_MS) return delayMs
-  } catch {}
-  return exponential(retry)
+export function prejudge (
+  { deaths }: Pick<Lease, 'deaths'>
+): { readonly reason: string, readonly isDeadly: boolean } | undefined {
+  if (deaths < MAX_DEATHS) return undefined
+  const reason = `${deaths} times its lease has expired while it ran alone: ` +
+    'its process has died, or its handler has blocked the event loop'
+  return { reason, isDeadly: deaths > MAX_DEATHS }
 }
 
 /** Reads a number of seconds or a date (RFC 9110 §10.2.3) as milliseconds from now; undefined for anything else. */

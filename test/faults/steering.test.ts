@@ -13,7 +13,7 @@ const ROUNDS = 6
 t.setTimeout(300_000)
 
 const rounds = Array.from({ length: ROUNDS }, (_, round) => round)
-const DIED = { reason: 'its process died, or it reported nothing' }
+const DIED = { reason: 'its lease expired: its process died, or its handler blocked the event loop' }
 
 t.test('progress and attempts outlive the consumers of a task, and who waits elsewhere hears of its end', async t => {
   const { start, add, drained, counts, pass } = await startAll(t)

@@ -6,7 +6,7 @@ import taskqueue, {
   RECORD_LIMIT, errorCodes, taskqueue as byName,
   type AddOptions, type ConsumerOptions, type Counts,
   type CreateStore, type Participant, type Queue, type StoreType,
-  type RequestTask, type Savepoint, type Store, type TaskDefaults, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
+  type RequestTask, type Savepoint, type Store, type TaskConfig, type TaskqueueOptions, type TaskRoute, type Transaction, type Verdict
 } from 'fastify-taskqueue'
 import { storeConformance, type ConformanceTest } from 'fastify-taskqueue/conformance'
 
@@ -107,7 +107,7 @@ export async function makeApp () {
   // @ts-expect-error: it is true, or left out
   app.route({ method: 'GET', url: '/no', constraints: { taskOnly: false }, handler: async () => 'no' })
 
-  const defaults: TaskDefaults = { queue: 'mail', maxRetries: 1, timeoutMs: 1000 }
+  const defaults: TaskConfig = { queue: 'mail', maxRetries: 1, timeoutMs: 1000 }
   const welcome = app.task<{ Body: { to: string }, Params: { id: string } }>({
     url: '/welcome/:id',
     preHandler: app.verifyTask,

@@ -6,7 +6,7 @@ import taskqueue, { type CreateStore, type TaskqueueOptions } from '../../lib/in
 import { readOptions } from '../../lib/plugin/settings.js'
 import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
-import { exponential } from '../../lib/task/verdict.js'
+import { exponential } from '../../lib/task/backoff.js'
 import { type Failure, startEcho } from '../support/echo-app.js'
 
 /** Values that are not whole numbers, and how an error shows them. */
@@ -108,12 +108,14 @@ t.test('a wrong value of a queue option is refused under the name of the queue',
 
 t.test('a wrong value of a consumer option is refused, of the plugin and of a queue', async t => {
   const name = 'a string of 1 to 255 characters'
+  const backoff = 'a function, or a list of 1 to 100 delays, each of 0 to 2592000000 milliseconds, which is 30 days'
   const rows: Row[] = [
     [{ name: '' }, 'name', name, '""'],
     [{ name: 1 }, 'name', name, '1'],
     [{ name: 'n'.repeat(256) }, 'name', name, `"${'n'.repeat(99)}…`],
-    [{ backoff: 1000 }, 'backoff', 'a function', '1000'],
-    [{ backoff: null }, 'backoff', 'a function', 'null']
+    [{ backoff: 1000 }, 'backoff', backoff, '1000'],
+    [{ backoff: [] }, 'backoff', backoff, 'an array'],
+    [{ backoff: null }, 'backoff', backoff, 'null']
   ]
   for (const [option, range, ...wrong] of [
     ['concurrency', '1 to 1000', 0, 1001],
@@ -223,7 +225,7 @@ t.test('no password and no secret is ever in an error', async t => {
 t.test('options that are left out have the documented defaults', async t => {
   const { queues: [queue, ...others], user, ...settings } = readOptions({})
   t.strictSame(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, noteAdded: false, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, onDead: undefined, noteAdded: false, dispatch: 'direct'
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!
@@ -249,7 +251,7 @@ t.test('an option that is undefined is as good as left out', async t => {
   })
   t.match(queue, { type: 'local', consumer: { concurrency: 1 } })
   t.match(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, noteAdded: false, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, onDead: undefined, noteAdded: false, dispatch: 'direct'
   })
 })
 

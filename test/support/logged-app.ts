@@ -43,7 +43,7 @@ export async function appOn (
     closing,
     add: app.taskqueue.add,
     async lines (taskId, count) {
-      const ends = () => log.filter(line => line.taskId === taskId && 'attempt' in line)
+      const ends = () => log.filter(line => line.taskId === taskId && ('durationMs' in line || 'reason' in line))
       await until(() => ends().length >= count, `line ${count} on ${taskId}`)
       return ends()
     }

@@ -21,7 +21,10 @@ const task: Task = {
   payload: 'hunter2 ünd €',
   userId: 'ada',
   depth: 2,
+  addedAt: 1_795_999_062_415,
+  originReqId: 'req-1',
   maxRetries: 3,
+  backoff: [1000, 0.5],
   timeoutMs: 500,
   dedupeMs: 700
 }
@@ -69,7 +72,10 @@ t.test('without secrets an operator can read a message, and with them nobody can
     protocol: 'https',
     userId: 'ada',
     depth: 2,
+    addedAt: 1_795_999_062_415,
+    originReqId: 'req-1',
     maxRetries: 3,
+    backoff: [1000, 0.5],
     timeoutMs: 500,
     dedupeMs: 700
   })

@@ -2,7 +2,8 @@ import t from 'tap'
 import { reasonOf } from '../../lib/dispatch/reason.js'
 import type { Lease } from '../../lib/store/turn.js'
 import type { Outcome } from '../../lib/task/outcome.js'
-import { type Backoff, exponential, judge, parseRetryAfter, prejudge } from '../../lib/task/verdict.js'
+import { type Backoff, exponential } from '../../lib/task/backoff.js'
+import { judge, parseRetryAfter, prejudge } from '../../lib/task/verdict.js'
 
 const DAY_MS = 24 * 60 * 60 * 1000
 const policy = { maxRetries: 2, missingRouteMs: 3_600_000, backoff: (retry: number) => retry * 100 }
@@ -193,5 +194,8 @@ t.test('the default backoff doubles from one second to one hour, spread over the
 
 t.test('a task whose consumer has died three times is dead before it is attempted again', async t => {
   for (const deaths of [0, 1, 2]) t.equal(prejudge({ deaths }), undefined)
-  for (const deaths of [3, 4]) t.strictSame(prejudge({ deaths }), { kind: 'dead', reason: `its consumer died ${deaths} times while running it` })
+  for (const [deaths, isDeadly] of [[3, false], [4, true]] as const) {
+    const reason = `${deaths} times its lease has expired while it ran alone: its process has died, or its handler has blocked the event loop`
+    t.strictSame(prejudge({ deaths }), { reason, isDeadly })
+  }
 })
