@@ -1,5 +1,5 @@
 import type { FastifyInstance, RouteOptions } from 'fastify'
-import findMyWay, { type HTTPMethod, type Instance, type HTTPVersion } from 'find-my-way'
+import findMyWay, { type ConstraintStrategy, type HTTPMethod, type HTTPVersion, type Instance } from 'find-my-way'
 import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import type { Addressed } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
@@ -27,20 +27,32 @@ declare module 'fastify' {
   }
 }
 
+/** The options of Fastify's router that decide which route a url leads to. */
+const ROUTER_OPTIONS = [
+  'caseSensitive', 'ignoreTrailingSlash', 'ignoreDuplicateSlashes', 'useSemicolonDelimiter', 'allowUnsafeRegex'
+]
+
+type Strategy = Parameters<FastifyInstance['addConstraintStrategy']>[0]
+
 /** The `config.task` of all routes that have one, by what leads to them. */
 export class TaskConfigs {
   readonly #router: Instance<HTTPVersion.V1>
   #isEmpty = true
 
-  constructor (app: FastifyInstance, queues: Queues) {
+  /** @param taskOnly the strategy of the constraint `taskOnly` */
+  constructor (app: FastifyInstance, queues: Queues, taskOnly: Strategy) {
+    const ofApp: Readonly<Record<string, unknown>> = { ...app.initialConfig.routerOptions }
     // Fastify offers no way to ask for the config of the route that a url leads to.
-    const { constraints, ...options } = (app.initialConfig.routerOptions ?? {}) as { constraints?: unknown }
-    this.#router = findMyWay({ ...options, maxParamLength: MAX_URL_LENGTH })
+    this.#router = findMyWay({
+      ...Object.fromEntries(ROUTER_OPTIONS.map(name => [name, ofApp[name]])),
+      maxParamLength: MAX_URL_LENGTH,
+      constraints: { taskOnly: taskOnly as unknown as ConstraintStrategy<HTTPVersion.V1> }
+    })
     app.addHook('onRoute', route => {
       const config = route.config?.task
-      if (config === undefined) return
-      checkConfig(config, queues)
-      this.#add(route, config)
+      if (config !== undefined) checkConfig(config, queues)
+      // A task-only route without a config hides another one that has one.
+      if (config !== undefined || route.constraints?.taskOnly === true) this.#add(route, config)
     })
   }
 
@@ -48,7 +60,7 @@ export class TaskConfigs {
   of ({ method, url, headers }: Addressed): TaskConfig | undefined {
     if (this.#isEmpty) return undefined
     const { host = LOCAL_HOST, 'accept-version': version } = headers
-    return this.#router.find(method, url, { host, version })?.store ?? undefined
+    return this.#router.find(method, url, { host, version, taskOnly: true })?.store ?? undefined
   }
 
   /** Returns the backoff of the route that takes a task, if that has one of its own. */
@@ -57,9 +69,10 @@ export class TaskConfigs {
     return isBackoffList(backoff) ? backoffBy(backoff) : backoff as Backoff | undefined
   }
 
-  #add ({ method, url, constraints: { host, version } = {} }: RouteOptions, config: TaskConfig): void {
-    this.#isEmpty = false
-    const constraints = { ...host !== undefined && { host }, ...version !== undefined && { version } }
+  #add ({ method, url, constraints: given = {} }: RouteOptions, config: TaskConfig | undefined): void {
+    this.#isEmpty &&= config === undefined
+    const known = Object.entries(given).filter(([name]) => ['host', 'version', 'taskOnly'].includes(name))
+    const constraints = Object.fromEntries(known)
     for (const each of [method].flat()) {
       if (!METHODS.has(each)) continue
       // Of routes that differ in other constraints the first one counts.

@@ -67,7 +67,8 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const consumed = settings.queues.filter(({ consumer }) => consumer !== false).map(({ name }) => name)
   const mayBeShared = settings.prefix === DEFAULT_PREFIX && kept.some(({ isVolatile }) => !isVolatile)
   const warnings = new RouteWarnings(app, consumed, mayBeShared)
-  const configs = new TaskConfigs(app, queues)
+  const strategy = taskOnly(app)
+  const configs = new TaskConfigs(app, queues, strategy)
   const composer = new Composer(app, queues, configs, codec, settings, warnings, internals)
   const commits = new OpenCommits(settings.commitTimeoutMs)
   const added: AddedTask[] = []
@@ -82,7 +83,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
 
   guardHeaders(app)
   bindRequestLog(app)
-  app.addConstraintStrategy(taskOnly(app))
+  app.addConstraintStrategy(strategy)
   hideTaskRoutes(app)
   addTaskRoutes(app)
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })

@@ -52,6 +52,28 @@ t.test('tasks that are added by url have the queue, the retries and the time of 
   t.match(log.find(line => line.taskId === id), { msg: 'task failed for good', reason: 'no answer within 20 ms, after 0 retries' })
 })
 
+t.test('the config is that of the route which the task takes, however its url is written', async t => {
+  const { app } = await loggedApp(t, { queues: { default: {}, mail: {}, other: {} }, consumer: { autoStart: false } }, { routerOptions: { caseSensitive: false, ignoreTrailingSlash: true, querystringParser: () => { throw new Error('no query') } } })
+  const route = (url: string, queue: string | undefined, constraints: { taskOnly?: true, host?: string } = {}) =>
+    app.get(url, { constraints: constraints as {}, config: queue === undefined ? {} : { task: { queue } } }, async () => '')
+  route('/both', 'other')
+  route('/both', 'mail', { taskOnly: true })
+  route('/plain', undefined, { taskOnly: true })
+  route('/plain', 'mail')
+  route('/hosts', 'mail', { host: 'a.example' })
+  route('/hosts', 'other', { host: 'b.example' })
+  route('/p/:long', 'mail')
+  route('/all/*', 'other')
+  await app.register(async app => { app.get('/', { config: { task: { queue: 'mail' } } }, async () => '') }, { prefix: '/prefix' })
+  await app.ready()
+  const queueOf = async (url: string, host?: string) =>
+    (await app.taskqueue.get((await app.taskqueue.add(url, { ...host !== undefined && { headers: { host } } }))!))!.queue
+  for (const [url, queue, host] of [
+    ['/both', 'mail'], ['/BOTH/', 'mail'], ['/plain', 'default'], ['/hosts', 'mail', 'a.example'], ['/hosts', 'other', 'b.example'],
+    ['/hosts', 'default', 'c.example'], [`/p/${'x'.repeat(500)}`, 'mail'], ['/all/a/b', 'other'], ['/prefix', 'mail'], ['/nowhere', 'default']
+  ] as Array<[string, string, string?]>) t.equal(await queueOf(url, host), queue, `${host} ${url}`)
+})
+
 t.test('a list that is none is refused wherever it is given', async t => {
   const { app } = await loggedApp(t, {})
   await app.ready()
