@@ -84,7 +84,11 @@ export class Composer {
     if (target instanceof TaskRoute) target.check(task, params!)
     const { name: queue, store } = this.#queues.get(options.queue ?? config.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
-    const encode = (userId?: string) => this.#codec.encode(queue, { ...task, userId })
+    let knownUserId: string | undefined
+    const encode = (userId?: string) => {
+      knownUserId = userId
+      return this.#codec.encode(queue, { ...task, userId })
+    }
     // The user's id is asked for last: if a check above threw first, nobody would handle the rejection of its promise.
     const userId = options.user === undefined ? source.userId() : checkUserId(options.user)
     const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
@@ -96,7 +100,7 @@ export class Composer {
       task: { queue, id: task.id, ...place },
       message,
       length,
-      describe: () => describe(task, queue, place)
+      describe: () => describe({ ...task, userId: knownUserId }, queue, place)
     }
   }
 
@@ -135,8 +139,8 @@ function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boole
   return delayMs > 0 || runAt > Date.now()
 }
 
-function describe (task: Omit<Task, 'userId'>, queue: string, place: ReturnType<typeof placeOf>): AddedTask {
-  const { id, method, url, headers, payload } = task
+function describe (task: Task, queue: string, place: ReturnType<typeof placeOf>): AddedTask {
+  const { id, method, url, headers, payload, userId } = task
   const { delayMs, runAt, expiresMs } = place
   return {
     id,
@@ -144,6 +148,7 @@ function describe (task: Omit<Task, 'userId'>, queue: string, place: ReturnType<
     method,
     url,
     headers,
+    ...userId !== undefined && { userId },
     ...payload !== undefined && { payload: valueOf(payload, headers['content-type']) },
     ...delayMs !== undefined && { delayMs },
     ...runAt !== undefined && { runAt },

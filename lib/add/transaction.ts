@@ -78,7 +78,7 @@ export interface Added {
   readonly describe: () => AddedTask
 }
 
-type AddedRequest = Pick<Task, 'id' | 'method' | 'url' | 'headers'>
+type AddedRequest = Pick<Task, 'id' | 'method' | 'url' | 'headers' | 'userId'>
 type AddedPlace = Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'>
 
 /** A task as it was queued, for tests. */

@@ -20,7 +20,8 @@ export interface RequestTask {
   readonly signal: AbortSignal
   /**
    * Says how far the task is, by any value that has JSON, up to 65,536 characters of it. `app.taskqueue.get` returns it
-   * until the task ends. Rejects with `FST_TASKQUEUE_INVALID_OPTION` if the value has no JSON, or too much.
+   * until the task ends. Rejects with `FST_TASKQUEUE_INVALID_OPTION` if the value has no JSON, or too much. If the
+   * store does not answer, the progress is lost, and this resolves all the same.
    */
   progress (value: unknown): Promise<void>
 }

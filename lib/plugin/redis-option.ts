@@ -42,7 +42,8 @@ function checkClient (path: string, client: Redis | Cluster): void {
 }
 
 const refuse = (path: string, got: string) =>
-  new FST_TASKQUEUE_INVALID_OPTION(path, 'a redis:, rediss: or unix: URL, options of ioredis or a client of it', got)
+  new FST_TASKQUEUE_INVALID_OPTION(
+    path, 'a redis://, rediss:// or unix:// URL, options of ioredis or a client of it', got)
 
 type Option = RedisOptions extends infer Options ? Options extends unknown ? keyof Options : never : never
 

@@ -65,7 +65,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   if (redis !== undefined) checkRedis('redis', redis)
   expect('queues', queues, 'an object with at least one queue', isRecord(queues) && Object.keys(queues).length > 0)
   if (consumer !== false) checkConsumer('consumer', consumer)
-  expect('copyHeaders', copyHeaders, 'true, false, a list of header names, or a function', isCopyHeaders(copyHeaders))
+  checkCopyHeaders(copyHeaders)
   expect('prefix', prefix, '1 to 64 of A-Z a-z 0-9 . _ : -', typeof prefix === 'string' && PREFIX.test(prefix))
   checkWhole('commitTimeoutMs', commitTimeoutMs, 1, LONGEST_TIMER_MS)
   expect('encrypt', encrypt, 'true or false', typeof encrypt === 'boolean')
@@ -197,9 +197,12 @@ function readSecret (secret: Secret): Buffer {
   return bytes
 }
 
-function isCopyHeaders (value: unknown): boolean {
-  if (typeof value === 'boolean' || typeof value === 'function') return true
-  return Array.isArray(value) && value.every(name => typeof name === 'string' && isInheritable(name.toLowerCase()))
+function checkCopyHeaders (value: unknown): void {
+  if (typeof value === 'boolean' || typeof value === 'function') return
+  const isList = Array.isArray(value) && Array.from(value).every(name => typeof name === 'string')
+  expect('copyHeaders', value, 'true, false, a list of header names, or a function', isList)
+  const name = (value as string[]).find(name => !isInheritable(name.toLowerCase()))
+  expect('copyHeaders', name, 'a list of headers that can be inherited', name === undefined)
 }
 
 function refuse (unknown: object, path: string, known: string[] = []): void {

@@ -5,7 +5,6 @@ import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import type { AttemptEnd, Publish } from '../observe/events.js'
-import { reach } from '../queue/reach.js'
 import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
 import type { Keep, Lease, Settlement, Verdict } from '../store/turn.js'
@@ -56,8 +55,9 @@ export function attemptWith (
   { app, queue, store, codec, exchanger, keep, policy, routes, publish }: AttemptContext
 ): Attempt {
   /** Returns the tasks that follow a dead one. If `onDead` fails, that must not keep the task from being buried. */
-  const followersOf = async (task: Task, { attempt }: Lease, reason: string, outcome?: Outcome) => {
-    const { timeoutMs = policy.timeoutMs } = task
+  const followersOf = async (dead: Task, { attempt }: Lease, reason: string, outcome?: Outcome, reqId?: string) => {
+    const { timeoutMs = policy.timeoutMs, originReqId = reqId } = dead
+    const task = { ...dead, originReqId }
     try {
       const status = outcome?.kind === 'answered' ? { status: outcome.status } : {}
       return await routes.tellDead(task, { queue, attempt, reason, ...status }, store, timeoutMs)
@@ -94,7 +94,11 @@ export function attemptWith (
     }
     const setProgress = async (value: unknown) => {
       const progress = codec.encodeRecord(queue, task.id, progressOf(value))
-      await reach(store.setProgress(queue, lease, progress))
+      try {
+        await store.setProgress(queue, lease, progress)
+      } catch {
+        // A store that is away is no reason for a handler to fail.
+      }
     }
     const context: Dispatch = {
       task: new CurrentTask(task, queue, lease.attempt, aborter, setProgress),
@@ -125,7 +129,7 @@ export function attemptWith (
       lease,
       verdict: sealed(codec, queue, lease.id, verdict),
       chain: verdict.kind === 'dead'
-        ? await followersOf(task, lease, verdict.reason, outcome)
+        ? await followersOf(task, lease, verdict.reason, outcome, context.reqId)
         : isDone ? context.chain : [],
       record: isKept
         ? codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast))

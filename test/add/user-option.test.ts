@@ -40,3 +40,11 @@ t.test('a user that is no id is refused', async t => {
     await t.rejects(app.taskqueue.add('/', { user: user as string }), { code: 'FST_TASKQUEUE_INVALID_USER_ID' })
   }
 })
+
+t.test('what tests see of an added task says as whom it runs', async t => {
+  const { app } = await loggedApp(t, { consumer: { autoStart: false }, noteAdded: true, user: { id: async request => request.headers['x-user'] as string } })
+  app.get('/add', async ({ taskqueue }) => taskqueue.addAll([{ url: '/a' }, { url: '/b', user: 'bob' }, { url: '/c', user: null }]))
+  await app.ready()
+  await app.inject({ url: '/add', headers: { 'x-user': 'ada' } })
+  t.strictSame(app.taskqueue.added.map(({ url, userId }) => [url, userId]), [['/a', 'ada'], ['/b', 'bob'], ['/c', undefined]])
+})

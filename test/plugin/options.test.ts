@@ -15,7 +15,7 @@ const wrongWholes: ReadonlyArray<readonly [unknown, string]> = [
 ]
 
 t.test('a wrong value of a plugin option is refused by name, with what was given and what is expected', async t => {
-  const redis = 'a redis:, rediss: or unix: URL, options of ioredis or a client of it'
+  const redis = 'a redis://, rediss:// or unix:// URL, options of ioredis or a client of it'
   const queues = 'an object with at least one queue'
   const name = 'named with 1 to 64 of A-Z a-z 0-9 . _ -'
   const prefix = '1 to 64 of A-Z a-z 0-9 . _ : -'
@@ -61,6 +61,7 @@ t.test('a wrong value of a plugin option is refused by name, with what was given
     [{ copyHeaders: null }, 'copyHeaders', copyHeaders, 'null'],
     [{ copyHeaders: { cookie: true } }, 'copyHeaders', copyHeaders, 'an object'],
     [{ copyHeaders: ['cookie', 1] }, 'copyHeaders', copyHeaders, 'an array'],
+    [{ copyHeaders: ['cookie', 'X-Real-IP'] }, 'copyHeaders', 'a list of headers that can be inherited', '"X-Real-IP"'],
     [{ secrets: null }, 'secrets', 'one key or several, of 32 bytes or more', 'another value'],
     [{ secrets: [undefined] }, 'secrets', 'one key or several, of 32 bytes or more', 'another value'],
     [{ secrets: 'x'.repeat(31) }, 'secrets', 'one key or several, of 32 bytes or more', 'another value'],
@@ -99,8 +100,8 @@ t.test('a wrong value of a queue option is refused under the name of the queue',
     [{ type: null }, '.type', type, 'null'],
     [{ type: new LocalStore() }, '.type', type, 'a LocalStore'],
     [{ type: 'redis' }, '.redis', 'given, here or to the plugin, since the type of the queue is redis', 'undefined'],
-    [{ redis: 6379 }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client of it', 'another number'],
-    [{ type: 'local', redis: 'localhost' }, '.redis', 'a redis:, rediss: or unix: URL, options of ioredis or a client of it', 'another string'],
+    [{ redis: 6379 }, '.redis', 'a redis://, rediss:// or unix:// URL, options of ioredis or a client of it', 'another number'],
+    [{ type: 'local', redis: 'localhost' }, '.redis', 'a redis://, rediss:// or unix:// URL, options of ioredis or a client of it', 'another string'],
     [{ consumer: true }, '.consumer', 'an object, or false', 'true'],
     [{ consumer: 4 }, '.consumer', 'an object, or false', '4']
   ] as Row[]).map(([options, path, ...rest]): Row => [{ queues: { mail: options } }, `queues.mail${path}`, ...rest]))

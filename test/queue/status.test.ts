@@ -1,6 +1,7 @@
 import { randomUUID } from 'node:crypto'
 import t from 'tap'
-import type { TaskqueueOptions, TaskStatus } from '../../lib/index.js'
+import type { Store, TaskqueueOptions, TaskStatus } from '../../lib/index.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import { gate } from '../support/gate.js'
 import { loggedApp } from '../support/logged-app.js'
 import { startRedis } from '../support/redis-server.js'
@@ -77,3 +78,15 @@ for (const [type, options] of Object.entries(types)) {
     t.notOk('running' in (await app.taskqueue.wait(id))!)
   })
 }
+
+t.test('a handler goes on that says how far it is while the store is away', async t => {
+  const store = new LocalStore()
+  const away = new Proxy(store, {
+    get: (store, name: keyof Store) => name === 'setProgress' ? async () => { throw new Error('away') } : store[name].bind(store)
+  })
+  const { app } = await loggedApp(t, { queues: { default: { type: () => away } } })
+  app.get('/', async ({ task }) => { await task!.progress(1) })
+  await app.ready()
+  const id = (await app.taskqueue.add('/'))!
+  t.match(await app.taskqueue.wait(id), { state: 'done', attempts: [{ status: 200 }] })
+})

@@ -61,6 +61,21 @@ for (const [type, options] of Object.entries(types)) {
     t.strictSame(reasons.sort(), ['a 2 status 500: again, after 1 retries', 'b 1 no route of this app takes GET /nowhere'])
   })
 
+  t.test(`${type} queue: what onDead adds belongs to the chain of the dead task, whoever added that`, async t => {
+    const { app, log } = await loggedApp(t, { ...on(), onDead: ({ id }, taskqueue) => { taskqueue.add('/next', { id: `${id}-next` }) } })
+    app.get('/', (_request, reply) => reply.code(410).send())
+    app.get('/next', async () => '')
+    app.get('/add', async ({ taskqueue }) => taskqueue.add('/', { id: 'in' }))
+    await app.ready()
+    await app.inject('/add')
+    await app.taskqueue.add('/', { id: 'out' })
+    for (const id of ['in', 'out']) {
+      await until(async () => (await app.taskqueue.get(`${id}-next`))?.state === 'done')
+      const { reqId, originReqId = reqId } = log.find(line => line.taskId === id && line.verdict === 'dead')!
+      t.match(await app.taskqueue.get(`${id}-next`), { originReqId })
+    }
+  })
+
   t.test(`${type} queue: a dead letter and what onDead adds are stored in one step`, async t => {
     const { app } = await loggedApp(t, { ...on(), consumer: { autoStart: false }, onDead: (_task, taskqueue) => { taskqueue.add('/next') } })
     app.get('/', (_request, reply) => reply.code(410).send())

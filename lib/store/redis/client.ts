@@ -60,5 +60,5 @@ export function addressOf (client: Client): string {
   if (client instanceof Cluster || client.isCluster) return 'The Redis cluster'
   const { path, host = 'localhost', port = 6379, db = 0, name, sentinels } = (client as Redis).options
   if (sentinels != null) return `Redis master ${name}`
-  return `Redis at ${path ?? `${host}:${port}`}${db === 0 ? '' : `, database ${db}`}`
+  return `Redis at ${path?.replace(/^\/+/, '/') ?? `${host}:${port}`}${db === 0 ? '' : `, database ${db}`}`
 }
