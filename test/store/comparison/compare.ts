@@ -409,7 +409,8 @@ const ROUGH = new Set(['dueAt', 'startedAt', 'endedAt', 'wakeInMs'])
 
 /** Returns the keys that lead to what differs, if anything does. */
 function differing (one: unknown, other: unknown, path: readonly string[] = []): readonly string[] | undefined {
-  if (one === other) return undefined
+  // A store knows it by the last heartbeat of a consumer, and here all leases are extended by one name.
+  if (one === other || path.at(-1) === 'consumer') return undefined
   if (typeof one === 'number' && typeof other === 'number' && ROUGH.has(path.at(-1)!) && one !== 0 && other !== 0 && Math.abs(one - other) <= 2) return undefined
   if (typeof one !== 'object' || typeof other !== 'object' || one === null || other === null) return path
   for (const key of new Set([...Object.keys(one), ...Object.keys(other)])) {
