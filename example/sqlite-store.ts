@@ -211,7 +211,7 @@ export class SqliteStore implements Store {
 
   async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
     const found = this.#show(`queue = :queue AND ${shown} = :state AND ${isKept} ORDER BY ${order[state]} LIMIT :limit OFFSET :offset`, { queue, state, offset, limit })
-    return found.map(({ consumer, ...task }) => task)
+    return found.map(({ consumer, isWhole, ...task }) => task)
   }
 
   async operate (queue: string, steering: Order): Promise<number> {
@@ -380,7 +380,7 @@ export class SqliteStore implements Store {
       message: row.state === 'done' ? undefined : message,
       dueAt: row.state === 'delayed' ? dueAt : undefined,
       endedAt: endedAt ?? undefined,
-      isWhole: Buffer.byteLength(message) <= SHOWN_BYTES,
+      isWhole: ['done', 'cancelled', 'expired'].includes(row.state) || Buffer.byteLength(message) > SHOWN_BYTES ? undefined : true,
       ...row.state === 'running' && { startedAt: started!, consumer: consumer ?? undefined },
       reason: reason ?? undefined,
       progress: progress ?? undefined,

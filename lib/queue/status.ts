@@ -18,7 +18,7 @@ export interface TaskStatus {
   readonly userId?: string
   /**
    * The body of its request: a value if it is JSON, a string if it is text, otherwise bytes. Only `get` and `wait` tell
-   * it, of a task that is not done, and whose whole message has at most 64 KiB.
+   * it, of a task that waits, is delayed, runs or is dead, and whose whole message has at most 64 KiB.
    */
   readonly payload?: unknown
   /** When it was added. */

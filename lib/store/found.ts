@@ -18,12 +18,15 @@ export interface Found {
    * the message of the running one. Missing once the task is done.
    */
   readonly message?: string
-  /** Whether `message` is the whole message. `find` returns that if it has at most `SHOWN_BYTES`. @default false */
-  readonly isWhole?: boolean
+  /**
+   * Whether `message` is the whole message. `find` returns that of a task that waits, is delayed, runs or is dead, if
+   * it has at most `SHOWN_BYTES`. @default false
+   */
+  readonly isWhole?: boolean | undefined
   /** When a running task was claimed. */
-  readonly startedAt?: number
+  readonly startedAt?: number | undefined
   /** The name of the consumer that runs the task, once that has extended the lease. Only `find` tells it. */
-  readonly consumer?: string
+  readonly consumer?: string | undefined
   /** When a delayed task becomes due. */
   readonly dueAt?: number
   /** When the task ended. A dead task has ended as well. */

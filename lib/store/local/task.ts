@@ -104,9 +104,11 @@ export function show (queue: string, task: StoredTask): Found {
 /** Shows a task with its whole message, if that is short, and who runs it. */
 export function showWhole (queue: string, task: StoredTask): Found {
   const found = show(queue, task)
+  const { state } = found
+  const isOver = state === 'done' || state === 'cancelled' || state === 'expired'
   return {
     ...found,
-    isWhole: found.message !== undefined && Buffer.byteLength(found.message) <= SHOWN_BYTES,
+    isWhole: isOver || Buffer.byteLength(task.message) > SHOWN_BYTES ? undefined : true,
     consumer: found.state === 'running' ? task.consumer : undefined
   }
 }
