@@ -20,7 +20,7 @@ export interface Found {
   readonly message?: string
   /**
    * Whether `message` is the whole message. `find` returns that of a task that waits, is delayed, runs or is dead, if
-   * it has at most `SHOWN_BYTES`. @default false
+   * it has at most `SHOWN_BYTES` and its end is not awaited. @default false
    */
   readonly isWhole?: boolean | undefined
   /** When a running task was claimed. */

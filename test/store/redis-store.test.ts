@@ -25,6 +25,21 @@ t.test('over a unix socket it', async t => {
   for (const { title, run } of storeConformance(() => new RedisStore({ path }, 'prefix', 2000))) await t.test(title, run)
 })
 
+t.test('who waits for the end of a task gets its message and its holder only then', async t => {
+  const { path } = await startRedis(t)
+  const store = new RedisStore({ path }, 'prefix', 2000)
+  t.teardown(() => store.close())
+  await store.open()
+  const message = `{"url":"/"}\n${'x'.repeat(30_000)}`
+  await addTo(store, [task('a', 'q', { message })])
+  const [lease] = await claim(store, 1)
+  await store.extend([{ queue: 'q', consumer: 'one', leases: [lease!], heartbeatMs: 12000, leaseMs: 60_000 }])
+  t.match(await store.find(['q'], 'a'), { message, isWhole: true, consumer: 'one' })
+  t.match(await store.find(['q'], 'a', 1000), { state: 'running', message: '{"url":"/"}\n', isWhole: undefined, consumer: undefined })
+  await settle(store, [{ lease: lease!, verdict: { kind: 'dead', reason: 'no' } }])
+  t.match(await store.find(['q'], 'a', 1000), { state: 'dead', message, isWhole: true })
+})
+
 t.test('over TCP, with a password and another database, it', async t => {
   const { path, port } = await startRedis(t, { tcp: true, args: ['--requirepass', PASSWORD] })
   const location = `redis://:${PASSWORD}@127.0.0.1:${port}/3`

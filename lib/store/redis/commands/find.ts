@@ -21,13 +21,17 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local p = look_up(k, { id })[1]
   local task, length = describe_one(k, id, p, ${SHOWN_BYTES})
   if task then
-    if await_ms and task[5] == '' then
+    local is_awaited = await_ms and task[5] == ''
+    if is_awaited then
+      -- Who waits for the end is spared what only a look is for. There may be thousands, and they look again.
+      task[3] = head_of(task[3])
       redis.call('ZREMRANGEBYSCORE', k.awaited, '-inf', now)
       redis.call('ZADD', k.awaited, 'GT', now + await_ms, id)
       redis.call('PEXPIRE', k.awaited, number(math.max(await_ms, redis.call('PTTL', k.awaited))))
     end
-    local is_whole = length > 0 and length <= ${SHOWN_BYTES}
-    return { queue, task, is_whole and 1 or 0, task[2] == 'running' and holder_of(k, id, p.fence) or '' }
+    local is_whole = not is_awaited and length > 0 and length <= ${SHOWN_BYTES}
+    local is_running = not is_awaited and task[2] == 'running'
+    return { queue, task, is_whole and 1 or 0, is_running and holder_of(k, id, p.fence) or '' }
   end
 end
 `
