@@ -4,10 +4,11 @@ export { RECORD_LIMIT, SHOWN_BYTES } from './store/found.js'
 export { CANCELLED_MS } from './store/heartbeat.js'
 export type { TaskRoute } from './add/task-route.js'
 export type { DeadTask, OnDead } from './add/on-dead.js'
+export type { AddedTask } from './add/added.js'
 export type { TaskConfig } from './add/task-config.js'
 export type { TaskInput } from './add/task-input.js'
 export type {
-  AddedTask, CommitResult, Participant, RouteTaskToAdd, Savepoint, TaskToAdd, Transaction
+  CommitResult, Participant, RouteTaskToAdd, Savepoint, TaskToAdd, Transaction
 } from './add/transaction.js'
 export type { CopyHeaders } from './add/inheritance.js'
 export type { RequestTask } from './dispatch/identity.js'

@@ -7,8 +7,8 @@ import type { Prepare } from './transaction.js'
  * adds them when it settles the task, in the same step.
  */
 export function chainTo (chain: NewTask[], ofStore: Store): Prepare {
-  return async (store, tasks) => {
-    if (store !== ofStore) return await store.prepare(tasks)
-    return { keptOut: [], commit: async () => { chain.push(...tasks) }, rollback () {} }
+  return (store, tasks) => {
+    if (store !== ofStore) return store.prepare(tasks)
+    return { keptOut: [], commit: () => { chain.push(...tasks) }, rollback () {} }
   }
 }

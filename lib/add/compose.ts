@@ -6,13 +6,13 @@ import type { Queues } from '../queue/queues.js'
 import type { Codec } from '../task/codec.js'
 import { checkUserId } from '../task/id.js'
 import type { AddOptions, Inheritance } from '../task/options.js'
-import { valueOf } from '../task/payload.js'
 import { makeTask, MAX_REQ_ID_LENGTH, placeOf, type Task } from '../task/task.js'
 import type { Internals } from './fastify-internals.js'
 import { type CopyHeaders, inheritFrom, isSecure, withoutCredentials } from './inheritance.js'
 import type { TaskConfigs } from './task-config.js'
 import { TaskRoute } from './task-route.js'
-import type { Added, AddedTask, Compose } from './transaction.js'
+import type { Added } from './added.js'
+import type { Compose } from './transaction.js'
 
 export interface ComposerSettings {
   readonly copyHeaders: CopyHeaders
@@ -73,35 +73,32 @@ export class Composer {
   #compose (target: string | TaskRoute, given: AddOptions, source: Source): Added {
     const [url, options, params] = target instanceof TaskRoute ? target.address(given) : [target, given]
     const inheritance = options?.user === undefined ? source.inheritance : withoutCredentials(source.inheritance)
+    const task: Draft = makeTask(url, options, inheritance)
     const { ip, protocol } = inheritance ?? this.#origin
-    const made = { ...makeTask(url, options, inheritance), ip, protocol, originReqId: source.originReqId }
+    task.ip = ip
+    task.protocol = protocol
+    task.originReqId = source.originReqId
     const place = placeOf(options)
-    const depth = isLater(place) ? 1 : source.depth + 1
-    if (depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
-    const config = target instanceof TaskRoute ? target.config : this.#configs.of(made) ?? {}
-    const { maxRetries = config.maxRetries, timeoutMs = config.timeoutMs } = made
-    const task = { ...made, depth, maxRetries, timeoutMs }
+    task.depth = isLater(place) ? 1 : source.depth + 1
+    if (task.depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
+    const config = target instanceof TaskRoute ? target.config : this.#configs.of(task)
+    task.maxRetries ??= config?.maxRetries
+    task.timeoutMs ??= config?.timeoutMs
     if (target instanceof TaskRoute) target.check(task, params!)
-    const { name: queue, store } = this.#queues.get(options.queue ?? config.queue)
+    const { name: queue, store } = this.#queues.get(options.queue ?? config?.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
-    let knownUserId: string | undefined
-    const encode = (userId?: string) => {
-      knownUserId = userId
-      return this.#codec.encode(queue, { ...task, userId })
-    }
     // The user's id is asked for last: if a check above threw first, nobody would handle the rejection of its promise.
     const userId = options.user === undefined ? source.userId() : checkUserId(options.user)
-    const message = userId instanceof Promise ? userId.then(encode) : encode(userId)
-    // The commit awaits it, and there may never be one.
-    if (message instanceof Promise) message.catch(() => {})
-    const length = typeof message === 'string' ? message.length : task.payload?.length ?? 0
-    return {
-      store,
-      task: { queue, id: task.id, ...place },
-      message,
-      length,
-      describe: () => describe({ ...task, userId: knownUserId }, queue, place)
+    if (userId instanceof Promise) {
+      const sealing = userId.then(userId => ({ userId, message: this.#codec.encode(queue, { ...task, userId }) }))
+      // The commit awaits it, and there may never be one.
+      sealing.catch(() => {})
+      const entry = { queue, id: task.id, message: '', ...place }
+      return { store, task, entry, sealing, length: task.payload?.length ?? 0 }
     }
+    task.userId = userId
+    const message = this.#codec.encode(queue, task)
+    return { store, task, entry: { queue, id: task.id, message, ...place }, length: message.length }
   }
 
   #sourceOf (request: FastifyRequest): Source {
@@ -123,6 +120,9 @@ export class Composer {
   }
 }
 
+/** A task that is being made. */
+type Draft = { -readonly [Name in keyof Task]: Task[Name] }
+
 /** What adds tasks: a request, a task that is dead, or the app itself. */
 interface Source {
   readonly inheritance?: Inheritance
@@ -137,21 +137,4 @@ const APP: Source = { depth: 0, userId: () => undefined }
 /** Whether a task is delayed. A delayed task begins a chain of its own, since a chain with delays does not run away. */
 function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boolean {
   return delayMs > 0 || runAt > Date.now()
-}
-
-function describe (task: Task, queue: string, place: ReturnType<typeof placeOf>): AddedTask {
-  const { id, method, url, headers, payload, userId } = task
-  const { delayMs, runAt, expiresMs } = place
-  return {
-    id,
-    queue,
-    method,
-    url,
-    headers,
-    ...userId !== undefined && { userId },
-    ...payload !== undefined && { payload: valueOf(payload, headers['content-type']) },
-    ...delayMs !== undefined && { delayMs },
-    ...runAt !== undefined && { runAt },
-    ...expiresMs !== undefined && { expiresMs }
-  }
 }

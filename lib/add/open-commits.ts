@@ -1,16 +1,19 @@
+import { Deadlines } from './deadlines.js'
+
 /** How many milliseconds a closing app waits for the participants of commits, beyond the time that stores may take. */
 const PARTICIPANTS_MS = 10_000
 
 /** Counts the commits of an app. Once the app closes no commit begins, and closing waits for those under way. */
 export class OpenCommits {
-  /** How many milliseconds the stores may take for each phase of a commit. */
-  readonly timeoutMs: number
+  /** Bounds the time that stores may take for each phase of a commit. */
+  readonly deadlines: Deadlines
   #underWay = 0
   #isClosed = false
   #onLastEnd: (() => void) | undefined
 
+  /** @param timeoutMs how many milliseconds the stores may take for each phase of a commit */
   constructor (timeoutMs: number) {
-    this.timeoutMs = timeoutMs
+    this.deadlines = new Deadlines(timeoutMs)
   }
 
   /** Returns whether a commit may begin. If so, the caller has to call `end`. */
@@ -30,7 +33,7 @@ export class OpenCommits {
     if (this.#underWay > 0) {
       await new Promise<void>(resolve => {
         // Three phases: making the messages, prepare and commit.
-        const timer = setTimeout(resolve, 3 * this.timeoutMs + PARTICIPANTS_MS)
+        const timer = setTimeout(resolve, 3 * this.deadlines.ms + PARTICIPANTS_MS)
         this.#onLastEnd = () => {
           clearTimeout(timer)
           resolve()

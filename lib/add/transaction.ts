@@ -8,7 +8,7 @@ import { show } from '../show.js'
 import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
-import type { Task } from '../task/task.js'
+import { type Added, type AddedTask, byStore, describe, sealAll, whichWereAdded } from './added.js'
 import type { OpenCommits } from './open-commits.js'
 import { TaskRoute } from './task-route.js'
 
@@ -67,26 +67,6 @@ export interface Transaction {
   rollback (): Promise<void>
 }
 
-/** A task that was added, ready for its store. Its message is a promise if the user's id is one. */
-export interface Added {
-  readonly store: Store
-  readonly task: Omit<NewTask, 'message'>
-  readonly message: string | Promise<string>
-  /** The length of the message in characters, as far as it is known. */
-  readonly length: number
-  /** Describes the task for `app.taskqueue.added`. */
-  readonly describe: () => AddedTask
-}
-
-type AddedRequest = Pick<Task, 'id' | 'method' | 'url' | 'headers' | 'userId'>
-type AddedPlace = Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'>
-
-/** A task as it was queued, for tests. */
-export interface AddedTask extends AddedRequest, AddedPlace {
-  /** A value if it is JSON, a string if it is text, otherwise bytes. */
-  readonly payload?: unknown
-}
-
 /** Told which tasks a commit has queued. */
 type OnQueued = (tasks: readonly AddedTask[]) => void
 
@@ -94,7 +74,7 @@ type OnQueued = (tasks: readonly AddedTask[]) => void
 export type Compose = (target: string | TaskRoute, options: AddOptions) => Added
 
 /** Has a store take in tasks that are committed together. */
-export type Prepare = (store: Store, tasks: readonly NewTask[]) => Promise<Prepared>
+export type Prepare = (store: Store, tasks: readonly NewTask[]) => ReturnType<Store['prepare']>
 
 /**
  * How many characters the messages of one commit may have together. Redis moves them in one step, and everybody else
@@ -141,7 +121,7 @@ export class TaskTransaction implements Transaction {
     if (isTooLarge) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
     this.#length = length
     this.#added.push(added)
-    return added.task.id
+    return added.entry.id
   }
 
   addAll (tasks: ReadonlyArray<TaskToAdd | RouteTaskToAdd<AddOptions>>): string[] {
@@ -213,42 +193,45 @@ export class TaskTransaction implements Transaction {
     this.#length = 0
     this.#participants = []
     this.#committed += added.length
-    const { timeoutMs } = this.#commits
-    const preparing: Array<Promise<Prepared>> = []
-    const committing: Array<Promise<void>> = []
+    const preparing: Array<Promise<Prepared> | Prepared> = []
+    const committing: Array<Promise<void> | void> = []
     let committed = 0
     let isDecided = false
+    let failureOf = unchanged
     if (!this.#commits.begin()) throw await this.#refuse(participants)
     try {
-      const messages = added.map(({ message }) => message)
-      const texts = messages.every(message => typeof message === 'string')
-        ? messages
-        : await inTime(timeoutMs, Promise.all(messages))
-      const length = texts.reduce((sum, text) => sum + text.length, 0)
+      const sealed = added.some(({ sealing }) => sealing !== undefined) ? await this.#inTime(sealAll(added)) : added
+      const length = sealed.reduce((sum, { entry }) => sum + entry.message.length, 0)
       if (length > MAX_COMMIT_LENGTH && added.length > 1) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
-      for (const [store, tasks] of group(added, texts)) preparing.push(prepare(store, tasks))
-      const prepared = await inTime(timeoutMs, Promise.all(preparing), commitFailure)
+      failureOf = commitFailure
+      for (const [store, tasks] of byStore(sealed)) preparing.push(prepare(store, tasks))
+      const prepared = preparing.some(isPromise) ? await this.#inTime(allOf(preparing)) : preparing as Prepared[]
+      failureOf = unchanged
       for (const participant of participants) await participant.prepare?.()
       for (const participant of participants) {
         await participant.commit()
         committed++
       }
       isDecided = true
+      failureOf = commitFailure
       for (const tasks of prepared) committing.push(tasks.commit())
-      await inTime(timeoutMs, Promise.all(committing), commitFailure)
-      const wereAdded = whichWereAdded(added.map(({ task }) => task), prepared.flatMap(tasks => tasks.keptOut))
-      this.#onQueued?.(added.filter((_, index) => wereAdded[index]).map(({ describe }) => describe()))
+      if (committing.some(isPromise)) await this.#inTime(allOf(committing))
+      failureOf = unchanged
+      const wereAdded = whichWereAdded(sealed, prepared.flatMap(tasks => tasks.keptOut))
+      this.#onQueued?.(sealed.filter((_, index) => wereAdded[index]).map(describe))
       this.#commits.end()
-      return added.map(({ task }, index) => ({ id: task.id, wasAdded: wereAdded[index]! }))
+      return sealed.map(({ entry: { id } }, index) => ({ id, wasAdded: wereAdded[index]! }))
     } catch (error) {
-      if (!isDecided) for (const prepared of preparing) prepared.then(tasks => { tasks.rollback() }).catch(() => {})
+      if (!isDecided) {
+        for (const prepared of preparing) Promise.resolve(prepared).then(tasks => { tasks.rollback() }).catch(() => {})
+      }
       // The commit is under way until every store has been told what becomes of its tasks. A store may never answer.
-      inTime(timeoutMs, Promise.allSettled([...preparing, ...committing])).catch(() => {})
+      this.#inTime(Promise.allSettled([...preparing, ...committing])).catch(() => {})
         .then(() => { this.#commits.end() })
       // After this tick the stores that have answered have been told. The others are told when they answer.
       await null
       await this.#rollBack(participants.slice(committed))
-      throw error
+      throw failureOf(error)
     }
   }
 
@@ -266,6 +249,11 @@ export class TaskTransaction implements Transaction {
   /** Accepts tasks again, since an error handler answers in place of the reply that has failed. */
   reopen (): void { this.#open = true }
 
+  #inTime<T> (answer: Promise<T>): Promise<T> {
+    const { deadlines } = this.#commits
+    return deadlines.within(answer, () => commitFailure(new Error(`no answer within ${deadlines.ms} ms`)))
+  }
+
   async #refuse (participants: readonly Participant[]): Promise<Error> {
     await this.#rollBack(participants)
     return commitFailure(new Error('the app has closed'))
@@ -282,45 +270,18 @@ export class TaskTransaction implements Transaction {
   }
 }
 
-function group (added: readonly Added[], messages: readonly string[]): Map<Store, NewTask[]> {
-  const batches = new Map<Store, NewTask[]>()
-  added.forEach(({ store, task }, index) => {
-    const whole = { ...task, message: messages[index]! }
-    const batch = batches.get(store)
-    if (batch === undefined) batches.set(store, [whole])
-    else batch.push(whole)
-  })
-  return batches
+const isPromise = (value: unknown): boolean => typeof (value as PromiseLike<unknown> | undefined)?.then === 'function'
+
+function allOf<T> (answers: ReadonlyArray<Promise<T> | T>): Promise<T[]> {
+  if (answers.length > 1) return Promise.all(answers)
+  return (answers[0] as Promise<T>).then(answer => [answer])
 }
 
-/** Says of each task of a commit whether it was added. If several share an id and a queue, the first ones were. */
-function whichWereAdded (tasks: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>, keptOut: Prepared['keptOut']): boolean[] {
-  if (keptOut.length === 0) return tasks.map(() => true)
-  const nameOf = ({ queue, id }: Pick<NewTask, 'queue' | 'id'>) => `${queue}\n${id}`
-  const left = new Map<string, number>()
-  for (const kept of keptOut) left.set(nameOf(kept), (left.get(nameOf(kept)) ?? 0) + 1)
-  return tasks.toReversed().map(task => {
-    const count = left.get(nameOf(task)) ?? 0
-    left.set(nameOf(task), count - 1)
-    return count <= 0
-  }).toReversed()
-}
-
-/** Waits at most `ms` milliseconds. @param failure turns the reason of a rejection into the error to throw */
-function inTime<T> (ms: number, answer: Promise<T>, failure = (cause: unknown) => cause): Promise<T> {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(() => { reject(commitFailure(new Error(`no answer within ${ms} ms`))) }, ms)
-    answer.then(value => {
-      clearTimeout(timer)
-      resolve(value)
-    }, cause => {
-      clearTimeout(timer)
-      reject(failure(cause))
-    })
-  })
-}
+/** Leaves the error of somebody other than a store as it is. */
+const unchanged = (error: unknown): unknown => error
 
 /** Makes the error of a commit from the reason why a store failed or did not answer in time. */
 function commitFailure (cause: unknown): Error {
-  return cause instanceof FST_TASKQUEUE_DUPLICATE ? cause : Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
+  const isFailure = cause instanceof FST_TASKQUEUE_DUPLICATE || cause instanceof FST_TASKQUEUE_COMMIT_FAILED
+  return isFailure ? cause as Error : Object.assign(new FST_TASKQUEUE_COMMIT_FAILED(), { cause })
 }

@@ -1,6 +1,7 @@
 import type { FastifyInstance } from 'fastify'
 import type { TaskRoute } from '../add/task-route.js'
-import type { AddedTask, RouteTaskToAdd, TaskToAdd, TaskTransaction, Transaction } from '../add/transaction.js'
+import type { AddedTask } from '../add/added.js'
+import type { RouteTaskToAdd, TaskToAdd, TaskTransaction, Transaction } from '../add/transaction.js'
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import type { Queue } from '../queue/queue.js'
@@ -115,7 +116,9 @@ export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): 
     added,
     addAll: addAll as Taskqueue['addAll'],
     add: (async (target: string, options?: AddOptions) => {
-      const { added: [task] } = await within(transaction => transaction.add(target, options))
+      const transaction = begin()
+      transaction.add(target, options)
+      const [task] = await transaction.commitAll()
       return task!.wasAdded ? task!.id : null
     }) as Taskqueue['add'],
     transaction: async run => (await within(run)).result

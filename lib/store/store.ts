@@ -50,10 +50,10 @@ export interface Store {
   open (): Promise<void>
 
   /**
-   * Takes all the tasks in, or none if it rejects. This is the store's vote: it can commit what it has taken in. No
-   * task is claimed before its commit, and no task of a call that rejects is ever claimed.
+   * Takes all the tasks in, or none if it fails. This is the store's vote: it can commit what it has taken in. No task
+   * is claimed before its commit, and no task of a call that fails is ever claimed.
    */
-  prepare (tasks: readonly NewTask[]): Promise<Prepared>
+  prepare (tasks: readonly NewTask[]): Promise<Prepared> | Prepared
 
   /**
    * Takes one turn of a consumer's loop, in one atomic step: carries out the verdicts on the attempts that have ended,

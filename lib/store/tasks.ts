@@ -34,7 +34,8 @@ export interface Prepared {
   /** The tasks that are not added, because a task of the same id waits, is delayed, runs, is dead or was just done. */
   readonly keptOut: ReadonlyArray<Pick<NewTask, 'queue' | 'id'>>
   /**
-   * Adds the tasks, one after the other, and resolves as soon as only the death of this process can prevent that.
+   * Adds the tasks, one after the other. Returns as soon as only the death of this process can prevent that, or a
+   * promise that resolves then.
    *
    * - It leaves out the tasks in `keptOut`.
    * - It leaves out a task whose id by now waits, is delayed, runs or is dead, unless the task is to replace that one.
@@ -42,7 +43,7 @@ export interface Prepared {
    * - A task whose id is done, cancelled or expired takes the place of that one.
    * - If two of the tasks have the same id and the later one replaces, nothing remains of the former.
    */
-  commit (): Promise<void>
+  commit (): Promise<void> | void
   /** Drops the tasks, at once or as soon as the store can. */
   rollback (): void
 }

@@ -122,24 +122,22 @@ function write (task: Task): { readonly head: string, readonly payload: string |
   const usual = usualWith(payload)
   const isText = payload === undefined || typeof payload === 'string'
   const text = isText ? payload : isUtf8(payload) ? payload.toString() : undefined
-  const head = JSON.stringify({
-    method: method === usual.method ? undefined : method,
-    url,
-    headers: isSame(headers, usual.headers) ? undefined : headers,
-    inherited,
-    ip: ip === LOCAL_IP ? undefined : ip,
-    protocol: protocol === 'http' ? undefined : protocol,
-    userId,
-    depth: depth === 1 ? undefined : depth,
-    addedAt,
-    originReqId,
-    maxRetries,
-    backoff,
-    timeoutMs,
-    dedupeMs,
-    base64: payload !== undefined && text === undefined ? true : undefined
-  })
-  return { head, payload: payload === undefined ? undefined : text ?? payload.toString('base64') }
+  const head: { -readonly [Name in keyof Task]?: Task[Name] } & { base64?: true } = { url }
+  if (method !== usual.method) head.method = method
+  if (!isSame(headers, usual.headers)) head.headers = headers
+  if (inherited !== undefined) head.inherited = inherited
+  if (ip !== undefined && ip !== LOCAL_IP) head.ip = ip
+  if (protocol !== undefined && protocol !== 'http') head.protocol = protocol
+  if (userId !== undefined) head.userId = userId
+  if (depth !== 1) head.depth = depth
+  if (addedAt !== undefined) head.addedAt = addedAt
+  if (originReqId !== undefined) head.originReqId = originReqId
+  if (maxRetries !== undefined) head.maxRetries = maxRetries
+  if (backoff !== undefined) head.backoff = backoff
+  if (timeoutMs !== undefined) head.timeoutMs = timeoutMs
+  if (dedupeMs !== undefined) head.dedupeMs = dedupeMs
+  if (payload !== undefined && text === undefined) head.base64 = true
+  return { head: JSON.stringify(head), payload: payload === undefined ? undefined : text ?? payload.toString('base64') }
 }
 
 function read (id: string, head: string, text: string | undefined): Task {

@@ -55,10 +55,11 @@ const OPTIONS: readonly string[] = [
 ] satisfies Array<keyof AddOptions>
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 
-/** Makes a task of the arguments of `add`. Checks all of them first, so that a refusal leaves nothing half done. */
-export function makeTask (
-  url: string, options: AddOptions, inheritance?: Inheritance
-): Omit<Task, 'depth' | 'ip' | 'protocol' | 'originReqId'> {
+/**
+ * Makes a task of the arguments of `add`, the first of its chain. Checks all of them first, so that a refusal leaves
+ * nothing half done.
+ */
+export function makeTask (url: string, options: AddOptions, inheritance?: Inheritance): Task {
   checkOptions('options', options, OPTIONS, 'add')
   const method = options.method ?? (options.payload == null ? 'GET' : 'POST')
   checkMethod(method)
@@ -68,14 +69,21 @@ export function makeTask (
   checkBackoffList('backoff', backoff)
   checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
   checkWhole('dedupeMs', dedupeMs, 0, MAX_DELAY_MS)
+  const { headers, inherited } = headersOf(options.headers, payload, inheritance)
   return {
     id: idOf(options.id),
     method,
     url: canonicalUrl(url, options.query),
-    ...headersOf(options.headers, payload, inheritance),
+    headers,
+    inherited,
+    ip: undefined,
+    protocol: undefined,
     payload: payload?.content,
+    userId: undefined,
+    depth: 1,
     // An id that was made here tells the time itself.
     addedAt: options.id === undefined ? undefined : Date.now(),
+    originReqId: undefined,
     maxRetries,
     backoff: backoff?.slice(),
     timeoutMs,

@@ -180,7 +180,7 @@ class Checker {
     const { places, kept, prepared, commits, keys } = this.#state
     const { requests, lives } = this.#story
     for (const [place, count] of Object.entries(places)) if (count > 0) this.#find('left', {}, `${count} tasks in ${place}`)
-    for (const id of kept) if (!this.#dead.has(id)) this.#find('left', { id }, 'is gone, and something of it is kept')
+    for (const id of kept) if (!this.#dead.has(id) && !this.#isPrepared(id)) this.#find('left', { id }, 'is gone, and something of it is kept')
     for (const tasks of prepared) {
       const owner = [...requests.values()].find(({ ids }) => ids.some(id => tasks.includes(id)))
       if (owner?.pid === undefined || lives.get(owner.pid)?.diedAt === undefined) this.#find('left', { request: owner?.number }, 'its commit is prepared, and its process lives')

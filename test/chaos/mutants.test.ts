@@ -28,14 +28,19 @@ const MUTANTS: readonly Mutant[] = [
     title: 'a commit in one phase, which cannot be withdrawn, runs tasks of requests that were answered with 503',
     file: 'store/redis/commands/prepare-new.js',
     edits: [
-      ['keep_prepared(keys_of(queue), commit, list, {})', 'add(keys_of(queue), list)'],
+      ['if ok and is_set then return end', [
+        'if ok and is_set then',
+        '  line_up(k, every_second(first_task, last_task), {})',
+        "  for i = first, last, 2 do redis.call('HSET', k.prepared, ARGV[i], '0 ') end",
+        '  return',
+        'end'
+      ].join('\n')],
       ["const KEYS = ['prepared', 'message'];", [
         "import { KEYS } from '../keys.js';",
-        "import { moving } from '../lua/moving.js';",
-        "import { adding } from '../lua/adding.js';"
+        "import { queueing } from '../lua/line.js';"
       ].join('\n')],
       // eslint-disable-next-line no-template-curly-in-string
-      ['${preludeOf(KEYS)}${reading}', '${preludeOf(KEYS)}${moving}${reading}${adding}']
+      ['${preludeOf(KEYS)}', '${preludeOf(KEYS)}${queueing}']
     ],
     seed: 1,
     secs: 10,

@@ -118,7 +118,6 @@ t.test('of ten thousand tasks whose adder is killed meanwhile all are queued, or
     queued.push(waiting)
     if (returned !== undefined) t.equal(waiting, MANY)
     t.equal(await taskqueue.queue('default').purge(), waiting)
-    t.equal(await admin.exists('taskqueue:{default}:message'), 0)
   }
   t.comment(`queued before a kill within ${Math.round(tookMs)} ms: ${queued.join(', ')}`)
   t.strictSame(queued.filter(count => count !== 0 && count !== MANY), [])

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { encodeNew } from '../../lib/store/redis/commands/prepare-new.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
@@ -92,16 +93,16 @@ t.test('a prepare that arrives after its rollback, or once more after its commit
   const waiting = async () => await admin.lrange('p:{q}:waiting', '0', '-1')
   for (const [prepare, commit, how] of KINDS) {
     await run('rollback', `first ${prepare}`, 0)
-    await run(prepare, `first ${prepare}`, 1, 0, 'a', 'message', how)
+    await run(prepare, ...argsOf(`first ${prepare}`, how, ['a', '']))
     await run(commit, `first ${prepare}`, 0)
     t.strictSame(await waiting(), [])
 
-    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
-    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
+    await run(prepare, ...argsOf(`second ${prepare}`, how, ['b', '']))
+    await run(prepare, ...argsOf(`second ${prepare}`, how, ['b', '']))
     await run(commit, `second ${prepare}`, 1)
     t.strictSame(await waiting(), ['b'], 'sent twice before its commit it is one')
     await admin.del('p:{q}:waiting', 'p:{q}:message')
-    await run(prepare, `second ${prepare}`, 1, 0, 'b', 'message', how)
+    await run(prepare, ...argsOf(`second ${prepare}`, how, ['b', '']))
     await run(commit, `second ${prepare}`, 0)
     t.strictSame(await waiting(), [], 'and none after it')
   }
@@ -115,8 +116,14 @@ t.test('a prepare that arrives after its rollback, or once more after its commit
   }
 })
 
-/** Of tasks with ids of their own making, and with one that was given. */
+/** Of tasks whose ids nobody has chosen, and of others. */
 const KINDS = [['prepareNew', 'commitNew', ''], ['prepare', 'commit', '  keep']] as const
+
+/** The arguments of a commit: of tasks whose ids nobody has chosen if there are no terms. */
+function argsOf (commit: string, terms: string, ...tasks: ReadonlyArray<readonly [id: string, due: string]>): Array<string | number> {
+  if (terms !== '') return [commit, tasks.length, ...tasks.flatMap(([id, due]) => [0, id, 'message', `${due}${terms}`])]
+  return encodeNew([{ id: commit, tasks: tasks.map(([id, due]) => ({ queue: 'q', id, message: 'message', ...due !== '' && { delayMs: Number(due) } })) }], ['q'])
+}
 
 /** Runs scripts on the queue q of the prefix p. */
 function runnerOf (admin: Redis): (script: keyof typeof scripts, ...args: Array<string | number>) => Promise<unknown> {
@@ -131,10 +138,10 @@ t.test('a commit that meets a key of another type stays prepared, wholly, until 
   const admin = adminOf(t, redis)
   const run = runnerOf(admin)
   for (const [prepare, commit, how] of KINDS) {
-    await run(prepare, 'c', 2, 0, 'a', 'message', how, 0, 'b', 'message', `60000${how === '' ? '  ' : how}`)
+    await run(prepare, ...argsOf('c', how, ['a', ''], ['b', '60000']))
     await admin.set('p:{q}:waiting', 'no list')
     await t.rejects(run(commit, 'c', 0), /WRONGTYPE/)
-    t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.hlen('p:{q}:message')], [1, 0])
+    t.strictSame([await admin.hlen('p:{q}:prepared'), await admin.zcard('p:{q}:delayed')], [1, 0])
     await admin.del('p:{q}:waiting')
     await run(commit, 'c', 0)
     t.strictSame([await admin.lrange('p:{q}:waiting', '0', '-1'), await admin.zcard('p:{q}:delayed'), await admin.exists('p:{q}:prepared')], [['a'], 1, 0])

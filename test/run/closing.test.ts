@@ -49,8 +49,12 @@ t.test('a task that a closing app turns away unseen is given back once, and cost
   const app = Fastify()
   t.teardown(() => app.close())
   const { opened, open } = gate()
+  const closing = gate()
   // Of a plugin that was registered earlier: while it takes its time the app answers nobody any more.
-  app.addHook('preClose', () => opened)
+  app.addHook('preClose', () => {
+    closing.open()
+    return opened
+  })
   await app.register(taskqueue, { queues: { default: { type: () => store } } })
   const runs: number[] = []
   app.get('/', async ({ task }) => runs.push(task!.attempt))
@@ -62,6 +66,7 @@ t.test('a task that a closing app turns away unseen is given back once, and cost
     return await turn.call(store, queue, given)
   }
   const closed = app.close()
+  await closing.opened
   const id = await app.taskqueue.add('/')
   await until(() => verdicts.length > 0)
   open()

@@ -1,5 +1,7 @@
 import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
+import { RedisStore } from '../../lib/store/redis/store.js'
+import type { NewTask, OnDuplicate } from '../../lib/store/tasks.js'
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { serve } from '../support/serve.js'
 import { until } from '../support/until.js'
@@ -69,3 +71,42 @@ async function start (t: Test, { path }: RedisServer) {
 }
 
 const post = async (url: string) => await fetch(url, { method: 'POST' })
+
+t.test('a task whose id nobody chose makes way, while it is only prepared, for one whose adder chose that id', async t => {
+  const redis = await startRedis(t)
+  const store = new RedisStore({ path: redis.path }, 'p', 2000)
+  t.teardown(() => store.close())
+  await store.open()
+  const task = (id: string, message: string, onDuplicate?: OnDuplicate) => ({ queue: 'q', id, message, ...onDuplicate !== undefined && { onDuplicate } })
+  const chosen = await store.prepare([task('a', 'chosen', 'keep'), task('b', 'chosen', 'replace')])
+  const made = await store.prepare([task('a', 'made'), task('b', 'made'), task('c', 'made')])
+  await chosen.commit()
+  await made.commit()
+  t.match(await store.counts('q'), { waiting: 3 })
+  t.strictSame((await store.list('q', 'waiting', 0, 9)).map(({ id, message }) => `${id} ${message}`), ['a chosen', 'b chosen', 'c made'])
+
+  const prepared = await store.prepare([task('d', 'made')])
+  let isDecided = false
+  const second = store.prepare([task('d', 'chosen', 'keep')]).finally(() => { isDecided = true })
+  await store.counts('q')
+  t.notOk(isDecided, 'one that comes later waits for what becomes of it')
+  await prepared.commit()
+  t.strictSame((await second).keptOut, [{ queue: 'q', id: 'd' }])
+})
+
+t.test('a piece of which an id is known leaves the other pieces of its call alone', async t => {
+  const redis = await startRedis(t)
+  const store = new RedisStore({ path: redis.path }, 'p', 2000)
+  t.teardown(() => store.close())
+  await store.open()
+  const add = async (...tasks: NewTask[]) => { await (await store.prepare(tasks)).commit() }
+  const task = (id: string, message: string, queue = 'q') => ({ queue, id, message })
+  await add(task('known', 'first'))
+  await Promise.all([
+    add(task('a', 'a')), add(task('b', 'b'), task('known', 'second'), task('c', 'c')), add(task('known', 'third')),
+    add(task('d', 'd'), task('e', 'e', 'other')), add(task('f', 'f'), task('known', 'fourth', 'other'))
+  ])
+  const waiting = async (queue: string) => (await store.list(queue, 'waiting', 0, 99)).map(({ id, message }) => `${id} ${message}`).sort()
+  t.strictSame(await waiting('q'), ['a a', 'b b', 'c c', 'd d', 'f f', 'known first'])
+  t.strictSame(await waiting('other'), ['e e', 'known fourth'])
+})

@@ -111,10 +111,10 @@ t.test('an app whose Redis is frozen does not become ready, in bounded time', as
   t.ok(performance.now() - start < 9000)
 })
 
-t.test('a commit is prepared in calls of at most 1,000 tasks and 4 MiB, and committed in one', async t => {
+t.test('a commit is prepared in calls of at most 1,000 tasks and 4 MiB, or an eighth if nobody chose its ids, and committed in one', async t => {
   const { admin, store } = await openStore(t)
-  for (const [count, length, calls] of [[1, 10, 1], [1000, 10, 2], [10_000, 10, 11], [15, 1024 * 1024, 5]] as const) {
-    for (const rest of [{}, { onDuplicate: 'keep' }] as const) {
+  for (const [count, length, ofNew, ofChosen] of [[1, 10, 1, 1], [1000, 10, 9, 2], [10_000, 10, 81, 11], [15, 1024 * 1024, 15, 5]] as const) {
+    for (const [rest, calls] of [[{}, ofNew], [{ onDuplicate: 'keep' }, ofChosen]] as const) {
       const commit = await store.prepare(Array.from({ length: count }, (_, index) => ({ ...task(String(index)), message: 'x'.repeat(length), ...rest })))
       t.equal(await admin.hlen('prefix:{q}:prepared'), calls, `${count} tasks`)
       t.match(await store.counts('q'), { waiting: 0 })

@@ -21,6 +21,24 @@ export const adding = chapter({
     assert.deepEqual(ids(await claim(store, other)), ['b'])
   },
 
+  async 'shows and changes no task that is only prepared' (store, queue) {
+    const prepared = await store.prepare([task(queue, 'new'), task(queue, 'chosen', { onDuplicate: 'keep' })])
+    const alone = await store.prepare([task(queue, 'alone'), task(queue, 'later', { delayMs: LONG_MS })])
+    for (const id of ['new', 'chosen', 'alone', 'later']) {
+      assert.equal(await show(store, queue, id), undefined)
+      for (const order of [{ kind: 'cancel', keep: { count: 9, ms: LONG_MS } }, { kind: 'schedule' }] as const) {
+        assert.equal(await store.operate(queue, { ...order, ids: [id] }), 0)
+      }
+    }
+    assert.equal(await store.operate(queue, { kind: 'purge' }), 0)
+    assert.deepEqual(await store.list(queue, 'waiting', 0, 9), [])
+    await assertCounts(store, queue, {})
+    await alone.commit()
+    await prepared.commit()
+    await assertCounts(store, queue, { waiting: 3, delayed: 1 })
+    assert.deepEqual(ids(await claim(store, queue, 9)), ['alone', 'new', 'chosen'])
+  },
+
   async 'takes an id that was prepared and rolled back, and leaves the one that was committed first' (store, queue) {
     const first = await store.prepare([task(queue, 'a', { message: 'first' }), task(queue, 'b', { message: 'first' })])
     const second = await store.prepare([task(queue, 'a', { message: 'second' })])
@@ -149,7 +167,8 @@ export const adding = chapter({
     await assertCounts(store, queue, {})
     prepared.rollback()
     await assertCounts(store, queue, {})
-    await assert.rejects(store.prepare([...many, task(queue, '1', { onDuplicate: 'reject' })]), isDuplicate('1'))
+    const refused = async () => await store.prepare([...many, task(queue, '1', { onDuplicate: 'reject' })])
+    await assert.rejects(refused, isDuplicate('1'))
     await assertCounts(store, queue, {})
     const again = [
       task(queue, '1', { message: 'again', onDuplicate: 'keep' }),

@@ -27,7 +27,7 @@ export const duplicates = chapter({
   ) {
     await stageUnended(store, queue)
     for (const id of ['suspect', 'running', 'waiting', 'delayed', 'retried', 'dead']) {
-      const refused = store.prepare([
+      const refused = async () => await store.prepare([
         task(other, 'a', { onDuplicate: 'keep' }),
         task(queue, id, { onDuplicate: 'reject' }),
         task(queue, 'b', { onDuplicate: 'replace' })
@@ -57,7 +57,8 @@ export const duplicates = chapter({
     assert.equal(await store.operate(queue, { kind: 'remove' }), 2)
     const again = tasks(queue, ['at once', 'dead', 'retried', 'done'], { onDuplicate: 'keep' })
     assert.deepEqual(await add(store, again), ['done'])
-    await assert.rejects(store.prepare([task(queue, 'done', { onDuplicate: 'reject' })]), isDuplicate('done'))
+    const refused = async () => await store.prepare([task(queue, 'done', { onDuplicate: 'reject' })])
+    await assert.rejects(refused, isDuplicate('done'))
     const briefly = [task(queue, 'briefly', { onDuplicate: 'keep' })]
     await until('the id is free', async () => (await add(store, briefly)).length === 0)
     await assertCounts(store, queue, { waiting: 4 })
@@ -95,7 +96,7 @@ export const duplicates = chapter({
     assert.deepEqual((await claim(store, queue)).map(({ message }) => message), ['first', 'second', 'message of c'])
     for (const onDuplicate of ['keep', 'replace'] as const) {
       const twice = [task(queue, 'd', { onDuplicate }), task(queue, 'd', { onDuplicate: 'reject' })]
-      await assert.rejects(store.prepare(twice), isDuplicate('d'))
+      await assert.rejects(async () => await store.prepare(twice), isDuplicate('d'))
     }
     assert.deepEqual(await claim(store, queue), [])
   },
@@ -128,7 +129,7 @@ export const duplicates = chapter({
         task(queue, 'with it'), task(queue, id, { message: 'first', onDuplicate: 'keep' })
       ])
       let isDecided = false
-      const second = store.prepare([task(queue, id, { message: 'second', onDuplicate })])
+      const second = Promise.resolve(store.prepare([task(queue, id, { message: 'second', onDuplicate })]))
         .finally(() => { isDecided = true })
       second.catch(() => {})
       // Tasks of another queue or another id need not wait.

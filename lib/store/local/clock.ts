@@ -1,5 +1,3 @@
-import type { NewTask } from '../tasks.js'
-
 /**
  * The clock by which leases expire. It stands still while nobody is in contact with the queue, or the event loop is
  * blocked.
@@ -24,8 +22,10 @@ export interface Due { due: number, dueAt: number }
 /** The time of day minus the clock of this process, as of the last time that the time of day was set. */
 let aheadMs = Date.now() - performance.now()
 
-export function dueOf ({ delayMs, runAt }: Pick<NewTask, 'delayMs' | 'runAt'>): Due {
-  if (delayMs === undefined && runAt === undefined) return { due: 0, dueAt: 0 }
+const AT_ONCE: Due = { due: 0, dueAt: 0 }
+
+export function dueOf (delayMs: number | undefined, runAt?: number): Due {
+  if (delayMs === undefined && runAt === undefined) return AT_ONCE
   const now = Date.now()
   if (delayMs !== undefined) return { due: performance.now() + delayMs, dueAt: now + delayMs }
   // The time of day has whole milliseconds only, so the difference varies a little. Tasks with the same `runAt` need

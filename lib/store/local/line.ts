@@ -1,62 +1,72 @@
-/** Ids in line. An id enters at either end and leaves from any place in constant time, on average. */
-export class Line {
-  /** The positions before those of `#rest`, in reverse order. */
-  #front: Position[] = []
-  #rest: Position[] = []
+/** Something that can stand in a line. */
+export interface InLine {
+  /** The place that it holds; undefined while it is in no line. */
+  place?: Place<this> | undefined
+}
+
+/** A place in a line. It is a gap once whoever took it holds another one, or none. */
+interface Place<T> { readonly holder: T }
+
+/** Tasks in line. A task enters at either end and leaves from any place in constant time, on average. */
+export class Line<T extends InLine> {
+  /** The places before those of `#rest`, in reverse order. */
+  #front: Array<Place<T>> = []
+  #rest: Array<Place<T>> = []
   /** Where `#rest` begins. Removing the first element of a long array takes long. */
   #start = 0
-  /** The position that each id holds. Every other position is a gap that an id has left. */
-  readonly #positions = new Map<string, Position>()
+  #size = 0
 
-  get size (): number { return this.#positions.size }
+  get size (): number { return this.#size }
 
-  push (id: string): void { this.#rest.push(this.#position(id)) }
+  push (task: T): void { this.#rest.push(this.#placeOf(task)) }
 
-  unshift (id: string): void { this.#front.push(this.#position(id)) }
+  unshift (task: T): void { this.#front.push(this.#placeOf(task)) }
 
-  delete (id: string): void {
-    if (!this.#positions.delete(id)) return
-    const gaps = this.#front.length + this.#rest.length - this.#start - this.size
-    if (gaps <= 1024 || gaps < this.size) return
-    this.#front = this.#front.filter(position => this.#isHeld(position))
-    this.#rest = this.#rest.filter(position => this.#isHeld(position))
+  delete (task: T): void {
+    if (task.place === undefined) return
+    task.place = undefined
+    this.#size--
+    const gaps = this.#front.length + this.#rest.length - this.#start - this.#size
+    if (gaps <= 1024 || gaps < this.#size) return
+    this.#front = this.#front.filter(isHeld)
+    this.#rest = this.#rest.slice(this.#start).filter(isHeld)
     this.#start = 0
   }
 
-  /** Removes the first ids, at most as many as the limit, and returns them in order. */
-  take (limit: number): string[] {
-    const ids: string[] = []
-    while (ids.length < limit && this.size > 0) {
-      const position = this.#front.pop() ?? this.#rest[this.#start++]!
-      if (!this.#isHeld(position)) continue
-      this.#positions.delete(position.id)
-      ids.push(position.id)
+  /** Removes the first tasks, at most as many as the limit, and returns them in order. */
+  take (limit: number): T[] {
+    const tasks: T[] = []
+    while (tasks.length < limit && this.#size > 0) {
+      const place = this.#front.pop() ?? this.#rest[this.#start++]!
+      if (!isHeld(place)) continue
+      place.holder.place = undefined
+      this.#size--
+      tasks.push(place.holder)
     }
     if (this.#start > 1024 && this.#start * 2 > this.#rest.length) {
       this.#rest = this.#rest.slice(this.#start)
       this.#start = 0
     }
-    return ids
+    return tasks
   }
 
-  * ids (): Iterable<string> {
+  * tasks (): Iterable<T> {
     for (let index = this.#front.length - 1; index >= 0; index--) {
-      const position = this.#front[index]!
-      if (this.#isHeld(position)) yield position.id
+      const place = this.#front[index]!
+      if (isHeld(place)) yield place.holder
     }
     for (let index = this.#start; index < this.#rest.length; index++) {
-      const position = this.#rest[index]!
-      if (this.#isHeld(position)) yield position.id
+      const place = this.#rest[index]!
+      if (isHeld(place)) yield place.holder
     }
   }
 
-  #position (id: string): Position {
-    const position = { id }
-    this.#positions.set(id, position)
-    return position
+  #placeOf (task: T): Place<T> {
+    this.#size++
+    const place = { holder: task }
+    task.place = place
+    return place
   }
-
-  #isHeld (position: Position): boolean { return this.#positions.get(position.id) === position }
 }
 
-interface Position { readonly id: string }
+function isHeld<T extends InLine> (place: Place<T>): boolean { return place.holder.place === place }

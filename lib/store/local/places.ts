@@ -6,8 +6,8 @@ import { Timetable } from './timetable.js'
 /** The tasks of one queue, each in exactly one place. A task that waits or is delayed may be in `expiring` as well. */
 export class Places {
   readonly tasks = new Map<string, StoredTask>()
-  readonly waiting = new Line()
-  readonly suspects = new Line()
+  readonly waiting = new Line<StoredTask>()
+  readonly suspects = new Line<StoredTask>()
   readonly delayed = new Timetable()
   /** Running tasks, by the end of their lease on the lease clock. */
   readonly running = new Timetable()
@@ -19,13 +19,13 @@ export class Places {
   add (task: StoredTask): void {
     this.tasks.set(task.id, task)
     this.watchExpiry(task)
-    if (task.due > performance.now()) this.delay(task)
+    if (task.due > 0 && task.due > performance.now()) this.delay(task)
     else this.push(task)
   }
 
   push (task: StoredTask): void {
     task.state = 'waiting'
-    this.waiting.push(task.id)
+    this.waiting.push(task)
   }
 
   delay (task: StoredTask): void {
@@ -43,8 +43,7 @@ export class Places {
     for (const task of tasks.toReversed()) {
       task.state = 'waiting'
       this.watchExpiry(task)
-      const line = task.suspect ? this.suspects : this.waiting
-      line.unshift(task.id)
+      this.#lineOf(task).unshift(task)
     }
   }
 
@@ -91,8 +90,8 @@ export class Places {
   * idsOf (state: State): Iterable<string> {
     switch (state) {
       case 'waiting':
-        yield * this.suspects.ids()
-        yield * this.waiting.ids()
+        for (const { id } of this.suspects.tasks()) yield id
+        for (const { id } of this.waiting.tasks()) yield id
         yield * this.delayed.ids().slice(0, this.delayed.countUpTo(performance.now()))
         break
       case 'delayed':
@@ -110,13 +109,15 @@ export class Places {
   }
 
   #takeOut (task: StoredTask): void {
-    this.#placeOf(task).delete(task.id)
+    if (task.place !== undefined) this.#lineOf(task).delete(task)
+    else this.#timetableOf(task).delete(task.id)
     if (task.expires < Infinity) this.expiring.delete(task.id)
   }
 
-  #placeOf ({ state, suspect }: StoredTask): Line | Timetable {
+  #lineOf ({ suspect }: StoredTask): Line<StoredTask> { return suspect ? this.suspects : this.waiting }
+
+  #timetableOf ({ state }: StoredTask): Timetable {
     switch (state) {
-      case 'waiting': return suspect ? this.suspects : this.waiting
       case 'delayed': return this.delayed
       case 'running': return this.running
       case 'dead': return this.dead

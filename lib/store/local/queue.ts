@@ -43,12 +43,12 @@ export class LocalQueue {
 
   /** Adds a task. It takes the place of another task of its id, or follows that one if it runs. */
   add (task: NewTask): void {
-    const { id } = task
     const added = newTask(task)
-    if (this.#places.running.has(id)) {
-      this.#places.tasks.get(id)!.next = added
+    const known = this.#places.tasks.get(task.id)
+    if (known?.state === 'running') {
+      known.next = added
     } else {
-      this.#places.forget(id)
+      if (known !== undefined) this.#places.forget(task.id)
       this.#places.add(added)
     }
   }
@@ -99,7 +99,7 @@ export class LocalQueue {
   #delay (task: StoredTask, verdict: Verdict & { kind: 'retry' | 'defer' }): void {
     task.suspect = false
     task.reason = verdict.reason
-    Object.assign(task, dueOf(verdict))
+    Object.assign(task, dueOf(verdict.delayMs))
     this.#places.delay(task)
   }
 
@@ -117,11 +117,11 @@ export class LocalQueue {
   claim ({ limit, alone, leaseMs }: Claim): Lease[] {
     this.#sweep()
     if (this.#paused) return []
-    const { tasks, waiting, suspects, running, expiring } = this.#places
+    const { waiting, suspects, running, expiring } = this.#places
     const startedAt = Date.now()
     const claimed = alone ? suspects.take(1) : waiting.take(limit)
-    return claimed.map(id => {
-      const task = tasks.get(id)!
+    return claimed.map(task => {
+      const { id } = task
       task.state = 'running'
       task.fence = ++this.#lastFence
       task.attempt++
@@ -235,11 +235,11 @@ export class LocalQueue {
     // Suspects wait to run alone, not for a time.
     const tasks = this.#places.select(ids, 'waiting', 'delayed').filter(({ suspect }) => !suspect)
     for (const task of tasks) {
-      Object.assign(task, dueOf(when))
+      Object.assign(task, dueOf(when.delayMs, when.runAt))
       const isLate = task.due > performance.now()
       // A waiting task that is due at once keeps its place in line.
       if (!isLate && task.state === 'waiting') continue
-      waiting.delete(task.id)
+      waiting.delete(task)
       delayed.delete(task.id)
       if (isLate) this.#places.delay(task)
       else this.#places.push(task)
@@ -267,7 +267,8 @@ export class LocalQueue {
 
   #purge (): number {
     const { waiting, suspects, delayed } = this.#places
-    const ids = [...waiting.take(Infinity), ...suspects.take(Infinity), ...delayed.takeUpTo(Infinity)]
+    const lined = [...waiting.take(Infinity), ...suspects.take(Infinity)]
+    const ids = [...lined.map(({ id }) => id), ...delayed.takeUpTo(Infinity)]
     for (const id of ids) {
       this.#places.forget(id)
       this.listeners.tellEnd(id)

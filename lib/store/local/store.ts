@@ -19,7 +19,13 @@ export class LocalStore implements Store {
 
   async open (): Promise<void> {}
 
-  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+  prepare (tasks: readonly NewTask[]): Promise<Prepared> | Prepared {
+    if (tasks.some(({ onDuplicate }) => onDuplicate !== undefined)) return this.#prepareChosen(tasks)
+    return { keptOut: [], commit: () => { this.#add(tasks, isFree) }, rollback () {} }
+  }
+
+  /** Prepares tasks of which the adder has chosen some ids, which other commits may want as well. */
+  async #prepareChosen (tasks: readonly NewTask[]): Promise<Prepared> {
     const names = namesOf(tasks)
     const findReserved = () => names.find(name => this.#reserved.has(name))
     for (let name = findReserved(); name !== undefined; name = findReserved()) await this.#reserved.get(name)
@@ -28,8 +34,8 @@ export class LocalStore implements Store {
     const conclude = this.#reserve(prepared)
     return {
       keptOut: tasks.filter((_, index) => isKeptOut[index]).map(({ queue, id }) => ({ queue, id })),
-      commit: async () => {
-        this.#add(prepared, (queue, { id, onDuplicate }) => onDuplicate === 'replace' || !queue.isTaken(id))
+      commit: () => {
+        this.#add(prepared, isFree)
         conclude()
       },
       rollback: conclude
@@ -122,7 +128,12 @@ export class LocalStore implements Store {
       const queue = this.#queue(task.queue)
       if (isAdmitted(queue, task)) queue.add(task)
     }
-    for (const queue of new Set(tasks.map(({ queue }) => queue))) this.#queue(queue).listeners.wake()
+    const [first] = tasks
+    if (first === undefined) return
+    const isOne = tasks.every(({ queue }) => queue === first.queue)
+    for (const name of isOne ? [first.queue] : new Set(tasks.map(({ queue }) => queue))) {
+      this.#queue(name).listeners.wake()
+    }
   }
 
   #queue (name: string): LocalQueue {
@@ -131,6 +142,10 @@ export class LocalStore implements Store {
     return queue
   }
 }
+
+/** Whether a task may be added although others were added since it was prepared. */
+const isFree = (queue: LocalQueue, { id, onDuplicate }: NewTask): boolean =>
+  onDuplicate === 'replace' || !queue.isTaken(id)
 
 /** The names to reserve. Ids without `onDuplicate` were not chosen by their adder, so no two tasks have the same. */
 const namesOf = (tasks: readonly NewTask[]) => tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(nameOf)

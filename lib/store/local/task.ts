@@ -2,9 +2,10 @@ import { type Found, RECORD_LIMIT, SHOWN_BYTES, type State } from '../found.js'
 import type { NewTask } from '../tasks.js'
 import type { Verdict } from '../turn.js'
 import { type Due, dueOf } from './clock.js'
+import type { InLine } from './line.js'
 
 /** A task as its queue keeps it: the whole task until it has ended, and then a summary. */
-export interface StoredTask extends Attempts, Due {
+export interface StoredTask extends Attempts, Due, InLine {
   readonly id: string
   message: string
   state: State
@@ -33,12 +34,17 @@ interface Attempts {
   reason?: string
 }
 
+const NO_RECORDS: StoredTask['records'] = []
+
 export function newTask ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTask): StoredTask {
+  const { due, dueAt } = dueOf(delayMs, runAt)
   return {
     id,
     message,
     state: 'waiting',
-    ...dueOf({ delayMs, runAt }),
+    place: undefined,
+    due,
+    dueAt,
     expires: expiresMs === Infinity ? Infinity : performance.now() + expiresMs,
     fence: 0,
     attempt: 0,
@@ -47,7 +53,7 @@ export function newTask ({ id, message, delayMs, runAt, expiresMs = Infinity }: 
     unroutedMs: 0,
     deaths: 0,
     suspect: false,
-    records: []
+    records: NO_RECORDS
   }
 }
 

@@ -35,6 +35,7 @@ export class Keyspace {
 
   /** Groups queues that one script can reach together: all of them, or in a cluster each queue alone. */
   together (queues: readonly string[]): string[][] {
+    if (queues.length === 1) return [[queues[0]!]]
     const distinct = [...new Set(queues)]
     return this.#isCluster ? distinct.map(queue => [queue]) : [distinct]
   }

@@ -1,4 +1,4 @@
-import { Batches } from './batches.js'
+import { Batches, type Placed } from './batches.js'
 import { isAnswer, type Calls } from './calls.js'
 import { encodePieces } from './commands/commit.js'
 import type { Keyspace } from './keyspace.js'
@@ -6,12 +6,20 @@ import type { Link } from './link.js'
 import type { Replicas } from './replicas.js'
 import { waitAtMost } from './wait.js'
 
+/** A piece in which a commit was prepared. */
+export interface PendingPiece {
+  readonly id: string
+  /** What it weighs in a call. */
+  weight: number
+  /** How often Redis may have got the piece. If it was sent more than once, a copy may still arrive later. */
+  sends: number
+}
+
 /** What shall become of a prepared commit, until Redis has heard it. */
 export interface PendingOutcome {
   readonly script: 'commitNew' | 'commit' | 'rollback'
   readonly queues: readonly string[]
-  /** The pieces in which the commit was prepared, and how often each was sent. */
-  readonly pieces: ReadonlyArray<{ readonly id: string, readonly sends: number, readonly weight: number }>
+  readonly pieces: readonly PendingPiece[]
   /** Whether Redis has answered that it cannot do this. */
   isRefused?: boolean
 }
@@ -46,24 +54,25 @@ export class PendingOutcomes {
     this.#replicas = replicas
     this.#timeoutMs = timeoutMs
     const batchesOf = (script: PendingOutcome['script']) =>
-      new Batches<PendingOutcome, void>(maxAtOnce, outcomes => this.#call(script, outcomes))
+      new Batches<PendingOutcome, void>(maxAtOnce, false, outcomes => this.#call(script, outcomes))
     this.#batches = { commitNew: batchesOf('commitNew'), commit: batchesOf('commit'), rollback: batchesOf('rollback') }
   }
 
   get size (): number { return this.#pending.size }
 
   /** Whether so many commits to these queues are without an answer that another would only take memory. */
-  hasTooMany (queues: readonly string[]): boolean {
+  hasTooMany (parts: ReadonlyArray<readonly string[]>): boolean {
     if (this.#pending.size < MAX_PENDING) return false
+    const queues = parts.flat()
     const ofQueues = [...this.#pending].filter(outcome => outcome.queues.some(queue => queues.includes(queue)))
     return ofQueues.length >= MAX_PENDING
   }
 
   /**
    * Makes sure that Redis hears what becomes of a commit, now or when it is back. `made` resolves when the command is
-   * under way; `result`, when Redis has heard it or cannot.
+   * under way; `results`, when Redis has heard it or cannot.
    */
-  tell (outcome: PendingOutcome): { readonly made: Promise<void>, readonly result: Promise<void> } {
+  tell (outcome: PendingOutcome): Placed<void> {
     this.#pending.add(outcome)
     const weight = outcome.pieces.reduce((sum, { weight }) => sum + weight, 0)
     return this.#batches[outcome.script].add(outcome.queues.join(), outcome, weight)
@@ -83,7 +92,7 @@ export class PendingOutcomes {
       const longestMs = outcomes.some(({ script }) => script !== 'rollback') ? CLOSE_MS : this.#timeoutMs
       const leftMs = start + longestMs - performance.now()
       if (outcomes.length === 0 || leftMs <= 0) return
-      const told = Promise.all(outcomes.map(outcome => this.tell(outcome).result))
+      const told = Promise.all(outcomes.map(outcome => this.tell(outcome).results))
       await waitAtMost(told, Math.min(leftMs, this.#timeoutMs))
       if (outcomes.every(outcome => outcome.isRefused === true || !this.#pending.has(outcome))) return
       this.#link.bypass()
@@ -95,10 +104,8 @@ export class PendingOutcomes {
     const { queues } = outcomes[0]!
     const args = outcomes.flatMap(({ pieces }) => encodePieces(pieces))
     try {
-      const isKnown = await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args) === 1
-      // Only `commitNew` says so: it found an id that is known all the same, which `commit` looks for.
-      if (isKnown) await this.#calls.run('commit', this.#keyspace.keysOf('commit', queues), args)
-      if (script !== 'rollback') await this.#replicas.replicate()
+      await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args)
+      if (script !== 'rollback' && this.#replicas.areWanted) await this.#replicas.replicate()
       for (const outcome of outcomes) this.#pending.delete(outcome)
     } catch (error) {
       this.#keepRefused(queues.join(), outcomes, isAnswer(error))
@@ -119,7 +126,7 @@ export class PendingOutcomes {
   async #tellRefused (queues: string): Promise<void> {
     const [first, ...others] = [...this.#refused.get(queues)!].filter(outcome => this.#pending.has(outcome))
     this.#refused.delete(queues)
-    if (first !== undefined) await this.tell(first).result
+    if (first !== undefined) await this.tell(first).results
     const refused = this.#refused.get(queues)
     for (const other of others) {
       if (refused === undefined) this.tell(other)

@@ -22,9 +22,10 @@ export class Replicas {
     this.#timeoutMs = timeoutMs
   }
 
+  get areWanted (): boolean { return this.#wanted > 0 }
+
   /** Waits until enough replicas have what was written so far. Rejects if that takes too long. */
   async replicate (): Promise<void> {
-    if (this.#wanted === 0) return
     const deadline = performance.now() + this.#timeoutMs
     while (await this.#count() < this.#wanted) {
       if (performance.now() > deadline) throw this.#calls.cannot(`fewer than ${this.#wanted} replicas have the tasks`)

@@ -92,9 +92,8 @@ export class RedisStore implements Store {
     await this.#refuseEviction()
   }
 
-  async prepare (tasks: readonly NewTask[]): Promise<Prepared> {
-    if (this.#link.isClosed) throw this.#calls.cannot(CLIENT_IS_CLOSED)
-    return await this.#commits.prepare(tasks)
+  prepare (tasks: readonly NewTask[]): Promise<Prepared> {
+    return this.#link.isClosed ? Promise.reject(this.#calls.cannot(CLIENT_IS_CLOSED)) : this.#commits.prepare(tasks)
   }
 
   async turn (queue: string, turn: Turn): Promise<TurnResult> {

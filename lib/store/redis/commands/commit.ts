@@ -13,13 +13,15 @@ import type { Script } from '../script.js'
 export function encodePieces (
   pieces: ReadonlyArray<{ readonly id: string, readonly sends: number }>
 ): Array<string | number> {
-  return pieces.flatMap(({ id, sends }) => [id, sends > 1 ? 1 : 0])
+  const args: Array<string | number> = []
+  for (const { id, sends } of pieces) args.push(id, sends > 1 ? 1 : 0)
+  return args
 }
 
 /** Commits what `prepare` has prepared. Takes the keys of the queues that the pieces add to, and the pieces. */
 export const commit: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${adding}${reserving}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   for arg = 1, #ARGV, 2 do

@@ -42,7 +42,9 @@ local function bury_if_in_doubt (k, commit)
   elseif now - since >= in_doubt_ms then
     list = list or {}
     for j = 1, #list, 3 do
-      if redis.call('HSETNX', k.message, list[j], list[j + 1]) == 1 then
+      local message = list[j + 1]
+      local is_in_place = not message and redis.call('HEXISTS', k.message, list[j]) == 1
+      if is_in_place or message and redis.call('HSETNX', k.message, list[j], message) == 1 then
         bury(k, list[j], look_up(k, { list[j] })[1], 'its process died while it committed')
       end
     end
@@ -51,9 +53,9 @@ local function bury_if_in_doubt (k, commit)
   end
 end
 
--- Looks at a few commits of many, since most are gone a moment later.
+-- Looks at some commits of many, since most are gone a moment later.
 local function bury_in_doubt (k, try)
-  for _, commit in ipairs(redis.call('HRANDFIELD', k.prepared, 10)) do try(bury_if_in_doubt, k, commit) end
+  for _, commit in ipairs(redis.call('HRANDFIELD', k.prepared, 50)) do try(bury_if_in_doubt, k, commit) end
 end
 
 -- Drops ended tasks that are too old.

@@ -3,6 +3,7 @@ import { KEYS } from '../keys.js'
 import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
+import { preparing } from '../lua/preparing.js'
 import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { id: 'text', await_ms: 'number' } as const
@@ -14,13 +15,14 @@ const PARAMS = { id: 'text', await_ms: 'number' } as const
  */
 export const find: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}${preparing}
 ${localsOf(PARAMS)}read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   local p = look_up(k, { id })[1]
   local task, length = describe_one(k, id, p, ${SHOWN_BYTES})
-  if task then
+  local is_prepared = task and task[2] == 'waiting' and p.attempt == 0 and placed_ids(k)[id]
+  if task and not is_prepared then
     local is_awaited = await_ms and task[5] == ''
     if is_awaited then
       -- Who waits for the end is spared what only a look is for. There may be thousands, and they look again.

@@ -4,6 +4,7 @@ import { KEYS } from '../keys.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
+import { preparing } from '../lua/preparing.js'
 import { encodeDue } from '../lua/tasks.js'
 import { encode, localsOf, type Script } from '../script.js'
 
@@ -15,16 +16,17 @@ const PARAMS = { kind: 'text', all: 'number', due_at: 'text', keep_count: 'numbe
  */
 export const operate: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${clock}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${clock}
 ${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 local ids = { unpack(ARGV, rest) }
 
 -- Returns the ids of tasks that wait, are delayed or run.
 local function living (some)
-  local found = {}
+  local found, prepared = {}, placed_ids(k)
   for _, id in ipairs(some) do
-    if redis.call('HEXISTS', k.message, id) == 1 and not found[id] and not redis.call('ZSCORE', k.dead, id) then
+    local is_there = redis.call('HEXISTS', k.message, id) == 1 and not prepared[id]
+    if is_there and not found[id] and not redis.call('ZSCORE', k.dead, id) then
       found[id] = true
       append(found, id)
     end

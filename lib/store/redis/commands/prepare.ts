@@ -22,7 +22,7 @@ export const PREPARE_KEYS = [
  */
 export const prepare: Script = {
   keys: PREPARE_KEYS,
-  body: /* lua */ `${gathering}${preludeOf(PREPARE_KEYS)}${moving}${reading}${adding}${reserving}
+  body: /* lua */ `${gathering}${preludeOf(PREPARE_KEYS)}${moving}${reading}${reserving}${adding}
 read_time()
 
 -- Whether a task of this id keeps others out.
@@ -40,12 +40,26 @@ local function whole (commit)
   return string.match(commit, '^[^:]*')
 end
 
+-- Returns the commit that is about to add an id, if any is.
+local placed = {}
+local function owner_of (k, id)
+  local owner = redis.call('HGET', k.reserved, id)
+  if owner or redis.call('HEXISTS', k.message, id) == 0 then return owner end
+  placed[k.prepared] = placed[k.prepared] or placed_ids(k)
+  return placed[k.prepared][id]
+end
+
+-- Keeps a prepared commit. Returns whether it does: not if the commit is there already, or over.
+local function keep_prepared (k, commit, list, kept_out)
+  return redis.call('HSETNX', k.prepared, commit, number(now) .. ' ' .. cmsgpack.pack({ list, kept_out })) == 1
+end
+
 -- Returns the tasks of a list to add and the ids that are kept out; or nil and the reply that says why none is added.
 local function decide (k, commit, list)
   local tasks, kept, places = {}, {}, {}
   for i = 1, #list, 3 do
     local id, mode = list[i], mode_of(list[i + 2])
-    local owner = mode ~= '' and redis.call('HGET', k.reserved, id)
+    local owner = mode ~= '' and owner_of(k, id)
     if owner and owner ~= whole(commit) then return nil, { 2, id } end
     -- An owner is now another piece of this commit.
     local is_repeated = places[id] or owner or mode ~= '' and mode ~= 'replace' and is_known(k, id)

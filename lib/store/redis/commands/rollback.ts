@@ -14,7 +14,12 @@ for queue = 0, #KEYS / ${PREPARE_KEYS.length} - 1 do
   for arg = 1, #ARGV, 2 do
     local tasks = prepared_in(redis.call('HGET', k.prepared, ARGV[arg]))
     redis.call('HDEL', k.prepared, ARGV[arg])
-    if tasks then release(k, tasks) end
+    if tasks then
+      release(k, tasks)
+      for i = 1, #tasks, 3 do
+        if not tasks[i + 1] then redis.call('HDEL', k.message, tasks[i]) end
+      end
+    end
     redis.call('HSET', k.prepared, ARGV[arg], number(now) .. ' ')
   end
 end

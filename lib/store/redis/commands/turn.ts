@@ -8,6 +8,7 @@ import { due } from '../lua/due.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
 import { gathering, preludeOf } from '../lua/prelude.js'
+import { reserving } from '../lua/preparing.js'
 import { settling } from '../lua/settling.js'
 import { encodeTasks, reading } from '../lua/tasks.js'
 import { encode, localsOf, type Script, type Values } from '../script.js'
@@ -33,7 +34,7 @@ const PARAMS = {
  */
 export const turn: Script = {
   keys: KEYS,
-  body: /* lua */ `${gathering}${preludeOf(KEYS)}${moving}${reading}${adding}${clock}${leases}${burying}
+  body: /* lua */ `${gathering}${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}${clock}${leases}${burying}
 ${localsOf(PARAMS)}read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 if alone == 1 then limit = math.min(limit, 1) end

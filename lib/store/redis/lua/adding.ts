@@ -1,7 +1,7 @@
 /**
  * Adds tasks. Takes the prelude; from `moving`, `look_up`, `counts_of`, `keep_more`, `is_expired`, `clear`, `forget`,
- * `place_of`, `enqueue` and `unqueue`; and from `reading`, `mode_of` and `times_of`. Leaves behind: `is_recent`, and
- * `add`, whose list is like those that `read_tasks` returns.
+ * `place_of`, `enqueue` and `unqueue`; from `reading`, `mode_of` and `times_of`; and from `reserving`, `oust`. Leaves
+ * behind: `is_recent`, and `add`, whose list is like those that `read_tasks` returns.
  */
 export const adding = /* lua */ `
 -- Whether an id keeps other tasks out although its own task is done.
@@ -24,7 +24,8 @@ local function add (k, list, is_chained)
       if places[id] then
         if mode ~= 'replace' then return end
         entries[places[id]] = false
-      else
+      -- Nobody sees a task that is only prepared.
+      elseif not oust(k, id) then
         local is_dead, is_running = redis.call('ZSCORE', k.dead, id), redis.call('ZSCORE', k.running, id)
         if mode ~= 'replace' and (is_dead or is_running or not is_expired(k, id)) then return end
         if is_running then

@@ -1,4 +1,7 @@
-/** Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of`, `enqueue` and `give_back`. */
+/**
+ * Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of`, `line_up`, `enqueue` and
+ * `give_back`.
+ */
 export const queueing = /* lua */ `
 -- Publishes news on the channel of the queue, which is what its keys begin with. Without the permission to publish
 -- only the news are lost.
@@ -27,6 +30,14 @@ local function place_of (set, time)
   return number(place)
 end
 
+-- Puts ids in line, and others among the delayed. Delayed: place, id.
+local function line_up (k, waiting, delayed)
+  local length = call_with('RPUSH', k.waiting, waiting)
+  call_with('ZADD', k.delayed, delayed)
+  -- If others wait already, consumers with room know of those.
+  if #delayed > 0 or length == #waiting then wake(k) end
+end
+
 -- Puts tasks that are due in line, and the others among the delayed. Entries: id, or false for none, and due time.
 local function enqueue (k, entries)
   local waiting, delayed = {}, {}
@@ -39,10 +50,7 @@ local function enqueue (k, entries)
       if due <= now_us then waiting[#waiting + 1] = id else append(delayed, place_of(k.delayed, due), id) end
     end
   end
-  call_with('ZADD', k.delayed, delayed)
-  local length = call_with('RPUSH', k.waiting, waiting)
-  -- If others wait already, consumers with room know of those.
-  if #delayed > 0 or length == #waiting then wake(k) end
+  line_up(k, waiting, delayed)
 end
 
 -- Puts tasks at the front of a line, the first of them foremost.

@@ -1,46 +1,89 @@
 /**
- * Keeps a commit between its two phases. Takes the prelude. Leaves behind: `is_any_known`, `keep_prepared`,
- * `prepared_in` and `keep_place`.
+ * Knows what is kept of a commit between its two phases. Takes the prelude. Leaves behind: `placed_in`, `parts_of`,
+ * `only_in`, `prepared_in`, `placed_ids` and `keep_place`.
  */
 export const preparing = /* lua */ `
--- Whether a message is kept under one of these ids, or an id is among them twice.
-local function is_any_known (k, ids)
-  local seen = {}
-  for i, message in ipairs(ask_for_each('HMGET', k.message, ids)) do
-    if message or seen[ids[i]] then return true end
-    seen[ids[i]] = true
-  end
+-- Returns the tasks of a commit whose messages are in place, each as its id, or its id, a tab and its terms; nothing if
+-- the commit is over, or another one.
+local function placed_in (text)
+  if not text or not string.find(text, '^%d+ \\t?\\n') then return end
+  local heads = {}
+  for head in string.gmatch(text, '\\n([^\\n]+)') do heads[#heads + 1] = head end
+  return heads
 end
 
--- Keeps a prepared commit. Returns whether it does: not if the commit is there already, or over.
-local function keep_prepared (k, commit, list, kept_out)
-  return redis.call('HSETNX', k.prepared, commit, number(now or 0) .. ' ' .. cmsgpack.pack({ list, kept_out })) == 1
+-- Returns the id and the terms of a task whose message is in place.
+local function parts_of (head)
+  local at = string.find(head, '\\t', 1, true)
+  if not at then return head, '' end
+  return string.sub(head, 1, at - 1), string.sub(head, at + 1)
 end
 
--- Returns the tasks of a prepared commit, and the ids that it keeps out; nothing if the commit is over.
+-- Returns the id of the only task of a commit whose message is in place, if that has no terms. Most commits are so.
+local function only_in (text)
+  local at = text and string.find(text, '\\n', 1, true)
+  if not at or string.byte(text, at - 1) ~= 32 or string.find(text, '\\n', at + 1, true) ~= #text then return end
+  return string.sub(text, at + 1, -2)
+end
+
+-- Returns the tasks of a prepared commit: id, message or false if that is in place, and terms of each. Returns also the
+-- ids that the commit keeps out. Returns nothing if the commit is over.
 local function prepared_in (text)
   local at = text and string.find(text, ' ', 1, true)
   if not at or at == #text then return end
+  local heads = placed_in(text)
+  if heads then
+    local list = {}
+    for _, head in ipairs(heads) do
+      local id, terms = parts_of(head)
+      append(list, id, false, terms)
+    end
+    return list, {}
+  end
   local ok, _, prepared = pcall(cmsgpack.unpack_one, text, at)
   if ok and type(prepared) == 'table' and type(prepared[1]) == 'table' then return unpack(prepared) end
 end
 
+-- Returns the commits that are about to add them, by the ids of tasks whose messages are in place. The names of these
+-- commits begin with +.
+local function placed_ids (k)
+  local ids = {}
+  for _, commit in ipairs(redis.call('HKEYS', k.prepared)) do
+    local text = string.sub(commit, 1, 1) == '+' and redis.call('HGET', k.prepared, commit)
+    for _, head in ipairs(placed_in(text) or {}) do ids[parts_of(head)] = commit end
+  end
+  return ids
+end
+
 -- Leaves something in the place of a commit, so that a call that arrives late does not prepare it again.
-local function keep_place (k, commit, text)
-  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ ') or '0 ')
+local function keep_place (k, commit, text, tasks)
+  redis.call('HSET', k.prepared, commit, (string.match(text, '^%d+ ') or '0 ') .. (tasks or ''))
 end
 `
 
 /**
- * Releases the ids that a commit has reserved, which other commits may want as well. Contains `preparing`. Takes the
- * prelude; and from `reading`, `mode_of`. Leaves behind: what `preparing` does, and `release`.
+ * Ends what a commit has prepared. Contains `preparing`. Takes the prelude; and from `reading`, `mode_of`. Leaves
+ * behind: what `preparing` does, `release` and `oust`.
  */
 export const reserving = /* lua */ `${preparing}
+-- Releases the ids that a commit has reserved, which other commits may want as well.
 local function release (k, list)
   local ids = {}
   for i = 1, #list, 3 do
     if mode_of(list[i + 2]) ~= '' then append(ids, list[i]) end
   end
   call_with('HDEL', k.reserved, ids)
+end
+
+-- Takes a task out of the commit that is about to add it, if there is one. Returns whether there is.
+local function oust (k, id)
+  local commit = placed_ids(k)[id]
+  if not commit then return false end
+  local text, kept = redis.call('HGET', k.prepared, commit), {}
+  for _, head in ipairs(placed_in(text)) do
+    if parts_of(head) ~= id then kept[#kept + 1] = head end
+  end
+  keep_place(k, commit, text, '\\t\\n' .. table.concat(kept, '\\n') .. '\\n')
+  return true
 end
 `

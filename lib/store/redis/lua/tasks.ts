@@ -9,7 +9,7 @@ export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[
 export const TASK_ARGS = 4
 
 /** Returns "due expires mode", or an empty text if the task has none of these. */
-function termsOf ({ delayMs, runAt, expiresMs, onDuplicate }: NewTask): string {
+export function termsOf ({ delayMs, runAt, expiresMs, onDuplicate }: NewTask): string {
   const terms = `${encodeDue(delayMs, runAt)} ${expiresMs ?? ''} ${onDuplicate ?? ''}`
   return terms === '  ' ? '' : terms
 }
