@@ -10,7 +10,7 @@ try {
   for (const [name, { body }] of Object.entries(scripts)) writeFileSync(join(dir, `${name}.lua`), body)
   // 211, 231: a script has functions and variables of the fragments that it does not use. 631: ESLint checks lines.
   const options = [
-    '--std', 'lua51', '--read-globals', 'redis', 'cmsgpack', '--globals', 'KEYS', 'ARGV', '--ignore', '211', '231', '631', '--quiet'
+    '--std', 'lua51', '--read-globals', 'redis', 'cmsgpack', 'cjson', '--globals', 'KEYS', 'ARGV', '--ignore', '211', '231', '631', '--quiet'
   ]
   execFileSync('luacheck', [...options, dir], { stdio: 'inherit' })
 } finally {

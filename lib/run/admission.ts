@@ -8,6 +8,8 @@ export interface Standing {
   readonly isShared: boolean
   /** How many tasks it may still claim. */
   readonly allowed: number
+  /** Whether it claims whatever there is, without having to be asked. */
+  readonly isUnlimited: boolean
   /** How many tasks may run at once, and how many more it claims ahead. */
   readonly concurrency: number
   readonly ahead: number
@@ -21,15 +23,18 @@ export interface Admission {
   readonly begins: boolean
   /** What to claim: a suspect that then runs alone, a number of tasks, or nothing. */
   readonly claims: 'suspect' | number
+  /** Whether it has nothing else to do, so that the store may later claim something for it. */
+  readonly waits: boolean
 }
 
-const NOTHING: Admission = { begins: false, claims: 0 }
+const NOTHING: Admission = { begins: false, claims: 0, waits: false }
 
 /** Decides what a consumer may begin and claim. Suspects go first, and run beside nothing else. */
 export function admission (standing: Standing): Admission {
-  const { isOpen, suspects, isShared, allowed, concurrency, ahead, running, ready } = standing
+  const { isOpen, suspects, isShared, allowed, isUnlimited, concurrency, ahead, running, ready } = standing
   if (!isOpen) return NOTHING
-  if (suspects) return allowed > 0 ? { begins: false, claims: 'suspect' } : NOTHING
+  if (suspects) return allowed > 0 ? { begins: false, claims: 'suspect', waits: false } : NOTHING
   if (!isShared) return NOTHING
-  return { begins: true, claims: Math.max(0, Math.min(concurrency + ahead - running - ready, allowed)) }
+  const claims = Math.max(0, Math.min(concurrency + ahead - running - ready, allowed))
+  return { begins: true, claims, waits: isUnlimited && claims > 0 && running + ready === 0 }
 }

@@ -13,6 +13,9 @@ export class Allowance {
   /** How many tasks may still be claimed. */
   get left (): number { return this.#left }
 
+  /** Whether the consumer claims whatever there is. */
+  get isUnlimited (): boolean { return this.#isUnlimited }
+
   get begun (): number { return this.#begun }
 
   /** Whether more tasks may be claimed, and may be there. */

@@ -12,12 +12,9 @@ import { InFlight } from './in-flight.js'
 import type { Isolation } from './isolation.js'
 import { type ConsumerLimits, heartbeatMs } from './limits.js'
 import { Outage } from './outage.js'
-import { next, type Phase } from './phase.js'
+import { Phases } from './phase.js'
 import { Prefetch } from './prefetch.js'
 import { TurnLoop } from './turn-loop.js'
-
-/** For how long tasks are left to others after the app has turned one away. */
-const TURNED_AWAY_MS = 100
 
 /** How long the store may wait to hear of an end while there is work at hand. */
 const SETTLE_MS = 2
@@ -42,17 +39,20 @@ export class Consumer {
   /** What the events are about. */
   readonly #about: { readonly queue: string, readonly consumer: string }
   readonly #limits: ConsumerLimits
+  readonly #inContext: InContext
   readonly #loop: TurnLoop
   readonly #prefetch: Prefetch
   readonly #inFlight = new InFlight()
   readonly #allowance = new Allowance()
   readonly #outage: Outage
   readonly #whenIdle: Array<() => void> = []
-  #phase: Phase = 'new'
+  readonly #phases = new Phases()
   /** Whether the store has suspects in this queue. */
   #suspects = false
   /** How many turns the store was asked for. */
   #turns = 0
+  /** Whether the store may claim something for this consumer. */
+  #waits = false
   #dropping: NodeJS.Timeout | undefined
 
   constructor (
@@ -66,6 +66,7 @@ export class Consumer {
     this.#publish = publish
     this.#about = { queue, consumer: limits.name }
     this.#limits = limits
+    this.#inContext = inContext
     this.#outage = new Outage(publish, this.#about)
     this.#loop = new TurnLoop(() => this.#takeTurn(), () => { this.#rest() }, inContext)
     this.#prefetch = new Prefetch(limits.concurrency, this.#inFlight, {
@@ -81,14 +82,12 @@ export class Consumer {
 
   get leaseMs (): number { return this.#limits.leaseMs }
 
-  /**
-   * Has the store wake this consumer, which takes no task before it is started; calls `check` when leases may have been
-   * taken away.
-   */
+  /** Has the store wake this consumer once it is started. Calls `check` when leases may have been taken away. */
   async watch (check: () => void): Promise<void> {
-    await this.#store.watch(this.queue, ({ kind }) => {
-      if (kind === 'ended') return
-      if (kind === 'change') check()
+    await this.#store.watch(this.queue, news => {
+      if (news.kind === 'ended') return
+      if (news.kind === 'leases') return this.#inContext(() => { this.#take(news.leases) })
+      if (news.kind === 'change') check()
       this.wake()
     })
   }
@@ -110,13 +109,13 @@ export class Consumer {
     this.#allowance.grant(limit)
     this.#begin()
     do await this.#idle()
-    while (this.#phase !== 'closing' && this.#allowance.isOpen)
+    while (this.#phases.now !== 'closing' && this.#allowance.isOpen)
     this.#allowance.withdraw()
     return this.#allowance.begun - before
   }
 
   #begin (): void {
-    if (this.#phase === 'new') this.#enter('consuming')
+    if (this.#phases.now === 'new') this.#phases.enter('consuming')
     this.wake()
   }
 
@@ -125,7 +124,7 @@ export class Consumer {
    * that are left and gives them back. Resolves when the store knows how each of them ended, or has failed to hear it.
    */
   async stop (longestMs: number): Promise<void> {
-    this.#enter('closing')
+    this.#phases.enter('closing')
     this.#loop.silence()
     clearInterval(this.#dropping)
     // What is given back has to reach the store as well.
@@ -138,7 +137,7 @@ export class Consumer {
   }
 
   wake (): void {
-    if (this.#phase !== 'new') this.#loop.wake()
+    if (this.#phases.now !== 'new') this.#loop.wake()
   }
 
   /** Returns the leases to prolong, as of the last turn. */
@@ -159,10 +158,12 @@ export class Consumer {
 
   async #takeTurn (): Promise<void> {
     if (this.#prefetch.size > 0 && !this.#admission().begins) this.#returnPrefetched()
-    const { claims } = this.#admission()
+    const { claims, waits } = this.#admission()
     const leave = claims === 'suspect' ? this.#isolation.enter(this.#wakeAfterIsolation) : undefined
     const limit = claims === 'suspect' ? Number(leave !== undefined) : claims
-    if (limit > 0 || this.#inFlight.ended.length > 0) await this.#exchange(limit, leave)
+    // A turn that claims nothing ends the waiting.
+    const isLast = this.#phases.now === 'closing' && this.#waits
+    if (limit > 0 || this.#inFlight.ended.length > 0 || isLast) await this.#exchange(limit, waits, leave)
   }
 
   /** While the store does not answer only the alarm wakes the consumer. Otherwise each turn that fails could do so. */
@@ -171,10 +172,11 @@ export class Consumer {
   #admission () {
     const { concurrency } = this.#limits
     return admission({
-      isOpen: this.#phase === 'consuming',
+      isOpen: this.#phases.now === 'consuming',
       suspects: this.#suspects,
       isShared: this.#isolation.isOpen,
       allowed: this.#allowance.left,
+      isUnlimited: this.#allowance.isUnlimited,
       concurrency,
       ahead: this.#prefetch.ahead,
       running: this.#inFlight.running,
@@ -183,22 +185,24 @@ export class Consumer {
   }
 
   /** Tells the store what has ended, and begins what it hands out. @param leave ends the isolation of a suspect */
-  async #exchange (limit: number, leave?: () => void): Promise<void> {
+  async #exchange (limit: number, waits: boolean, leave?: () => void): Promise<void> {
     const settlements = this.#inFlight.ended.slice()
     const { leaseMs, keep, keepDead } = this.#limits
     const start = performance.now()
     let begun = 0
     this.#turns++
+    this.#waits = waits
     this.#isolation.begin()
     try {
       const { settled, leases, outlook, dropped = 0 } = await this.#store.turn(this.queue, {
         settlements,
         heartbeatMs: heartbeatMs(leaseMs),
-        claim: limit > 0 ? { limit, alone: leave !== undefined, leaseMs } : undefined,
+        claim: limit > 0 ? { limit, alone: leave !== undefined, leaseMs, ...waits && { waits } } : undefined,
         keep,
         ...keepDead !== undefined && { keepDead }
       })
       this.#outage.noteAnswer()
+      this.#waits = waits && leases.length === 0
       this.#prefetch.noteTrip(performance.now() - start)
       this.#inFlight.takeEnded(settled.length).forEach(({ lease }, index) => {
         if (settled[index] === false) this.#publish('lease:lost', { ...this.#about, taskId: lease.id })
@@ -217,6 +221,14 @@ export class Consumer {
     if (begun === 0) leave?.()
   }
 
+  /** Begins what the store has claimed for this consumer. */
+  #take (leases: readonly Lease[]): void {
+    this.#turns++
+    this.#waits = false
+    this.#prefetch.add(leases)
+    if (!this.#admission().begins) this.wake()
+  }
+
   #returnPrefetched (): void {
     const leases = this.#prefetch.takeAll()
     this.#allowance.noteReturn(leases.length)
@@ -226,7 +238,7 @@ export class Consumer {
   /** Begins an attempt, or gives the task back: the answer to a claim may come late, when things have changed. */
   #beginAttempt (lease: Lease, leave?: () => void): boolean {
     const isFit = lease.suspect ? leave !== undefined : leave === undefined && !this.#isolation.isAlone
-    if (this.#phase === 'closing' || !isFit) {
+    if (this.#phases.now === 'closing' || !isFit) {
       this.#end({ lease, verdict: { kind: 'release' } })
       return false
     }
@@ -241,19 +253,11 @@ export class Consumer {
       const { verdict } = settlement
       if (verdict.kind === 'defer' && verdict.unrouted === true) this.#loop.yieldToOthers()
       // The app has turned the task away because it is about to close.
-      if (verdict.kind === 'release' && aborter.reason === undefined) this.#leaveToOthers()
+      if (verdict.kind === 'release' && aborter.reason === undefined) this.#phases.turnAway(() => { this.wake() })
       // Otherwise it has been given back or lost meanwhile.
       if (this.#inFlight.has(lease)) this.#end(settlement)
     })
     return true
-  }
-
-  #leaveToOthers (): void {
-    if (!this.#enter('turned away')) return
-    setTimeout(() => {
-      this.#enter('consuming')
-      this.wake()
-    }, TURNED_AWAY_MS).unref()
   }
 
   #end (settlement: Settlement): void {
@@ -292,13 +296,13 @@ export class Consumer {
   }
 
   #wakeIn (ms: number): void {
-    const isOver = this.#phase === 'new' || (this.#phase === 'closing' && this.#inFlight.ended.length === 0)
+    const isOver = this.#phases.now === 'new' || (this.#phases.now === 'closing' && this.#inFlight.ended.length === 0)
     if (!isOver) this.#loop.wakeIn(ms)
   }
 
   /** The store did not answer. What has ended is kept, to be settled when the store answers again. */
   #tryAgainLater (err: unknown, start: number): void {
-    const isLastTries = this.#phase === 'closing' && this.#inFlight.running === 0
+    const isLastTries = this.#phases.now === 'closing' && this.#inFlight.running === 0
     const pauseMs = this.#outage.noteFailure(err, start, isLastTries)
     if (pauseMs === undefined) this.#forgetEnded()
     else this.#wakeIn(pauseMs)
@@ -321,10 +325,4 @@ export class Consumer {
   }
 
   #idle (): Promise<void> { return new Promise(resolve => { this.#whenIdle.push(resolve) }) }
-
-  /** Returns whether the phase could be entered. */
-  #enter (phase: Phase): boolean {
-    this.#phase = next(this.#phase, phase)
-    return this.#phase === phase
-  }
 }

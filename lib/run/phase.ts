@@ -16,7 +16,28 @@ const NEXT: Readonly<Record<Phase, readonly Phase[]>> = {
   closing: []
 }
 
-/** Returns the phase that follows when a consumer is to enter another one: the same one, if that may not follow. */
-export function next (phase: Phase, wanted: Phase): Phase {
-  return NEXT[phase].includes(wanted) ? wanted : phase
+/** For how long tasks are left to others after the app has turned one away, in milliseconds. */
+const TURNED_AWAY_MS = 100
+
+/** Keeps the phase of a consumer. */
+export class Phases {
+  #now: Phase = 'new'
+
+  get now (): Phase { return this.#now }
+
+  /** Returns whether the phase may follow, and was entered. */
+  enter (phase: Phase): boolean {
+    if (!NEXT[this.#now].includes(phase)) return false
+    this.#now = phase
+    return true
+  }
+
+  /** Notes that the app has turned a task away. Calls `goOn` when the consumer may consume again. */
+  turnAway (goOn: () => void): void {
+    if (!this.enter('turned away')) return
+    setTimeout(() => {
+      this.enter('consuming')
+      goOn()
+    }, TURNED_AWAY_MS).unref()
+  }
 }

@@ -1,3 +1,5 @@
+import type { Lease } from './turn.js'
+
 /**
  * What happens in a queue.
  *
@@ -5,5 +7,9 @@
  *   need not say so.
  * - `change`: running tasks may have been cancelled, or news have been lost.
  * - `ended`: a task whose end is awaited has ended.
+ * - `leases`: the store has claimed tasks for the listener, which waits.
  */
-export type News = { readonly kind: 'work' | 'change' } | { readonly kind: 'ended', readonly id: string }
+export type News =
+  | { readonly kind: 'work' | 'change' }
+  | { readonly kind: 'ended', readonly id: string }
+  | { readonly kind: 'leases', readonly leases: readonly Lease[] }

@@ -76,6 +76,12 @@ export interface Claim {
    * contact with the queue, by `turn` or `extend`. Leases of one turn expire together. No lease becomes shorter.
    */
   readonly leaseMs: number
+  /**
+   * Whether the claimer holds nothing and waits. If there is nothing to claim, the store may later claim for it what
+   * comes, up to the limit, and tell it by the news `leases`. It may do so until the next turn of the claimer, which
+   * returns what the claimer has not been told.
+   */
+  readonly waits?: boolean
 }
 
 export interface Turn {

@@ -78,6 +78,15 @@ const MUTANTS: readonly Mutant[] = [
     breaks: 'fence'
   },
   {
+    title: 'a rollback that leaves messages in the places where they were prepared leaves them there for ever',
+    file: 'store/redis/commands/rollback.js',
+    edits: [['if not tasks[i + 1] then', 'if false then']],
+    seed: 1,
+    secs: 10,
+    options: { faults: ['freeze'], leases: [1, 1.5], poison: 0 },
+    breaks: 'left'
+  },
+  {
     title: 'an app that closes under its commits tells successes that are not stored',
     file: 'add/open-commits.js',
     edits: [['if (this.#isClosed)', 'if (false)'], ['if (this.#underWay > 0)', 'if (false)']],

@@ -2,12 +2,12 @@ import t from 'tap'
 import { admission, type Admission, type Standing } from '../../lib/run/admission.js'
 
 const standing: Standing = {
-  isOpen: true, suspects: false, isShared: true, allowed: Infinity, concurrency: 4, ahead: 0, running: 0, ready: 0
+  isOpen: true, suspects: false, isShared: true, allowed: Infinity, isUnlimited: false, concurrency: 4, ahead: 0, running: 0, ready: 0
 }
 
-const begins = (claims: number): Admission => ({ begins: true, claims })
-const nothing: Admission = { begins: false, claims: 0 }
-const suspect: Admission = { begins: false, claims: 'suspect' }
+const begins = (claims: number): Admission => ({ begins: true, claims, waits: false })
+const nothing: Admission = { begins: false, claims: 0, waits: false }
+const suspect: Admission = { begins: false, claims: 'suspect', waits: false }
 
 const table: ReadonlyArray<[title: string, differences: Partial<Standing>, expected: Admission]> = [
   ['as many tasks as can run at once', {}, begins(4)],
@@ -18,6 +18,9 @@ const table: ReadonlyArray<[title: string, differences: Partial<Standing>, expec
   ['none where more is claimed than there is room for', { running: 4, ahead: 2, ready: 8 }, begins(0)],
   ['no more than is allowed', { allowed: 1 }, begins(1)],
   ['none where nothing is allowed, though what was claimed begins', { allowed: 0, ready: 2 }, begins(0)],
+  ['and waits for more where it has nothing to do, and nobody has to ask it', { isUnlimited: true }, { ...begins(4), waits: true }],
+  ['and does not wait while something runs', { isUnlimited: true, running: 1 }, begins(3)],
+  ['nor while something is claimed', { isUnlimited: true, ready: 1 }, begins(3)],
   ['nothing where the consumer does not consume', { isOpen: false }, nothing],
   ['nothing beside a suspect, or one that waits', { isShared: false }, nothing],
   ['a suspect before anything else', { suspects: true, ready: 3 }, suspect],

@@ -85,13 +85,14 @@ t.test('a task whose id nobody chose makes way, while it is only prepared, for o
   t.match(await store.counts('q'), { waiting: 3 })
   t.strictSame((await store.list('q', 'waiting', 0, 9)).map(({ id, message }) => `${id} ${message}`), ['a chosen', 'b chosen', 'c made'])
 
-  const prepared = await store.prepare([task('d', 'made')])
-  let isDecided = false
-  const second = store.prepare([task('d', 'chosen', 'keep')]).finally(() => { isDecided = true })
-  await store.counts('q')
-  t.notOk(isDecided, 'one that comes later waits for what becomes of it')
-  await prepared.commit()
-  t.strictSame((await second).keptOut, [{ queue: 'q', id: 'd' }])
+  for (const isFirst of [true, false]) {
+    const id = isFirst ? 'd' : 'e'
+    const both = [await store.prepare([task(id, 'made')]), await store.prepare([task(id, 'chosen', 'keep')])]
+    t.strictSame(both[1]!.keptOut, [])
+    for (const commit of isFirst ? both : both.reverse()) await commit.commit()
+    t.match(await store.find(['q'], id), { message: isFirst ? 'made' : 'chosen' }, 'whoever commits first is added')
+  }
+  t.match(await store.counts('q'), { waiting: 5 })
 })
 
 t.test('a piece of which an id is known leaves the other pieces of its call alone', async t => {

@@ -209,10 +209,13 @@ export class Link {
     // What Redis has said of the same error holds until there is a connection again.
     if (isTurnedAway(error) && this.#refusal !== undefined) return
     this.#lastError = error
-    if (!isTurnedAway(error)) return
+    if (isTurnedAway(error)) this.#askWhy(client)
+  }
+
+  #askWhy (client: Client): void {
     this.#asking ??= refusalOf(client).then(text => {
       this.#asking = undefined
-      if (text === undefined || this.#lastError === undefined) return
+      if (text === undefined || this.#downSince === undefined) return
       this.#lastError = this.#refusal = new Error(text)
       this.#ends.onRefused(text)
     })
@@ -233,6 +236,8 @@ export class Link {
    */
   #noteLoss (): void {
     this.#downSince ??= performance.now()
+    // Redis has closed it without an error, as it may when it turns a connection away.
+    if (this.#lastError === undefined && !this.#isOver) this.#askWhy(this.client)
     const error = new Error('the connection was lost')
     for (const lose of [...this.#underWay]) lose(error)
     this.#underWay.clear()

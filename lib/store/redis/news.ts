@@ -3,12 +3,21 @@ import type { News } from '../news.js'
 import type { Calls } from './calls.js'
 import type { Client } from './link.js'
 
+type Listener = (news: News) => void
+
+/** What is heard on a channel. */
+interface Channel {
+  /** Reads what was published; undefined if it is no news. */
+  readonly read: (text: string) => News | undefined
+  readonly listeners: Set<Listener>
+}
+
 /** The connection for notifications. It is made when the first queue is watched. */
 export class NewsSubscription {
   readonly #create: () => Client
   readonly #connect: (client: Client) => Promise<void>
   readonly #calls: Calls
-  readonly #listeners = new Map<string, Array<(news: News) => void>>()
+  readonly #channels = new Map<string, Channel>()
   #client: Client | undefined
   /** The first connecting, for which all queues wait together. */
   #connecting: Promise<void> | undefined
@@ -20,16 +29,17 @@ export class NewsSubscription {
   }
 
   /** Listens to a channel. A call that has failed may be made again. */
-  async listen (channel: string, listener: (news: News) => void): Promise<void> {
-    const listeners = this.#listeners.get(channel) ?? []
-    if (!listeners.includes(listener)) this.#listeners.set(channel, [...listeners, listener])
+  async listen (name: string, read: Channel['read'], listener: Listener): Promise<void> {
+    const channel = this.#channels.get(name) ?? { read, listeners: new Set() }
+    this.#channels.set(name, channel)
+    channel.listeners.add(listener)
     const client = this.#client ??= this.#createClient()
     this.#connecting ??= this.#connect(client).catch(error => {
       this.#connecting = undefined
       throw error
     })
     await this.#connecting
-    await this.#calls.answerTo((client as Redis).subscribe(channel))
+    await this.#calls.answerTo((client as Redis).subscribe(name))
   }
 
   /**
@@ -46,19 +56,23 @@ export class NewsSubscription {
     const client = this.#create()
     // The client for commands reports the same errors. Without a listener they would be printed.
     client.on('error', () => {})
-    client.on('message', (channel: string, text: string) => {
-      for (const listen of this.#listeners.get(channel) ?? []) listen(newsOf(text))
+    client.on('message', (name: string, text: string) => {
+      const channel = this.#channels.get(name)
+      const news = channel?.read(text)
+      if (news !== undefined) for (const listen of channel!.listeners) listen(news)
     })
     client.on('ready', async () => {
-      await client.subscribe(...this.#listeners.keys()).catch(() => {})
+      await client.subscribe(...this.#channels.keys()).catch(() => {})
       // News were missed while the connection was away.
-      for (const listen of [...this.#listeners.values()].flat()) listen({ kind: 'change' })
+      const listeners = new Set([...this.#channels.values()].flatMap(({ listeners }) => [...listeners]))
+      for (const listen of listeners) listen({ kind: 'change' })
     })
     return client
   }
 }
 
-function newsOf (text: string): News {
+/** Reads what scripts publish on the channel of a queue. */
+export function newsOf (text: string): News {
   const [kind, id = ''] = text.split(' ', 2)
   return kind === 'ended' ? { kind, id } : { kind: kind === 'change' ? kind : 'work' }
 }

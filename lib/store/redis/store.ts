@@ -20,7 +20,7 @@ import { MAX_AT_ONCE, RedisCommits } from './commits.js'
 import { Keyspace } from './keyspace.js'
 import { type Client, isClosed, Link } from './link.js'
 import { isClient, type RedisLocation } from './location.js'
-import { NewsSubscription } from './news.js'
+import { newsOf, NewsSubscription } from './news.js'
 import { PendingOutcomes } from './outcomes.js'
 import { Replicas } from './replicas.js'
 import { scripts } from './scripts.js'
@@ -105,7 +105,8 @@ export class RedisStore implements Store {
     if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
     const parts = this.#keyspace.together(holdings.map(({ queue }) => queue))
     const pulses = await Promise.allSettled(parts.map(async queues => {
-      const args = encodeHoldings(holdings.filter(({ queue }) => queues.includes(queue)))
+      const args = encodeHoldings(holdings.filter(({ queue }) => queues.includes(queue)), queue =>
+        this.#channelOf(this.#turns.nameOf(queue)))
       const pulses = readPulses(await this.#calls.run('extend', this.#keyspace.keysOf('extend', queues), args))
       return isClosed ? pulses.map(pulse => ({ ...pulse, outlook: NO_OUTLOOK })) : pulses
     }))
@@ -119,8 +120,18 @@ export class RedisStore implements Store {
   }
 
   async watch (queue: string, listener: (news: News) => void): Promise<void> {
-    await this.#news.listen(`${this.#client.options.keyPrefix ?? ''}${this.#keyspace.nameOf(queue)}`, listener)
+    const handed = (text: string): News | undefined => {
+      const leases = this.#turns.accept(queue, text)
+      return leases.length > 0 ? { kind: 'leases', leases } : undefined
+    }
+    await Promise.all([
+      this.#news.listen(this.#channelOf(this.#keyspace.nameOf(queue)), newsOf, listener),
+      this.#news.listen(this.#channelOf(this.#turns.nameOf(queue)), handed, listener)
+    ])
   }
+
+  /** Returns the name of a key as Redis knows it, and of the channel that has the same name. */
+  #channelOf (key: string): string { return `${this.#client.options.keyPrefix ?? ''}${key}` }
 
   async counts (queue: string): Promise<Counts & { paused: boolean }> {
     return readCounts(await this.#calls.run('counts', this.#keyspace.keysOf('counts', [queue]), []))

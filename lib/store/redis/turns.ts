@@ -2,7 +2,9 @@ import { randomUUID } from 'node:crypto'
 import type { NewTask, Prepared } from '../tasks.js'
 import type { Lease, Outlook, Settlement, Turn, TurnResult } from '../turn.js'
 import { type Call, type Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS } from './calls.js'
-import { encodeSettlements, encodeTurn, type FetchMessage, readTurn, type TurnTerms } from './commands/turn.js'
+import {
+  encodeSettlements, encodeTurn, type FetchMessage, readLeases, readTurn, type TurnTerms
+} from './commands/turn.js'
 import type { Keyspace } from './keyspace.js'
 import type { Link } from './link.js'
 import { SETTLEMENT_ARGS } from './lua/settling.js'
@@ -35,7 +37,12 @@ interface QueueTurns {
   open?: OpenTurn | undefined
   /** Whether each turn carries only one settlement, since Redis may refuse one of them. */
   isWary: boolean
+  /** What was handed over before the reply to the turn came in which the consumer began to wait. */
+  early?: Handed | undefined
 }
+
+/** Leases that Redis has handed over, in a turn that it has taken for the consumer. */
+interface Handed { readonly number: number, readonly leases: readonly Lease[] }
 
 /**
  * Takes the turns of consumers. A turn whose answer is lost is handed in again until Redis answers. Redis knows the
@@ -63,10 +70,7 @@ export class Turns {
   }
 
   async take (queue: string, turn: Turn): Promise<TurnResult> {
-    let turns = this.#byQueue.get(queue)
-    if (turns === undefined) {
-      this.#byQueue.set(queue, turns = { key: this.#keyspace.turnKeyOf(queue, this.#id), number: 0, isWary: false })
-    }
+    const turns = this.#of(queue)
     // Once the client is closed, tasks that run are still settled, but nothing else begins.
     const { isClosed } = this.#link
     const hasNothingToEnd = turn.settlements.length === 0 && turns.open === undefined
@@ -82,7 +86,7 @@ export class Turns {
       const reply = await this.#calls.whileItFlows(open.answer)
       turns.open = undefined
       turns.isWary = false
-      const result = readTurn(reply, this.#fetcherOf(queue))
+      const result = this.#withEarly(turns, readTurn(reply, this.#fetcherOf(queue)))
       this.#calls.noteReply(sizeOfMessages(result.leases), performance.now() - start)
       return isClosed ? { ...result, outlook: NO_OUTLOOK } : result
     } catch (error) {
@@ -95,12 +99,51 @@ export class Turns {
     }
   }
 
+  /** Returns the name of the turns of a consumer, under which they wait and news are told. */
+  nameOf (queue: string): string { return this.#of(queue).key }
+
+  /** Takes in what was handed over. Returns the leases, or none if a turn that is under way returns them. */
+  accept (queue: string, text: string): readonly Lease[] {
+    const turns = this.#of(queue)
+    const handed = this.#handedIn(queue, text)
+    // The news and the reply come by different connections.
+    if (turns.open !== undefined) turns.early = handed
+    if (handed === undefined || turns.open !== undefined || handed.number !== turns.number + 1) return []
+    turns.number++
+    return handed.leases
+  }
+
+  #handedIn (queue: string, text: string): Handed | undefined {
+    try {
+      const [number, leases] = JSON.parse(text) as [number, Array<string | false>]
+      return { number, leases: readLeases(leases.map(value => value === false ? null : value), this.#fetcherOf(queue)) }
+    } catch {
+      return undefined
+    }
+  }
+
+  #withEarly (turns: QueueTurns, result: TurnResult): TurnResult {
+    const { early } = turns
+    turns.early = undefined
+    if (early?.number !== turns.number + 1) return result
+    turns.number++
+    return { ...result, leases: [...result.leases, ...early.leases] }
+  }
+
+  #of (queue: string): QueueTurns {
+    let turns = this.#byQueue.get(queue)
+    if (turns === undefined) {
+      this.#byQueue.set(queue, turns = { key: this.#keyspace.turnKeyOf(queue, this.#id), number: 0, isWary: false })
+    }
+    return turns
+  }
+
   /**
    * Deletes the keys that hold the last turns. It keeps them if the client may still send a turn: without its key Redis
    * would not know that this turn is over, and it would claim for nobody.
    */
   async close (): Promise<void> {
-    const turns = this.#link.keepsCommands ? [] : [...this.#byQueue.values()]
+    const turns = this.#link.keepsCommands ? [] : [...this.#byQueue.values()].filter(({ number }) => number > 0)
     const farewells = turns.map(({ key }) => this.#calls.run('leave', [key], []))
     await waitAtMost(Promise.allSettled(farewells), this.#timeoutMs)
   }

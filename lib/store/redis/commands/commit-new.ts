@@ -1,15 +1,22 @@
+import { handing } from '../lua/handing.js'
 import { queueing } from '../lua/line.js'
 import { preludeOf } from '../lua/prelude.js'
 import { preparing } from '../lua/preparing.js'
 import { reading } from '../lua/tasks.js'
 import type { Script } from '../script.js'
 
-const KEYS = ['prepared', 'waiting', 'delayed', 'expiring'] as const
+const KEYS = [
+  'prepared', 'waiting', 'delayed', 'expiring', 'idle', 'suspects', 'clock', 'message', 'attempts', 'running', 'stale',
+  'dead'
+] as const
 
-/** Puts in line what `prepareNew` has prepared. Takes keys and pieces as `commit` does. */
+/**
+ * Puts in line what `prepareNew` has prepared. If nothing else is in line, it hands that over to a consumer that waits,
+ * or wakes all of them. Takes keys and pieces as `commit` does.
+ */
 export const commitNew: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${queueing}${reading}${preparing}
+  body: /* lua */ `${preludeOf(KEYS)}${queueing}${reading}${preparing}${handing}
 local commits = {}
 for arg = 1, #ARGV, 2 do commits[#commits + 1] = ARGV[arg] end
 
@@ -39,17 +46,22 @@ for _, batch in ipairs(batches) do
   -- This is the first write, since a full memory allows it, and Redis then allows the rest.
   call_with('HDEL', k.prepared, batch.found)
   -- Only this can fail. The keys of the others are known to be of their types.
-  local ok, failure = pcall(line_up, k, batch.waiting, batch.delayed)
+  local ok, was_empty = pcall(line_up, k, batch.waiting, batch.delayed)
   if not ok then
     for i, commit in ipairs(commits) do
       if batch.texts[i] then redis.call('HSET', k.prepared, commit, batch.texts[i]) end
     end
-    return type(failure) == 'table' and failure or redis.error_reply(failure)
+    return type(was_empty) == 'table' and was_empty or redis.error_reply(was_empty)
   end
   call_with('ZADD', k.expiring, batch.expiring)
   for i, commit in ipairs(commits) do
     if ARGV[i * 2] == '1' and batch.texts[i] then keep_place(k, commit, batch.texts[i]) end
   end
+  if was_empty and #batch.delayed == 0 then
+    local is_done, is_all = pcall(hand_over, k)
+    was_empty = not is_done or not is_all
+  end
+  if was_empty or #batch.delayed > 0 then wake(k) end
 end
 `
 }

@@ -20,7 +20,7 @@ const IN_DOUBT_MS = 60 * 60 * 1000
 
 /**
  * The heartbeat. Takes the keys of each queue, and after the params for each queue the heartbeat's period, how long a
- * lease lasts, the name of the consumer, the number of leases, and for each lease its id and its fence.
+ * lease lasts, the name of the consumer, that of its turn, the number of leases, and for each lease its id and fence.
  * Returns for each queue what `readPulses` reads.
  */
 export const extend: Script = {
@@ -69,7 +69,7 @@ end
 local function check_leases (k, arg, count, lease_clock)
   local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
   for i = 1, count do
-    ids[i], fences[i] = ARGV[arg + 2 + i * 2], tonumber(ARGV[arg + 3 + i * 2])
+    ids[i], fences[i] = ARGV[arg + 3 + i * 2], tonumber(ARGV[arg + 4 + i * 2])
   end
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
@@ -86,13 +86,20 @@ end
 
 -- Notes which leases a consumer holds, and forgets consumers that have been silent for long: it looks at a few of them.
 local function note_consumer (k, arg, count)
-  redis.call('HSET', k.consumers, ARGV[arg + 2], cmsgpack.pack({ now, { unpack(ARGV, arg + 4, arg + 3 + count * 2) } }))
+  redis.call('HSET', k.consumers, ARGV[arg + 2], cmsgpack.pack({ now, { unpack(ARGV, arg + 5, arg + 4 + count * 2) } }))
   redis.call('PEXPIRE', k.consumers, ${FORGET_MS})
   local some = redis.call('HRANDFIELD', k.consumers, 3, 'WITHVALUES')
   for i = 1, #some, 2 do
     local noted = unpacked(some[i + 1])
     if now - (noted and finite(noted[1]) or 0) > ${FORGET_MS} then redis.call('HDEL', k.consumers, some[i]) end
   end
+end
+
+-- Whether something was handed to a consumer that has not taken it: the news of it may be lost.
+local function is_handed (k, name)
+  local turn = redis.call('HGET', k.idle, name)
+  local handed = turn and unpacked(turn)
+  return handed and handed.ids
 end
 
 -- Carries out the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key
@@ -111,26 +118,33 @@ local function beat (k, arg, count)
   try(bury_in_doubt, k, try)
   try(drop_old, k)
   local wake_in, suspects = try(outlook, k, lease_clock, paused)
+  if try(is_handed, k, ARGV[arg + 3]) then wake_in = 0 end
   return { wake_in or -1, suspects or 0, lost or {}, cancelled or {}, fault }
 end
 
 local reply = {}
 local arg = rest
 while arg <= #ARGV do
-  local count = tonumber(ARGV[arg + 3])
+  local count = tonumber(ARGV[arg + 4])
   local pulse = beat(keys_of(#reply), arg, count)
   -- A Redis that has become a replica extends no lease.
   if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
   reply[#reply + 1] = pulse
-  arg = arg + 4 + count * 2
+  arg = arg + 5 + count * 2
 end
 return reply
 `
 }
 
-export function encodeHoldings (holdings: readonly Holding[]): Array<string | number> {
-  return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, holdings.flatMap(({ consumer, leases, heartbeatMs, leaseMs }) =>
-    [Math.ceil(heartbeatMs), leaseMs, consumer, leases.length, ...leases.flatMap(({ id, fence }) => [id, fence])]))
+/** @param turnOf returns the name of the turn of the consumer of a queue */
+export function encodeHoldings (
+  holdings: readonly Holding[], turnOf: (queue: string) => string
+): Array<string | number> {
+  const rest = holdings.flatMap(({ queue, consumer, leases, heartbeatMs, leaseMs }) => {
+    const held = leases.flatMap(({ id, fence }) => [id, fence])
+    return [Math.ceil(heartbeatMs), leaseMs, consumer, turnOf(queue), leases.length, ...held]
+  })
+  return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, rest)
 }
 
 export function readPulses (reply: unknown): Pulse[] {

@@ -25,11 +25,14 @@ export const prepare: Script = {
   body: /* lua */ `${gathering}${preludeOf(PREPARE_KEYS)}${moving}${reading}${reserving}${adding}
 read_time()
 
--- Whether a task of this id keeps others out.
+-- Whether a task of this id keeps others out. One that is only prepared does not.
+local placed = {}
 local function is_known (k, id)
   if redis.call('HEXISTS', k.message, id) == 1 then
+    placed[k.prepared] = placed[k.prepared] or placed_ids(k)
+    local is_there = not placed[k.prepared][id]
     local is_dead_or_running = redis.call('ZSCORE', k.dead, id) or redis.call('ZSCORE', k.running, id)
-    if is_dead_or_running or not is_expired(k, id) then return true end
+    if is_there and (is_dead_or_running or not is_expired(k, id)) then return true end
   end
   return is_recent(k, id)
 end
@@ -38,15 +41,6 @@ end
 -- that id.
 local function whole (commit)
   return string.match(commit, '^[^:]*')
-end
-
--- Returns the commit that is about to add an id, if any is.
-local placed = {}
-local function owner_of (k, id)
-  local owner = redis.call('HGET', k.reserved, id)
-  if owner or redis.call('HEXISTS', k.message, id) == 0 then return owner end
-  placed[k.prepared] = placed[k.prepared] or placed_ids(k)
-  return placed[k.prepared][id]
 end
 
 -- Keeps a prepared commit. Returns whether it does: not if the commit is there already, or over.
@@ -59,7 +53,7 @@ local function decide (k, commit, list)
   local tasks, kept, places = {}, {}, {}
   for i = 1, #list, 3 do
     local id, mode = list[i], mode_of(list[i + 2])
-    local owner = mode ~= '' and owner_of(k, id)
+    local owner = mode ~= '' and redis.call('HGET', k.reserved, id)
     if owner and owner ~= whole(commit) then return nil, { 2, id } end
     -- An owner is now another piece of this commit.
     local is_repeated = places[id] or owner or mode ~= '' and mode ~= 'replace' and is_known(k, id)

@@ -24,13 +24,15 @@ const PARAMS = {
   keep_ms: 'number',
   dead_count: 'number',
   dead_ms: 'number',
-  reply_bytes: 'number'
+  reply_bytes: 'number',
+  waits: 'number'
 } as const
 
 /**
- * Carries out the turn of a consumer. Takes the keys of its queue, those of the queues of chained tasks, and one key
- * that holds the consumer's last turn. `alone` is 1 to claim a suspect instead. Settlements follow the params, as
- * `encodeSettlements` writes them. `readTurn` reads the reply.
+ * Carries out the turn of a consumer. If `waits` is 1 and there is nothing to claim, the next turn of the consumer
+ * waits until there is, and is then taken for it. Takes the keys of its queue, those of the queues of chained tasks,
+ * and one key that holds the consumer's last turn. `alone` is 1 to claim a suspect instead. Settlements follow the
+ * params, as `encodeSettlements` writes them. `readTurn` reads the reply.
  */
 export const turn: Script = {
   keys: KEYS,
@@ -39,9 +41,9 @@ ${localsOf(PARAMS)}read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 if alone == 1 then limit = math.min(limit, 1) end
 ${lending}
--- Returns the consumer's last turn; one of number 0 if there is none.
-local function read_last ()
-  local last = unpacked(redis.call('GET', last_turn) or '')
+-- Reads a turn that was taken; returns one of number 0 if there is none.
+local function read_last (packed)
+  local last = unpacked(packed or '')
   if not last or not finite(last.number) then return { number = 0 } end
   local has_leases = type(last.ids) == 'table' and type(last.fences) == 'table'
   return has_leases and type(last.settled) == 'table' and last or { number = 0 }
@@ -56,9 +58,19 @@ for queue = 1, (#KEYS - 1) / ${KEYS.length} - 1 do
   for _, list in ipairs({ to.waiting, to.suspects }) do redis.call('LLEN', list) end
 end
 
-local last = read_last()
+local last = read_last(redis.call('GET', last_turn))
 if last.number > turn then return redis.error_reply('ERR this turn is over') end
 local lease_clock, paused = tick(k, heartbeat)
+local waiting = last.number < turn and redis.pcall('HGET', k.idle, last_turn)
+if type(waiting) == 'string' then
+  -- It waits no longer. If it has been taken for the consumer, this is what came of it.
+  redis.call('HDEL', k.idle, last_turn)
+  local handed = read_last(waiting)
+  if handed.number == turn then
+    last = handed
+    redis.call('SET', last_turn, cmsgpack.pack(last), 'EX', 86400)
+  end
+end
 if last.number == turn then
   local leases = lend_again(last.ids, last.fences, lease_clock)
   return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0 }
@@ -77,6 +89,10 @@ local dropped = drop_dead(k, dead_count, dead_ms)
 -- The last turn is kept for as long as its consumer may hand it in again.
 local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
 redis.call('SET', last_turn, cmsgpack.pack(this_turn), 'EX', 86400)
+if waits == 1 and #claimed == 0 and not paused then
+  local parked = { number = turn + 1, at = now, heartbeat = heartbeat, lease_ms = lease_ms, limit = limit }
+  redis.pcall('HSET', k.idle, last_turn, cmsgpack.pack(parked))
+end
 return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
 `
 }
@@ -101,7 +117,8 @@ export function encodeTurn (
     keep_ms: keep.ms,
     dead_count: boundOf(keepDead?.count),
     dead_ms: boundOf(keepDead?.ms),
-    reply_bytes: replyBytes
+    reply_bytes: replyBytes,
+    waits: claim?.waits === true ? 1 : 0
   }
   return encode(PARAMS, values, settlements)
 }
@@ -153,7 +170,7 @@ export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
  * Reads leases. Each has three values: its id, its message and its counts. If the message was too large, the second
  * value is null, and the length of the message stands before the counts.
  */
-function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
+export function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
   const leases: Lease[] = []
   for (let i = 0; i < flat.length; i += 3) {
     const id = flat[i]!

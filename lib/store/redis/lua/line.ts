@@ -30,12 +30,12 @@ local function place_of (set, time)
   return number(place)
 end
 
--- Puts ids in line, and others among the delayed. Delayed: place, id.
+-- Puts ids in line, and others among the delayed. Delayed: place, id. Returns whether none was in line before: if
+-- others wait already, consumers with room know of those.
 local function line_up (k, waiting, delayed)
   local length = call_with('RPUSH', k.waiting, waiting)
   call_with('ZADD', k.delayed, delayed)
-  -- If others wait already, consumers with room know of those.
-  if #delayed > 0 or length == #waiting then wake(k) end
+  return length == #waiting
 end
 
 -- Puts tasks that are due in line, and the others among the delayed. Entries: id, or false for none, and due time.
@@ -50,7 +50,7 @@ local function enqueue (k, entries)
       if due <= now_us then waiting[#waiting + 1] = id else append(delayed, place_of(k.delayed, due), id) end
     end
   end
-  line_up(k, waiting, delayed)
+  if line_up(k, waiting, delayed) or #delayed > 0 then wake(k) end
 end
 
 -- Puts tasks at the front of a line, the first of them foremost.
