@@ -83,11 +83,13 @@ for (const [title, hours] of [['ahead', 1], ['back', -1]] as const) {
 }
 
 /** Has each consumer hold one task; returns their ids. */
-async function hold ({ add }: Processes, consumers: readonly Process[]): Promise<string[]> {
+async function hold ({ add, admin }: Processes, consumers: readonly Process[]): Promise<string[]> {
   const ids: string[] = []
   for (const consumer of consumers) {
     // With nobody else awake, so that this one takes it.
     for (const { child } of consumers) child.kill(child === consumer.child ? 'SIGCONT' : 'SIGSTOP')
+    // One that is stopped may wait for it as well.
+    await admin.del('taskqueue:{default}:idle')
     ids.push(...await add(['/task?hold=1']))
     await until(() => consumer.begun.length === 1)
   }

@@ -74,7 +74,7 @@ t.test('when all is done there is one key for each queue, and one for each consu
   await until(() => runs.length === 10)
   const admin = clientOf(t, { path })
   const keys = async () => (await admin.keys('*')).map(key => key.replace(/[^:]{36}$/, '…')).sort().join()
-  await until(async () => await keys() === 'taskqueue:{a}:clock,taskqueue:{a}:turn:…,taskqueue:{b}:clock,taskqueue:{b}:turn:…')
+  await until(async () => await keys() === 'taskqueue:{a}:clock,taskqueue:{a}:idle,taskqueue:{a}:turn:…,taskqueue:{b}:clock,taskqueue:{b}:idle,taskqueue:{b}:turn:…')
   await app.close()
   t.equal(await keys(), 'taskqueue:{a}:clock,taskqueue:{b}:clock')
   t.strictSame(runs.sort().join(), [

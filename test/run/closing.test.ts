@@ -5,7 +5,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { Redis } from 'ioredis'
 import t from 'tap'
-import taskqueue, { type Store } from '../../lib/index.js'
+import taskqueue, { type Store, type Turn } from '../../lib/index.js'
 import { LocalStore } from '../../lib/store/local/store.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import { addTo } from '../support/add-to.js'
@@ -212,8 +212,9 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const slow = new Proxy(store, {
       get (store, name: keyof Store) {
         if (name !== 'turn') return store[name].bind(store)
-        return async (...args: Parameters<Store['turn']>) => {
-          const result = await store.turn(...args)
+        return async (queue: string, { claim, ...rest }: Turn) => {
+          // It waits for nothing, so that it has to claim.
+          const result = await store.turn(queue, { ...rest, claim: claim && { ...claim, waits: false } })
           if (result.leases.length > 0) {
             claimed.open()
             await answer.opened

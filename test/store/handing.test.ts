@@ -2,18 +2,21 @@ import { Redis } from 'ioredis'
 import Fastify from 'fastify'
 import t, { type Test } from 'tap'
 import taskqueue from '../../lib/index.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import { encodeTurn, readTurn } from '../../lib/store/redis/commands/turn.js'
 import { KEYS } from '../../lib/store/redis/keys.js'
 import { scripts } from '../../lib/store/redis/scripts.js'
 import { RedisStore } from '../../lib/store/redis/store.js'
 import type { News } from '../../lib/store/news.js'
-import type { Lease, Settlement } from '../../lib/store/turn.js'
+import type { Lease, Settlement, Turn, TurnResult } from '../../lib/store/turn.js'
 import { startRedis, type RedisServer } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
 // A consumer that waits is handed what comes. The commit takes its next turn, and news tell it the reply.
 
 const LEASE_MS = 1000
+/** So long that no consumer seems to have missed a heartbeat. */
+const BEAT_MS = 60_000
 
 async function open (t: Test, redis: RedisServer): Promise<RedisStore> {
   const store = new RedisStore({ path: redis.path }, 'p', 2000)
@@ -29,7 +32,7 @@ async function start (t: Test) {
   const [adder, consumer] = [await open(t, redis), await open(t, redis)]
   const turn = async ({ limit = 1, settlements = [], waits = true, store = consumer }: { limit?: number, settlements?: Settlement[], waits?: boolean, store?: RedisStore } = {}) => await store.turn('q', {
     settlements,
-    heartbeatMs: LEASE_MS / 5,
+    heartbeatMs: BEAT_MS,
     claim: limit > 0 ? { limit, alone: false, leaseMs: LEASE_MS, waits } : undefined,
     keep: { count: 9, ms: 60_000 }
   })
@@ -99,7 +102,7 @@ t.test('a turn that begins to wait, and is handed in again since its reply was l
   const keys = [...KEYS.map(key => `p:{q}:${key}`), 'p:{q}:turn:holder']
   const run = async (number: number) => {
     const args = encodeTurn({
-      number, heartbeatMs: LEASE_MS / 5, claim: { limit: 1, alone: false, leaseMs: LEASE_MS, waits: true }, keep: { count: 9, ms: 60_000 }, replyBytes: 1000
+      number, heartbeatMs: BEAT_MS, claim: { limit: 1, alone: false, leaseMs: LEASE_MS, waits: true }, keep: { count: 9, ms: 60_000 }, replyBytes: 1000
     }, [])
     return readTurn(await admin.eval(scripts.turn.body, keys.length, ...keys, ...args), async () => undefined)
   }
@@ -134,6 +137,21 @@ t.test('nothing is handed to a consumer that nobody hears, nor out of a queue th
   await add('c')
   t.match(await counts(), { waiting: 2, running: 0 })
   t.equal(lease!.id, 'b')
+})
+
+t.test('nothing is handed to a consumer that has missed a heartbeat, until it is heard of again', async t => {
+  const { admin, turn, add, beat, idle, intercept, counts } = await start(t)
+  await turn()
+  await intercept()
+  const [name] = await idle()
+  const age = "local turn = cmsgpack.unpack(redis.call('HGET', KEYS[1], ARGV[1])) turn.at = turn.at - ARGV[2] redis.call('HSET', KEYS[1], ARGV[1], cmsgpack.pack(turn))"
+  await admin.eval(age, 1, 'p:{q}:idle', name!, BEAT_MS * 1.6)
+  await add('a')
+  t.match(await counts(), { waiting: 1, running: 0 })
+  await admin.del('p:{q}:waiting', 'p:{q}:message')
+  await beat()
+  await add('b')
+  t.match(await counts(), { waiting: 0, running: 1 })
 })
 
 t.test('of two consumers that wait one is handed a task, and the other one waits on', async t => {
@@ -178,4 +196,34 @@ t.test('an app runs what it is handed: as attempt 1, in order, and after it was 
   t.equal(await admin.exists('taskqueue:{default}:idle'), 0, 'an app that closes waits no longer')
   await adder.taskqueue.add('/', { payload: { n: 20 } })
   t.match(await adder.taskqueue.queue('default').counts(), { waiting: 1, running: 0 })
+})
+
+/** Hands what there is to a consumer that waits, and tells it only when that takes its next turn. */
+class HandingStore extends LocalStore {
+  waits = false
+
+  override async watch (): Promise<void> {}
+
+  override async turn (queue: string, turn: Turn): Promise<TurnResult> {
+    const isHanded = this.waits && turn.claim === undefined
+    this.waits = turn.claim?.waits === true
+    return await super.turn(queue, isHanded ? { ...turn, claim: { limit: 1, alone: false, leaseMs: LEASE_MS } } : turn)
+  }
+
+  override async close (): Promise<void> {}
+}
+
+t.test('an app that closes gives back what was handed to it and that it has not been told', async t => {
+  const store = new HandingStore()
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(taskqueue, { queues: { q: { type: () => store } }, consumer: { leaseMs: BEAT_MS } })
+  app.post('/', async () => { t.fail('it runs') })
+  await app.ready()
+  await until(() => store.waits)
+  const id = await app.taskqueue.add('/', { payload: {} })
+  await app.close()
+  t.match(await store.counts('q'), { waiting: 1, running: 0 })
+  const { leases } = await store.turn('q', { settlements: [], heartbeatMs: BEAT_MS, claim: { limit: 1, alone: false, leaseMs: LEASE_MS }, keep: { count: 9, ms: 60_000 } })
+  t.match(leases, [{ id, attempt: 2, retries: 0, deaths: 0 }], 'this claim is the second')
 })

@@ -132,14 +132,22 @@ function commandsOf (contender, concurrency, adding, drain) {
 
 /** @type {Adding['goals']} */
 export function goals (results, { drain }) {
-  /** @param {WayName} way */
-  const over = way => results.ratio({ contender: 'ours', way }, { contender: 'bullmq', way }, 'perSecond')
+  /**
+   * @param {WayName} way
+   * @param {QueueName} other
+   */
+  const over = (way, other) => results.ratio({ contender: 'ours', way }, { contender: other, way }, 'perSecond')
   return [
-    atLeast(3, '× BullMQ, 50 in flight', over('flight')),
-    atLeast(8, '× BullMQ, 1,000 in one step', over('thousand')),
+    atLeast(1.5, '× BullMQ, one at a time', over('single', 'bullmq')),
+    atLeast(1, '× Bee-Queue, one at a time', over('single', 'bee')),
+    atLeast(2.5, '× BullMQ, 50 in flight', over('flight', 'bullmq')),
+    atLeast(0.9, '× Bee-Queue, 50 in flight', over('flight', 'bee')),
+    atLeast(1.3, '× Bee-Queue, 100 in one step', over('hundred', 'bee')),
+    atLeast(1.3, '× Bee-Queue, 1,000 in one step', over('thousand', 'bee')),
+    atMost(5, 'µs of CPU, local, 50 in flight', results.median({ contender: 'ours-local', way: 'flight' }, 'nodeUs')),
     // Each is added by two scripts.
     ...CONCURRENCIES.map(concurrency => atMost(
-      8, `commands within scripts for a task that is added alone, and run at concurrency ${concurrency}`,
+      6, `commands within scripts for a task that is added alone, and run at concurrency ${concurrency}`,
       drain === undefined ? NaN : commandsOf('ours', concurrency, results, drain) - 2
     ))
   ]

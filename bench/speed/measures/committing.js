@@ -188,5 +188,5 @@ function sayingOf ({ adds, atOnce }) {
 export function goals (results) {
   const shape = { adds: 1, atOnce: 1 }
   const ratio = results.ratio({ contender: 'ours', ...shape }, { contender: 'bee', ...shape }, 'extraLatencyUs')
-  return [atMost(1.2, 'latency that a task adds to its request, × Bee-Queue', ratio)]
+  return [atMost(1.1, 'latency that a task adds to its request, × Bee-Queue', ratio)]
 }

@@ -134,6 +134,9 @@ export function goals (results) {
       atLeast(5, `× BullMQ, concurrency ${concurrency}`, over('ours', 'bullmq', concurrency))),
     atLeast(2, '× BullMQ with an empty handler, concurrency 10', over('ours', 'bullmq-empty', 10)),
     ...CONCURRENCIES.map(concurrency =>
-      atLeast(2, `local × \`app.inject\`, concurrency ${concurrency}`, over('ours-local', 'bare', concurrency)))
+      atLeast(2, `local × \`app.inject\`, concurrency ${concurrency}`, over('ours-local', 'bare', concurrency))),
+    ...CONCURRENCIES.map(concurrency => atLeast(
+      0.9, `keeping 1,000 records × keeping none, concurrency ${concurrency}`, over('ours-keeping', 'ours', concurrency)
+    ))
   ]
 }

@@ -106,9 +106,9 @@ export function goals (results) {
    */
   const over = (contender, figure) => results.ratio({ contender: 'ours' }, { contender }, figure)
   return [
-    atMost(0.5, 'median, × BullMQ', over('bullmq', 'p50Us')),
+    atMost(0.6, 'median, × BullMQ', over('bullmq', 'p50Us')),
     atMost(1, 'median, × Bee-Queue', over('bee', 'p50Us')),
-    atMost(0.5, '99 %, × BullMQ', over('bullmq', 'p99Us')),
+    atMost(0.6, '99 %, × BullMQ', over('bullmq', 'p99Us')),
     atMost(1, '99 %, × Bee-Queue', over('bee', 'p99Us'))
   ]
 }

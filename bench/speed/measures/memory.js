@@ -86,9 +86,11 @@ export function tables (results, { tasks }) {
 
 /** @type {Memory['goals']} */
 export function goals (results) {
-  const ratio = results.ratio({ contender: 'ours' }, { contender: 'bullmq' }, 'bytes')
+  /** @param {QueueName} contender */
+  const over = contender => results.ratio({ contender: 'ours' }, { contender }, 'bytes')
   return [
-    atMost(0.45, 'bytes for a waiting task, × BullMQ', ratio),
+    atMost(0.45, 'bytes for a waiting task, × BullMQ', over('bullmq')),
+    atMost(0.8, 'bytes for a waiting task, × Bee-Queue', over('bee')),
     atMost(5, 'keys left in the end', results.median({ contender: 'ours' }, 'keys'))
   ]
 }

@@ -29,8 +29,8 @@
  *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of the cancellation
  *     consumers hash by the name of a consumer of the time of its last heartbeat, and the ids and fences of the leases
  *               that it held then
- *     idle      hash by the name of a consumer's turn of the turn that waits for something to claim; or, if that came,
- *               of what was handed to the consumer
+ *     idle      hash by the name of a consumer's turn of the turn that waits for something to claim, with the time at
+ *               which the consumer was last heard of; or, if something came, of what was handed to the consumer
  *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so

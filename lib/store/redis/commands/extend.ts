@@ -95,11 +95,14 @@ local function note_consumer (k, arg, count)
   end
 end
 
--- Whether something was handed to a consumer that has not taken it: the news of it may be lost.
+-- Whether something was handed to a consumer that has not taken it: the news of it may be lost. Notes of a consumer
+-- that waits still that it was heard of.
 local function is_handed (k, name)
-  local turn = redis.call('HGET', k.idle, name)
-  local handed = turn and unpacked(turn)
-  return handed and handed.ids
+  local packed = redis.call('HGET', k.idle, name)
+  local turn = packed and unpacked(packed)
+  if not turn or turn.ids then return turn end
+  turn.at = now
+  redis.call('HSET', k.idle, name, cmsgpack.pack(turn))
 end
 
 -- Carries out the heartbeat of one queue. A queue whose keys were tampered with does not stop the others, and a bad key

@@ -19,17 +19,19 @@ const FORGET_MS = 60 * 60 * 1000
  * What it needs is made within it, since most commits do not need it.
  */
 export const handing = /* lua */ `
--- Returns the turn of a consumer that waits, if somebody listens for it.
+-- Returns the turn of a consumer that waits, if somebody listens for it and it has not missed a heartbeat.
 local function waiting_turn (k, taker)
   local ok, parked = pcall(cmsgpack.unpack, redis.call('HGET', k.idle, taker))
   local is_turn = ok and type(parked) == 'table' and finite(parked.number) and finite(parked.at)
-  local is_old = is_turn and parked.ids and now - parked.at > ${FORGET_MS}
-  if is_turn and parked.ids and not is_old then return end
+  if is_turn and parked.ids and now - parked.at < ${FORGET_MS} then return end
   local is_fit = is_turn and finite(parked.heartbeat) and finite(parked.lease_ms) and finite(parked.limit)
   local heard = redis.pcall('PUBSUB', 'NUMSUB', taker)
   if heard.err then return end
-  if is_fit and not parked.ids and heard[2] > 0 then return parked end
-  redis.call('HDEL', k.idle, taker)
+  if not is_fit or parked.ids or heard[2] == 0 then
+    redis.call('HDEL', k.idle, taker)
+  elseif now - parked.at <= parked.heartbeat * 1.5 then
+    return parked
+  end
 end
 
 -- Takes the turn of a consumer that waits. Returns whether that leaves nothing in line.
@@ -52,13 +54,15 @@ ${claiming}
   return redis.call('LLEN', k.waiting) == 0
 end
 
--- Hands what is in line over to one of the consumers that wait. Returns whether that leaves nothing in line.
+-- Hands what is in line over to a consumer that waits: of a few, to the one that was heard of last, which is the least
+-- likely to be blocked or gone. Returns whether that leaves nothing in line.
 local function hand_over (k)
   if not now then read_time() end
-  for _, taker in ipairs(redis.call('HRANDFIELD', k.idle, 3)) do
-    local parked = waiting_turn(k, taker)
-    if parked then return take_turn_of(k, taker, parked) end
+  local taker, turn
+  for _, name in ipairs(redis.call('HRANDFIELD', k.idle, 3)) do
+    local parked = waiting_turn(k, name)
+    if parked and (not turn or parked.at > turn.at) then taker, turn = name, parked end
   end
-  return false
+  return turn and take_turn_of(k, taker, turn) or false
 end
 `
