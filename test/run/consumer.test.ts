@@ -197,11 +197,17 @@ for (const [type, makeStore] of Object.entries(stores)) {
       return {}
     })
     const claimed: Lease[] = []
-    const { turn } = store
+    const { turn, watch } = store
     store.turn = async (...args) => {
       const result = await turn.apply(store, args)
       claimed.push(...result.leases)
       return result
+    }
+    store.watch = async (queue, listener) => {
+      await watch.call(store, queue, news => {
+        if (news.kind === 'leases') claimed.push(...news.leases)
+        listener(news)
+      })
     }
     await app.ready()
     const id = await add('/')
