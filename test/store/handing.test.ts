@@ -198,6 +198,37 @@ t.test('an app runs what it is handed: as attempt 1, in order, and after it was 
   t.match(await adder.taskqueue.queue('default').counts(), { waiting: 1, running: 0 })
 })
 
+t.test('what is no lease, and is published where a consumer hears of leases, runs nothing and harms nothing', async t => {
+  const redis = await startRedis(t)
+  const admin = new Redis({ path: redis.path })
+  t.teardown(() => { admin.disconnect() })
+  const app = Fastify()
+  t.teardown(() => app.close())
+  await app.register(taskqueue, { redis: { path: redis.path }, secrets: 's'.repeat(32), consumer: { leaseMs: 500 } })
+  const ran: string[] = []
+  app.post('/', async ({ task }) => { ran.push(task!.id) })
+  await app.ready()
+  const channel = (await until(async () => (await admin.hkeys('taskqueue:{default}:idle'))[0]))!
+  const failed: unknown[] = []
+  const note = (error: unknown) => { failed.push(error) }
+  process.on('unhandledRejection', note).on('uncaughtException', note)
+  t.teardown(() => { process.off('unhandledRejection', note).off('uncaughtException', note) })
+  const leases = [
+    [], {}, null, 7, 'text', [['a', 'message', '1']], ['a', {}, '1'], ['a', null, '1'], [{}, 'message', '1'], [5, 'message', '1'],
+    ['a', 'message', 1], ['a', 'message'], ['a', 'message', 'x'], ['a', 'message', ''], ['', 'message', '1'], ['\n', 'message', '1'], ['a', false, 'x 1'],
+    ['a', 'message', '1 1'], ['a', false, '9 1']
+  ]
+  for (const text of ['', '[]', '{', 'null', '[1]', '[1e999,[]]', '["1",[]]', '[null,null]']) await admin.publish(channel, text)
+  // One of these is the number of the turn that waits.
+  for (const one of leases) for (let number = 99; number >= 0; number--) await admin.publish(channel, JSON.stringify([number, one]))
+  for (let i = 0; i < 3; i++) {
+    const id = await app.taskqueue.add('/', { payload: {} })
+    await until(() => ran.includes(id), 'a task is run all the same', 30_000)
+  }
+  t.equal(ran.length, 3)
+  t.strictSame(failed, [])
+})
+
 /** Hands what there is to a consumer that waits, and tells it only when that takes its next turn. */
 class HandingStore extends LocalStore {
   waits = false

@@ -3,7 +3,7 @@ import type { NewTask, Prepared } from '../tasks.js'
 import type { Lease, Outlook, Settlement, Turn, TurnResult } from '../turn.js'
 import { type Call, type Calls, CLIENT_IS_CLOSED, isAnswer, MAX_ARGS } from './calls.js'
 import {
-  encodeSettlements, encodeTurn, type FetchMessage, readLeases, readTurn, type TurnTerms
+  encodeSettlements, encodeTurn, type FetchMessage, type Handed, readHanded, readTurn, type TurnTerms
 } from './commands/turn.js'
 import type { Keyspace } from './keyspace.js'
 import type { Link } from './link.js'
@@ -40,9 +40,6 @@ interface QueueTurns {
   /** What was handed over before the reply to the turn came in which the consumer began to wait. */
   early?: Handed | undefined
 }
-
-/** Leases that Redis has handed over, in a turn that it has taken for the consumer. */
-interface Handed { readonly number: number, readonly leases: readonly Lease[] }
 
 /**
  * Takes the turns of consumers. A turn whose answer is lost is handed in again until Redis answers. Redis knows the
@@ -105,21 +102,15 @@ export class Turns {
   /** Takes in what was handed over. Returns the leases, or none if a turn that is under way returns them. */
   accept (queue: string, text: string): readonly Lease[] {
     const turns = this.#of(queue)
-    const handed = this.#handedIn(queue, text)
-    // The news and the reply come by different connections.
-    if (turns.open !== undefined) turns.early = handed
-    if (handed === undefined || turns.open !== undefined || handed.number !== turns.number + 1) return []
+    const handed = readHanded(text, this.#fetcherOf(queue))
+    if (handed?.number !== turns.number + 1) return []
+    if (turns.open !== undefined) {
+      // The news have overtaken the reply, since they come by another connection.
+      turns.early = handed
+      return []
+    }
     turns.number++
     return handed.leases
-  }
-
-  #handedIn (queue: string, text: string): Handed | undefined {
-    try {
-      const [number, leases] = JSON.parse(text) as [number, Array<string | false>]
-      return { number, leases: readLeases(leases.map(value => value === false ? null : value), this.#fetcherOf(queue)) }
-    } catch {
-      return undefined
-    }
   }
 
   #withEarly (turns: QueueTurns, result: TurnResult): TurnResult {

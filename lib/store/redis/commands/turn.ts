@@ -166,11 +166,29 @@ export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
   }
 }
 
+/** Leases that Redis has handed over, in the turn of that number, which it has taken for the consumer. */
+export interface Handed { readonly number: number, readonly leases: readonly Lease[] }
+
+/** Reads what is published to a consumer that waits; undefined if no script can have written it. */
+export function readHanded (text: string, fetch: FetchMessage): Handed | undefined {
+  try {
+    const [number, values] = JSON.parse(text) as [unknown, unknown[]]
+    const isHanded = Number.isSafeInteger(number) && values.length > 0 && values.length % 3 === 0 &&
+      values.every((value, index) => index % 3 === 1 && value === false ? true : typeof value === 'string')
+    if (!isHanded) return undefined
+    const leases = readLeases(values.map(value => value === false ? null : value as string), fetch)
+    const areLeases = leases.every(({ id, fence }) => /^[\x20-\x7e]+$/.test(id) && Number.isSafeInteger(fence))
+    return areLeases ? { number: number as number, leases } : undefined
+  } catch {
+    return undefined
+  }
+}
+
 /**
  * Reads leases. Each has three values: its id, its message and its counts. If the message was too large, the second
  * value is null, and the length of the message stands before the counts.
  */
-export function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
+function readLeases (flat: ReadonlyArray<string | null>, fetch: FetchMessage): Lease[] {
   const leases: Lease[] = []
   for (let i = 0; i < flat.length; i += 3) {
     const id = flat[i]!
