@@ -1,4 +1,4 @@
-import { Deadlines } from './deadlines.js'
+import { Deadlines } from '../deadlines.js'
 
 /** How many milliseconds a closing app waits for the participants of commits, beyond the time that stores may take. */
 const PARTICIPANTS_MS = 10_000

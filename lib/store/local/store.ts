@@ -128,12 +128,7 @@ export class LocalStore implements Store {
       const queue = this.#queue(task.queue)
       if (isAdmitted(queue, task)) queue.add(task)
     }
-    const [first] = tasks
-    if (first === undefined) return
-    const isOne = tasks.every(({ queue }) => queue === first.queue)
-    for (const name of isOne ? [first.queue] : new Set(tasks.map(({ queue }) => queue))) {
-      this.#queue(name).listeners.wake()
-    }
+    for (const queue of new Set(tasks.map(({ queue }) => queue))) this.#queue(queue).listeners.wake()
   }
 
   #queue (name: string): LocalQueue {

@@ -9,7 +9,6 @@ export interface Placed<R> {
 }
 
 interface Batch<T, R> {
-  readonly key: string
   readonly items: T[]
   weight: number
   isSent: boolean
@@ -56,7 +55,6 @@ export class Batches<T, R> {
     let isMade!: () => void
     let isAnswered!: (results: Promise<readonly R[]>) => void
     const batch: Batch<T, R> = {
-      key,
       items: [],
       weight: 0,
       isSent: false,
@@ -66,7 +64,7 @@ export class Batches<T, R> {
         if (batch.isSent) return
         batch.isSent = true
         this.#filling.delete(key)
-        isAnswered(this.#send(batch))
+        isAnswered(this.#send(key, batch.items))
         isMade()
       }
     }
@@ -78,7 +76,7 @@ export class Batches<T, R> {
     return batch
   }
 
-  async #send ({ key, items }: Batch<T, R>): Promise<readonly R[]> {
+  async #send (key: string, items: readonly T[]): Promise<readonly R[]> {
     this.#underWay.set(key, (this.#underWay.get(key) ?? 0) + 1)
     try {
       return await this.#call(items)

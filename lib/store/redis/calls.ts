@@ -1,5 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import type { Redis } from 'ioredis'
+import { Deadlines } from '../../deadlines.js'
 import { FST_TASKQUEUE_UNREACHABLE } from '../../errors.js'
 import type { Held } from '../turn.js'
 import { encodePart } from './commands/part.js'
@@ -37,6 +38,7 @@ export class Calls {
   readonly #link: Link
   readonly #isOurs: boolean
   readonly #timeoutMs: number
+  readonly #deadlines: Deadlines
   readonly #address: string
   readonly #upSize = new SliceSize()
   readonly #downSize = new SliceSize()
@@ -49,6 +51,7 @@ export class Calls {
     this.#link = link
     this.#isOurs = isOurs
     this.#timeoutMs = timeoutMs
+    this.#deadlines = new Deadlines(timeoutMs)
     this.#address = address
   }
 
@@ -184,10 +187,7 @@ export class Calls {
 
   /** Waits for an answer, and rejects if it takes too long. */
   inTime<T> (answer: Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => { reject(this.#tooSlow()) }, this.#timeoutMs)
-      answer.finally(() => { clearTimeout(timer) }).then(resolve, reject)
-    })
+    return this.#deadlines.within(answer, () => this.#tooSlow())
   }
 
   /** Waits for an answer for as long as bytes keep coming from Redis. */

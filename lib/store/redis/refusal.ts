@@ -14,8 +14,8 @@ export function isTurnedAway ({ code }: NodeJS.ErrnoException): boolean {
  * says nothing. The client of Redis writes to each connection at once, and so never reads that.
  */
 export function refusalOf (client: Redis | Cluster): Promise<string | undefined> {
-  const { path, host = 'localhost', port = 6379, tls } = client.options as RedisOptions
-  if (client.isCluster || tls !== undefined) return Promise.resolve(undefined)
+  const { path, host = 'localhost', port = 6379, tls, sentinels } = client.options as RedisOptions
+  if (client.isCluster || tls !== undefined || sentinels != null) return Promise.resolve(undefined)
   return new Promise(resolve => {
     const socket = connect(path == null ? { host, port } : { path })
     const end = (text?: string) => {

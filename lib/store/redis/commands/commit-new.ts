@@ -46,22 +46,24 @@ for _, batch in ipairs(batches) do
   -- This is the first write, since a full memory allows it, and Redis then allows the rest.
   call_with('HDEL', k.prepared, batch.found)
   -- Only this can fail. The keys of the others are known to be of their types.
-  local ok, was_empty = pcall(line_up, k, batch.waiting, batch.delayed)
+  local ok, result = pcall(line_up, k, batch.waiting, batch.delayed)
   if not ok then
     for i, commit in ipairs(commits) do
       if batch.texts[i] then redis.call('HSET', k.prepared, commit, batch.texts[i]) end
     end
-    return type(was_empty) == 'table' and was_empty or redis.error_reply(was_empty)
+    return type(result) == 'table' and result or redis.error_reply(result)
   end
   call_with('ZADD', k.expiring, batch.expiring)
   for i, commit in ipairs(commits) do
     if ARGV[i * 2] == '1' and batch.texts[i] then keep_place(k, commit, batch.texts[i]) end
   end
+  local was_empty, is_handed = result, false
   if was_empty and #batch.delayed == 0 then
+    -- A fault of what handing over needs is no reason to stop.
     local is_done, is_all = pcall(hand_over, k)
-    was_empty = not is_done or not is_all
+    is_handed = is_done and is_all
   end
-  if was_empty or #batch.delayed > 0 then wake(k) end
+  if (was_empty or #batch.delayed > 0) and not is_handed then wake(k) end
 end
 `
 }

@@ -26,13 +26,10 @@ export const prepare: Script = {
 read_time()
 
 -- Whether a task of this id keeps others out. One that is only prepared does not.
-local placed = {}
 local function is_known (k, id)
-  if redis.call('HEXISTS', k.message, id) == 1 then
-    placed[k.prepared] = placed[k.prepared] or placed_ids(k)
-    local is_there = not placed[k.prepared][id]
+  if redis.call('HEXISTS', k.message, id) == 1 and not placed_ids(k)[id] then
     local is_dead_or_running = redis.call('ZSCORE', k.dead, id) or redis.call('ZSCORE', k.running, id)
-    if is_there and (is_dead_or_running or not is_expired(k, id)) then return true end
+    if is_dead_or_running or not is_expired(k, id) then return true end
   end
   return is_recent(k, id)
 end

@@ -45,9 +45,13 @@ local function prepared_in (text)
 end
 
 -- Returns the commits that are about to add them, by the ids of tasks whose messages are in place. The names of these
--- commits begin with +.
+-- commits begin with +. It looks once for each queue.
+local placed = {}
 local function placed_ids (k)
-  local ids = {}
+  local ids = placed[k.prepared]
+  if ids then return ids end
+  ids = {}
+  placed[k.prepared] = ids
   for _, commit in ipairs(redis.call('HKEYS', k.prepared)) do
     local text = string.sub(commit, 1, 1) == '+' and redis.call('HGET', k.prepared, commit)
     for _, head in ipairs(placed_in(text) or {}) do ids[parts_of(head)] = commit end
@@ -77,8 +81,10 @@ end
 
 -- Takes a task out of the commit that is about to add it, if there is one. Returns whether there is.
 local function oust (k, id)
-  local commit = placed_ids(k)[id]
+  local ids = placed_ids(k)
+  local commit = ids[id]
   if not commit then return false end
+  ids[id] = nil
   local text, kept = redis.call('HGET', k.prepared, commit), {}
   for _, head in ipairs(placed_in(text)) do
     if parts_of(head) ~= id then kept[#kept + 1] = head end
