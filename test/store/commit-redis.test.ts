@@ -82,7 +82,7 @@ t.test('a task whose id nobody chose makes way, while it is only prepared, for o
   const made = await store.prepare([task('a', 'made'), task('b', 'made'), task('c', 'made')])
   await chosen.commit()
   await made.commit()
-  t.match(await store.counts('q'), { waiting: 3 })
+  await until(async () => (await store.counts('q')).waiting === 3, 'Redis has heard of it by another script')
   t.strictSame((await store.list('q', 'waiting', 0, 9)).map(({ id, message }) => `${id} ${message}`), ['a chosen', 'b chosen', 'c made'])
 
   for (const isFirst of [true, false]) {
@@ -93,6 +93,24 @@ t.test('a task whose id nobody chose makes way, while it is only prepared, for o
     t.match(await store.find(['q'], id), { message: isFirst ? 'made' : 'chosen' }, 'whoever commits first is added')
   }
   t.match(await store.counts('q'), { waiting: 5 })
+})
+
+t.test('a task that made way is added after all if the id is free again by its commit, with all others of it', async t => {
+  const redis = await startRedis(t)
+  const store = new RedisStore({ path: redis.path }, 'p', 2000)
+  t.teardown(() => store.close())
+  await store.open()
+  const task = (id: string, message: string, onDuplicate?: OnDuplicate) => ({ queue: 'q', id, message, ...onDuplicate !== undefined && { onDuplicate } })
+  const [made, dropped] = [await store.prepare([task('a', 'made'), { ...task('b', 'made'), delayMs: 60_000 }]), await store.prepare([task('c', 'made'), task('d', 'made')])]
+  await (await store.prepare([task('a', 'chosen', 'keep'), task('d', 'chosen', 'keep')])).commit()
+  t.equal(await store.find(['q'], 'b'), undefined)
+  t.equal(await store.operate('q', { kind: 'cancel', ids: ['a', 'b', 'c'], keep: { count: 0, ms: 0 } }), 1)
+  dropped.rollback()
+  await made.commit()
+  await until(async () => (await store.counts('q')).waiting === 2, 'Redis has heard of it by another script')
+  t.match(await store.counts('q'), { waiting: 2, delayed: 1 })
+  t.strictSame((await store.list('q', 'waiting', 0, 9)).map(({ id, message }) => `${id} ${message}`), ['d chosen', 'a made'])
+  t.equal(await store.find(['q'], 'c'), undefined)
 })
 
 t.test('a piece of which an id is known leaves the other pieces of its call alone', async t => {

@@ -17,7 +17,8 @@
  *               The tasks are as `prepare` got them, since a delay begins with the commit. There are none if the
  *               commit is over; its place then keeps out a prepare that arrives late. If the name of the commit begins
  *               with +, the messages are in place, and the tasks are a line break and a line for each: its id, or its
- *               id, a tab and its terms. A tab before the first line break says that there are terms
+ *               id, a tab and its terms. A tab before the first line break says that there are terms. If another task
+ *               takes the place of a message, the tasks are as `prepare` keeps them, with false for those in place
  *     reserved  hash by id of the commit that is about to add it
  *     recent    sorted set of ids that keep others out although their tasks are done, by the time until which they do
  *     expiring  sorted set of ids by the time at which they expire, in microseconds, until an attempt counts

@@ -104,7 +104,9 @@ export class PendingOutcomes {
     const { queues } = outcomes[0]!
     const args = outcomes.flatMap(({ pieces }) => encodePieces(pieces))
     try {
-      await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args)
+      const isOusted = await this.#calls.run(script, this.#keyspace.keysOf(script, queues), args) === 1
+      // Only `commitNew` says so: another task has the place where a message was.
+      if (isOusted) await this.#calls.run('commit', this.#keyspace.keysOf('commit', queues), args)
       if (script !== 'rollback' && this.#replicas.areWanted) await this.#replicas.replicate()
       for (const outcome of outcomes) this.#pending.delete(outcome)
     } catch (error) {

@@ -12,7 +12,8 @@ const KEYS = [
 
 /**
  * Puts in line what `prepareNew` has prepared. If nothing else is in line, it hands that over to a consumer that waits,
- * or wakes all of them. Takes keys and pieces as `commit` does.
+ * or wakes all of them. Takes keys and pieces as `commit` does. Does nothing and returns 1 if a message is not in place
+ * any longer, which `commit` then looks at.
  */
 export const commitNew: Script = {
   keys: KEYS,
@@ -28,6 +29,7 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
   for i, text in ipairs(batch.texts) do
     local only = only_in(text)
     local heads = not only and placed_in(text)
+    if not only and not heads and prepared_in(text) then return 1 end
     if only then waiting[#waiting + 1] = only end
     if only or heads then batch.found[#batch.found + 1] = commits[i] end
     for _, head in ipairs(heads or {}) do

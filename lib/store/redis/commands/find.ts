@@ -15,14 +15,13 @@ const PARAMS = { id: 'text', await_ms: 'number' } as const
  */
 export const find: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}${preparing}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
 ${localsOf(PARAMS)}read_time()
 for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local k = keys_of(queue)
   local p = look_up(k, { id })[1]
   local task, length = describe_one(k, id, p, ${SHOWN_BYTES})
-  local is_prepared = task and task[2] == 'waiting' and p.attempt == 0 and placed_ids(k)[id]
-  if task and not is_prepared then
+  if task then
     local is_awaited = await_ms and task[5] == ''
     if is_awaited then
       -- Who waits for the end is spared what only a look is for. There may be thousands, and they look again.

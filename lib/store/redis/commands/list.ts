@@ -3,6 +3,7 @@ import { KEYS } from '../keys.js'
 import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
+import { preparing } from '../lua/preparing.js'
 import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { state: 'text', offset: 'number', limit: 'number', max_bytes: 'number' } as const
@@ -11,7 +12,7 @@ const MORE_PARAMS = { state: 'text', max_bytes: 'number' } as const
 /** Returns descriptions of tasks of one state, and the ids of those for which the reply had no more room. */
 export const list: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
 ${localsOf(PARAMS)}read_time()
 
 -- Lists the line without its stale places, which means going through it from its beginning.
@@ -65,7 +66,8 @@ elseif state == 'dead' then
 else
   for _, id in ipairs(redis.call('ZRANGE', k.ended, '+inf', '(' .. number(now_us), 'BYSCORE', 'REV')) do
     -- If the id is taken again, it belongs to another task.
-    local is_meant = ended_in(record_of(k, id)) == state and redis.call('HEXISTS', k.message, id) == 0
+    local is_free = redis.call('HEXISTS', k.message, id) == 0 or is_prepared(k, id, look_up(k, { id })[1])
+    local is_meant = is_free and ended_in(record_of(k, id)) == state
     if is_meant then append(ids, id) end
   end
   ids = { unpack(ids, offset + 1, math.min(offset + limit, #ids)) }
@@ -77,7 +79,7 @@ return describe(k, ids, state, max_bytes)
 /** Goes on with a list. Takes the ids that are left, and returns what `list` does of those in the state. */
 export const listMore: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${describing}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
 ${localsOf(MORE_PARAMS)}read_time()
 return describe(keys_of(0), { unpack(ARGV, rest) }, state, max_bytes)
 `

@@ -19,7 +19,8 @@ local function add (k, list, is_chained)
     local mode = mode_of(how)
     if is_chained and (mode == 'keep' or mode == 'reject') and is_recent(k, id) then return end
     local due, expires = times_of(how)
-    local is_new = redis.call('HSETNX', k.message, id, message) == 1
+    -- It may be in place already.
+    local is_new = not message or redis.call('HSETNX', k.message, id, message) == 1
     if not is_new then
       if places[id] then
         if mode ~= 'replace' then return end
@@ -40,7 +41,7 @@ local function add (k, list, is_chained)
     end
     if not is_new then forget(k, { id }) elseif mode ~= '' then clear(k, { id }) end
     if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
-    known[#known + 1] = id
+    if message then known[#known + 1] = id end
     append(entries, id, due)
     places[id] = #entries - 1
   end

@@ -8,8 +8,8 @@ const MAX_RECORD_BYTES = 16 * 1024 * 1024
 const MAX_READ_BYTES = 8 * 1024 * 1024
 
 /**
- * Describes tasks. Takes the prelude; and from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked`
- * and `head_of`. Leaves behind: `ended_in`, `record_of`, `holder_of`,
+ * Describes tasks. Takes the prelude; from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked` and
+ * `head_of`; and from `preparing`, `placed_ids`. Leaves behind: `ended_in`, `record_of`, `holder_of`, `is_prepared`,
  * `describe_one` and `describe`.
  */
 export const describing = /* lua */ `
@@ -52,12 +52,17 @@ local function holder_of (k, id, fence)
   return ''
 end
 
+-- Whether a message is in place whose task is only prepared. Nobody sees that.
+local function is_prepared (k, id, p)
+  return p.attempt == 0 and placed_ids(k)[id] ~= nil
+end
+
 -- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress, records,
 -- and when it was claimed, if it runs. A message of at most so many bytes is described as a whole. Returns the
 -- description, or nil if nothing is known of the task, and how many bytes of messages it has read.
 local function describe_one (k, id, p, whole_bytes)
   local length = redis.call('HSTRLEN', k.message, id)
-  if length > 0 or redis.call('HEXISTS', k.message, id) == 1 then
+  if (length > 0 or redis.call('HEXISTS', k.message, id) == 1) and not is_prepared(k, id, p) then
     local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
     if ended then
       state = 'dead'

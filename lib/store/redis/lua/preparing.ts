@@ -53,15 +53,17 @@ local function placed_ids (k)
   ids = {}
   placed[k.prepared] = ids
   for _, commit in ipairs(redis.call('HKEYS', k.prepared)) do
-    local text = string.sub(commit, 1, 1) == '+' and redis.call('HGET', k.prepared, commit)
-    for _, head in ipairs(placed_in(text) or {}) do ids[parts_of(head)] = commit end
+    local list = string.sub(commit, 1, 1) == '+' and prepared_in(redis.call('HGET', k.prepared, commit)) or {}
+    for i = 1, #list, 3 do
+      if not list[i + 1] then ids[list[i]] = commit end
+    end
   end
   return ids
 end
 
 -- Leaves something in the place of a commit, so that a call that arrives late does not prepare it again.
-local function keep_place (k, commit, text, tasks)
-  redis.call('HSET', k.prepared, commit, (string.match(text, '^%d+ ') or '0 ') .. (tasks or ''))
+local function keep_place (k, commit, text)
+  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ ') or '0 ')
 end
 `
 
@@ -79,17 +81,19 @@ local function release (k, list)
   call_with('HDEL', k.reserved, ids)
 end
 
--- Takes a task out of the commit that is about to add it, if there is one. Returns whether there is.
+-- Makes room where the message of a task is in place that is only prepared. Its commit keeps the message from now on.
+-- Returns whether there was one.
 local function oust (k, id)
   local ids = placed_ids(k)
   local commit = ids[id]
   if not commit then return false end
   ids[id] = nil
-  local text, kept = redis.call('HGET', k.prepared, commit), {}
-  for _, head in ipairs(placed_in(text)) do
-    if parts_of(head) ~= id then kept[#kept + 1] = head end
+  local text = redis.call('HGET', k.prepared, commit)
+  local list, kept_out = prepared_in(text)
+  for i = 1, #list, 3 do
+    if list[i] == id then list[i + 1] = redis.call('HGET', k.message, id) end
   end
-  keep_place(k, commit, text, '\\t\\n' .. table.concat(kept, '\\n') .. '\\n')
+  redis.call('HSET', k.prepared, commit, string.match(text, '^%d+ ') .. cmsgpack.pack({ list, kept_out }))
   return true
 end
 `
