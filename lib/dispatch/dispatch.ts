@@ -69,13 +69,10 @@ export function dispatch (
 const soon = Promise.resolve()
 
 function headersOf ({ headers }: Task, { id, userId }: RequestTask): Record<string, string> {
-  return {
-    ...headers,
-    'user-agent': 'fastify-taskqueue',
-    'x-task-id': id,
-    ...userId !== undefined && { 'x-task-user-id': userId },
-    ...headers.host === undefined && { host: LOCAL_HOST }
-  }
+  const all: Record<string, string> = { ...headers, 'user-agent': 'fastify-taskqueue', 'x-task-id': id }
+  if (userId !== undefined) all['x-task-user-id'] = userId
+  if (headers.host === undefined) all.host = LOCAL_HOST
+  return all
 }
 
 function outcomeOf (app: FastifyInstance, { response, body }: Exchange, task: Task, context: Dispatch): Outcome {

@@ -212,8 +212,10 @@ export class Consumer {
       if (leave !== undefined) begun = leases.filter(lease => this.#beginAttempt(lease, leave)).length
       else this.#prefetch.add(leases)
       this.#loop.silence()
-      this.#look(outlook)
-      if (leases.length > 0 && leases.length < limit && outlook.wakeInMs === 0) this.wake()
+      const isMore = leases.length > 0 && outlook.wakeInMs === 0
+      // What is left in line is claimed as tasks end. An alarm would cut that into turns of a few tasks.
+      this.#look(isMore ? { ...outlook, wakeInMs: Infinity } : outlook)
+      if (isMore && leases.length < limit) this.wake()
     } catch (err) {
       this.#tryAgainLater(err, start)
     }

@@ -31,21 +31,32 @@ export interface Entry {
   readonly cut?: true
 }
 
-/** Makes the record of an attempt. With `isLast` it includes the answer and the request. */
+/**
+ * Makes the record of an attempt. With `isLast` it includes the answer and the request. It has no JSON of what is
+ * undefined, and is one literal, since every task has a record.
+ */
 export function recordOf (
   { method, url, userId, addedAt, originReqId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean
 ): object {
-  const how = outcome.kind === 'answered'
-    ? { status: outcome.status }
-    : { reason: (outcome as { reason?: string }).reason }
-  const ended = { at, ms: Math.round(ms), ...how }
+  const { status, reason, answer } = outcome as { status?: number, reason?: string, answer?: Answer }
+  const ended = { at, ms: Math.round(ms), status, reason }
   if (!isLast) return ended
-  return { ...ended, method, url, userId, addedAt, originReqId, ...outcome.kind === 'answered' && kept(outcome.answer) }
-}
-
-function kept ({ headers, body, whole }: Answer): Partial<Entry> {
-  const content = isUtf8(body) ? { text: body.toString() } : { base64: body.toString('base64') }
-  return { headers, ...content, ...!whole && { cut: true } }
+  const isText = answer !== undefined && isUtf8(answer.body)
+  return {
+    at,
+    ms: ended.ms,
+    status,
+    reason,
+    method,
+    url,
+    userId,
+    addedAt,
+    originReqId,
+    headers: answer?.headers,
+    text: isText ? answer.body.toString() : undefined,
+    base64: isText ? undefined : answer?.body.toString('base64'),
+    cut: answer?.whole === false ? true : undefined
+  }
 }
 
 /** Makes the record of the progress that a task reports. Throws if the value has no JSON, or too much. */
