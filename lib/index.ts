@@ -12,6 +12,8 @@ export type {
 } from './add/transaction.js'
 export type { CopyHeaders } from './add/inheritance.js'
 export type { RequestTask } from './dispatch/identity.js'
+export type { AttemptEnd, Events } from './observe/events.js'
+export type { AttemptTrace, CommitTrace, TracedTask } from './observe/tracing.js'
 export type { Taskqueue } from './plugin/app-taskqueue.js'
 export type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptions } from './plugin/options.js'
 export type { Page, Queue } from './queue/queue.js'

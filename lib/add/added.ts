@@ -1,11 +1,16 @@
+import type { TracedTask } from '../observe/tracing.js'
 import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
+import type { Codec } from '../task/codec.js'
+import { withHeaders } from '../task/headers.js'
 import { valueOf } from '../task/payload.js'
 import type { Task } from '../task/task.js'
 
 /** A task that was added, ready for its store. */
 export interface Added {
   readonly store: Store
+  /** Writes its message. */
+  readonly codec: Codec
   readonly task: Task
   /** The task for its store. Its message is empty until the id of the user is known. */
   readonly entry: NewTask
@@ -31,6 +36,23 @@ export async function sealAll (added: readonly Added[]): Promise<Added[]> {
     const { userId, message } = await one.sealing
     return { ...one, task: { ...one.task, userId }, entry: { ...one.entry, message } }
   }))
+}
+
+/** Describes a task to those who trace its commit. */
+export function traceOf ({ task: { id: taskId, method, url, headers }, entry: { queue } }: Added): TracedTask {
+  return { taskId, queue, method, url, headers: { ...headers } }
+}
+
+/** Gives a task the headers that it has in its trace. If they make it too large, it keeps its own. */
+export function asTraced (added: Added, { headers }: TracedTask): Added {
+  const { codec, entry } = added
+  const task = withHeaders(added.task, headers)
+  if (task === added.task) return added
+  try {
+    return { ...added, task, entry: { ...entry, message: codec.encode(entry.queue, task) } }
+  } catch {
+    return added
+  }
 }
 
 /** Groups tasks by their stores. */

@@ -94,11 +94,12 @@ export class Composer {
       // The commit awaits it, and there may never be one.
       sealing.catch(() => {})
       const entry = { queue, id: task.id, message: '', ...place }
-      return { store, task, entry, sealing, length: task.payload?.length ?? 0 }
+      return { store, codec: this.#codec, task, entry, sealing, length: task.payload?.length ?? 0 }
     }
     task.userId = userId
     const message = this.#codec.encode(queue, task)
-    return { store, task, entry: { queue, id: task.id, message, ...place }, length: message.length }
+    const entry = { queue, id: task.id, message, ...place }
+    return { store, codec: this.#codec, task, entry, length: message.length }
   }
 
   #sourceOf (request: FastifyRequest): Source {

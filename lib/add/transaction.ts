@@ -4,11 +4,14 @@ import {
   FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION,
   FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from '../errors.js'
+import { commits as traced, type CommitTrace } from '../observe/tracing.js'
 import { show } from '../show.js'
 import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
-import { type Added, type AddedTask, byStore, describe, sealAll, whichWereAdded } from './added.js'
+import {
+  type Added, type AddedTask, asTraced, byStore, describe, sealAll, traceOf, whichWereAdded
+} from './added.js'
 import type { OpenCommits } from './open-commits.js'
 import { TaskRoute } from './task-route.js'
 
@@ -65,6 +68,12 @@ export interface Transaction {
   commit (): Promise<CommitResult>
   /** Drops the tasks added so far and rolls participants back. The transaction stays open. */
   rollback (): Promise<void>
+}
+
+/** A task of a commit, and whether it was added: another task with its id may have kept it out. */
+interface CommittedTask {
+  readonly id: string
+  readonly wasAdded: boolean
 }
 
 /** Told which tasks a commit has queued. */
@@ -183,10 +192,18 @@ export class TaskTransaction implements Transaction {
   }
 
   /** Does the same, and returns for each task whether it was added. */
-  async commitAll (
-    prepare: Prepare = (store, tasks) => store.prepare(tasks)
-  ): Promise<Array<{ readonly id: string, readonly wasAdded: boolean }>> {
+  async commitAll (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<CommittedTask[]> {
     if (this.size === 0) return []
+    if (!traced.hasSubscribers) return await this.#commitAll(prepare)
+    const trace: CommitTrace = { tasks: this.#added.map(traceOf) }
+    return await traced.tracePromise(async () => {
+      const tasks = await this.#commitAll(prepare, trace)
+      trace.keptOut = tasks.filter(({ wasAdded }) => !wasAdded).map(({ id }) => id)
+      return tasks
+    }, trace)
+  }
+
+  async #commitAll (prepare: Prepare, trace?: CommitTrace): Promise<CommittedTask[]> {
     const added = this.#added
     const participants = this.#participants
     this.#added = []
@@ -200,7 +217,8 @@ export class TaskTransaction implements Transaction {
     let failureOf = unchanged
     if (!this.#commits.begin()) throw await this.#refuse(participants)
     try {
-      const sealed = added.some(({ sealing }) => sealing !== undefined) ? await this.#inTime(sealAll(added)) : added
+      let sealed = added.some(({ sealing }) => sealing !== undefined) ? await this.#inTime(sealAll(added)) : added
+      if (trace !== undefined) sealed = sealed.map((one, index) => asTraced(one, trace.tasks[index]!))
       const length = sealed.reduce((sum, { entry }) => sum + entry.message.length, 0)
       if (length > MAX_COMMIT_LENGTH && added.length > 1) throw new FST_TASKQUEUE_TOO_LARGE(MAX_COMMIT_LENGTH, length)
       failureOf = commitFailure

@@ -13,8 +13,10 @@ interface OfTask {
 }
 
 /** How an attempt has ended, and what becomes of its task. */
-export interface AttemptEnd extends OfTask {
+export interface AttemptEnd extends OfTask, OfConsumer {
   readonly url: string
+  /** The pattern of the route that has taken the request, if a hook of the plugin has seen it. */
+  readonly route: string | undefined
   /** Counts the attempts at the task from 1. */
   readonly attempt: number
   readonly verdict: 'done' | 'retry' | 'defer' | 'release' | 'dead'
@@ -40,6 +42,12 @@ export interface AttemptEnd extends OfTask {
 export interface Events {
   /** A consumer begins to claim. `location` says where its store keeps the tasks. */
   'consumer:start': OfConsumer & { readonly concurrency: number, readonly location: string }
+  /**
+   * Tasks are claimed. `suspects` of them are claimed once more since their lease has expired, and run alone.
+   */
+  'tasks:claimed': OfConsumer & { readonly taskIds: readonly string[], readonly suspects: number }
+  /** The store knows how the attempts at these tasks have ended. */
+  'tasks:settled': OfConsumer & { readonly taskIds: readonly string[] }
   'attempt:end': AttemptEnd
   /** A task became a dead letter without an attempt: it has killed too many processes, or it cannot be read. */
   'task:buried': OfTask & { readonly attempt: number, readonly reason: string, readonly err?: unknown }
@@ -63,6 +71,9 @@ export interface Events {
 
 export type EventName = keyof Events
 
+/** Events that only subscribers hear of: they are too many for the log. */
+export type QuietName = 'tasks:claimed' | 'tasks:settled'
+
 /** Tells of an event. It never throws. */
 export type Publish = <Name extends EventName>(name: Name, event: Events[Name]) => void
 
@@ -78,7 +89,11 @@ export function publishTo (first: Publish): Publish {
     try {
       first(name, event)
     } catch {}
-    const subscribers = channels[name] ??= channel(`fastify-taskqueue:${name}`)
-    if (subscribers.hasSubscribers) subscribers.publish(event)
+    if (isHeard(name)) channels[name]!.publish(event)
   }
+}
+
+/** Whether anybody has subscribed to an event. */
+export function isHeard (name: EventName): boolean {
+  return (channels[name] ??= channel(`fastify-taskqueue:${name}`)).hasSubscribers
 }

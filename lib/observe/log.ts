@@ -1,7 +1,8 @@
 import type { FastifyBaseLogger } from 'fastify'
-import type { AttemptEnd, EventName, Events, Publish } from './events.js'
+import type { AttemptEnd, EventName, Events, Publish, QuietName } from './events.js'
 
-type Lines = { readonly [Name in EventName]: (log: FastifyBaseLogger, event: Events[Name]) => void }
+type Line<Name extends EventName> = (log: FastifyBaseLogger, event: Events[Name]) => void
+type Lines = { readonly [Name in Exclude<EventName, QuietName>]: Line<Name> } & { readonly [Name in QuietName]?: never }
 
 /** How each event is logged. */
 const LINES: Lines = {
@@ -28,7 +29,7 @@ const LINES: Lines = {
 
 /** Makes the function that logs events. */
 export function logTo (log: FastifyBaseLogger): Publish {
-  return (name, event) => { LINES[name](log, event) }
+  return (name, event) => { (LINES[name] as Line<typeof name> | undefined)?.(log, event) }
 }
 
 /** Logs the one line that each attempt ends with. */

@@ -5,11 +5,13 @@ import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import type { AttemptEnd, Publish } from '../observe/events.js'
+import { attempts, type AttemptTrace } from '../observe/tracing.js'
 import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
 import type { Keep, Lease, Settlement, Verdict } from '../store/turn.js'
 import { type Backoff, backoffBy } from '../task/backoff.js'
 import type { Codec } from '../task/codec.js'
+import { withHeaders } from '../task/headers.js'
 import type { Outcome } from '../task/outcome.js'
 import { progressOf, recordOf } from '../task/record.js'
 import type { Task } from '../task/task.js'
@@ -19,6 +21,8 @@ import { judge, prejudge, type RetryPolicy } from '../task/verdict.js'
 export type Attempt = (lease: Lease, aborter: LazyAbortController) => Promise<Settlement>
 
 export interface AttemptPolicy extends RetryPolicy {
+  /** The name of the consumer. */
+  readonly name: string
   /** How long an attempt may take. */
   readonly timeoutMs: number
 }
@@ -71,27 +75,12 @@ export function attemptWith (
     const backoff = (retry: number) => (listed(task) ?? routes.backoffOf(task) ?? policy.backoff)(retry)
     return { ...policy, maxRetries, backoff }
   }
-  return async (lease, aborter) => {
-    const bury = (reason: string, err?: unknown): Settlement => {
-      publish('task:buried', { taskId: lease.id, queue, attempt: lease.attempt, reason, err })
-      return { lease, verdict: { kind: 'dead', reason } }
-    }
-    const prejudged = prejudge(lease)
-    // A message may be what kills its reader.
-    if (prejudged?.isDeadly === true) return bury(prejudged.reason)
-    const message = await messageOf(lease, aborter)
-    if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
+  /** Makes the request of a task, and decides what becomes of the task. */
+  const make = async (
+    task: Task, lease: Lease, aborter: LazyAbortController, trace?: AttemptTrace
+  ): Promise<Settlement> => {
     const at = Date.now()
     const start = performance.now()
-    let task: Task
-    try {
-      task = codec.decode(queue, lease.id, message)
-    } catch (err) {
-      return bury((err as Error).message, err)
-    }
-    if (prejudged !== undefined) {
-      return { ...bury(prejudged.reason), chain: await followersOf(task, lease, prejudged.reason) }
-    }
     const setProgress = async (value: unknown) => {
       const progress = codec.encodeRecord(queue, task.id, progressOf(value))
       try {
@@ -116,7 +105,9 @@ export function attemptWith (
     if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, policyFor(task))
     const durationMs = performance.now() - start
-    publish('attempt:end', attemptEnd(task, context, durationMs, outcome, verdict))
+    const end = attemptEnd(task, policy.name, context, durationMs, outcome, verdict)
+    if (trace !== undefined) trace.end = end
+    publish('attempt:end', end)
     if (outcome.kind === 'unrouted' && verdict.kind === 'defer') {
       // A logger that throws must not change what becomes of the task.
       try { routes.warnings.missed(task, queue) } catch {}
@@ -136,6 +127,29 @@ export function attemptWith (
         : undefined,
       dedupeMs: task.dedupeMs
     }
+  }
+  return async (lease, aborter) => {
+    const bury = (reason: string, err?: unknown): Settlement => {
+      publish('task:buried', { taskId: lease.id, queue, attempt: lease.attempt, reason, err })
+      return { lease, verdict: { kind: 'dead', reason } }
+    }
+    const prejudged = prejudge(lease)
+    // A message may be what kills its reader.
+    if (prejudged?.isDeadly === true) return bury(prejudged.reason)
+    const message = await messageOf(lease, aborter)
+    if (message === undefined) return { lease, verdict: { kind: 'release', unseen: true } }
+    let task: Task
+    try {
+      task = codec.decode(queue, lease.id, message)
+    } catch (err) {
+      return bury((err as Error).message, err)
+    }
+    if (prejudged !== undefined) {
+      return { ...bury(prejudged.reason), chain: await followersOf(task, lease, prejudged.reason) }
+    }
+    if (!attempts.hasSubscribers) return await make(task, lease, aborter)
+    const trace = traceOf(task, policy.name, queue, lease)
+    return await attempts.tracePromise(() => make(withHeaders(task, trace.headers), lease, aborter, trace), trace)
   }
 }
 
@@ -174,17 +188,25 @@ class CurrentTask implements RequestTask {
   get signal (): AbortSignal { return this.#aborter.signal }
 }
 
+function traceOf (
+  { id: taskId, method, url, headers }: Task, consumer: string, queue: string, { attempt }: Lease
+): AttemptTrace {
+  return { taskId, queue, consumer, method, url, attempt, headers: { ...headers } }
+}
+
 /** Says how an attempt has ended. */
 function attemptEnd (
-  { id, url }: Task, { task: { queue, attempt }, reqId, originReqId }: Dispatch, durationMs: number, outcome: Outcome,
-  verdict: Verdict
+  { id, url }: Task, consumer: string, { task: { queue, attempt }, route, reqId, originReqId }: Dispatch,
+  durationMs: number, outcome: Outcome, verdict: Verdict
 ): AttemptEnd {
   const { reason, delayMs } = verdict as { reason?: string, delayMs?: number }
   const { status, answer, cause } = outcome as Partial<Extract<Outcome, { kind: 'answered' }>>
   return {
     taskId: id,
     queue,
+    consumer,
     url,
+    route,
     attempt,
     verdict: verdict.kind,
     status,

@@ -14,6 +14,7 @@ import { type ConsumerLimits, heartbeatMs } from './limits.js'
 import { Outage } from './outage.js'
 import { Phases } from './phase.js'
 import { Prefetch } from './prefetch.js'
+import { Reporter } from './reporter.js'
 import { TurnLoop } from './turn-loop.js'
 
 /** How long the store may wait to hear of an end while there is work at hand. */
@@ -35,9 +36,7 @@ export class Consumer {
   readonly #store: Store
   readonly #attempt: Attempt
   readonly #isolation: Isolation
-  readonly #publish: Publish
-  /** What the events are about. */
-  readonly #about: { readonly queue: string, readonly consumer: string }
+  readonly #reporter: Reporter
   readonly #limits: ConsumerLimits
   readonly #inContext: InContext
   readonly #loop: TurnLoop
@@ -63,11 +62,10 @@ export class Consumer {
     this.#store = store
     this.#attempt = attempt
     this.#isolation = isolation
-    this.#publish = publish
-    this.#about = { queue, consumer: limits.name }
+    this.#reporter = new Reporter(publish, queue, limits.name)
     this.#limits = limits
     this.#inContext = inContext
-    this.#outage = new Outage(publish, this.#about)
+    this.#outage = new Outage(this.#reporter)
     this.#loop = new TurnLoop(() => this.#takeTurn(), () => { this.#rest() }, inContext)
     this.#prefetch = new Prefetch(limits.concurrency, this.#inFlight, {
       mayBegin: () => this.#admission().begins,
@@ -143,8 +141,8 @@ export class Consumer {
   /** Returns the leases to prolong, as of the last turn. */
   heldLeases (): Holding & { readonly turn: number } {
     const leases = [...this.#inFlight.leases(), ...this.#prefetch.leases]
-    const { leaseMs } = this.#limits
-    return { ...this.#about, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
+    const { name: consumer, leaseMs } = this.#limits
+    return { queue: this.queue, consumer, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
   }
 
   /** Takes in what a heartbeat has learned that prolonged these leases. */
@@ -204,10 +202,9 @@ export class Consumer {
       this.#outage.noteAnswer()
       this.#waits = waits && leases.length === 0
       this.#prefetch.noteTrip(performance.now() - start)
-      this.#inFlight.takeEnded(settled.length).forEach(({ lease }, index) => {
-        if (settled[index] === false) this.#publish('lease:lost', { ...this.#about, taskId: lease.id })
-      })
-      if (dropped > 0) this.#publish('dead:dropped', { ...this.#about, dropped })
+      this.#reporter.tellSettled(this.#inFlight.takeEnded(settled.length), settled)
+      this.#reporter.tellClaimed(leases)
+      if (dropped > 0) this.#reporter.tell('dead:dropped', { dropped })
       this.#allowance.noteClaim(leases.length, limit > 0 && leases.length === 0 && outlook.wakeInMs > 0)
       if (leave !== undefined) begun = leases.filter(lease => this.#beginAttempt(lease, leave)).length
       else this.#prefetch.add(leases)
@@ -227,6 +224,7 @@ export class Consumer {
   #take (leases: readonly Lease[]): void {
     this.#turns++
     this.#waits = false
+    this.#reporter.tellClaimed(leases)
     this.#prefetch.add(leases)
     if (!this.#admission().begins) this.wake()
   }
@@ -278,7 +276,7 @@ export class Consumer {
   /** Aborts and gives back what still runs when the grace of a closing consumer is over. */
   #giveBack (): void {
     const running = this.#inFlight.giveBack()
-    for (const { lease } of running) this.#publish('task:returned', { ...this.#about, taskId: lease.id })
+    for (const { lease } of running) this.#reporter.tell('task:returned', { taskId: lease.id })
     // In one turn, which keeps their order.
     this.wake()
     for (const { aborter } of running) aborter.abort(new AttemptWithdrawn('the app closes'))
@@ -288,7 +286,7 @@ export class Consumer {
   #lose (lease: Held, isCancelled: boolean): void {
     this.#prefetch.drop(lease)
     if (!this.#inFlight.lose(lease, isCancelled ? 'the task is cancelled' : 'the lease is lost')) return
-    this.#publish(isCancelled ? 'task:cancelled' : 'lease:lost', { ...this.#about, taskId: lease.id })
+    this.#reporter.tell(isCancelled ? 'task:cancelled' : 'lease:lost', { taskId: lease.id })
     this.wake()
   }
 
@@ -313,7 +311,7 @@ export class Consumer {
   /** Gives up what could not be settled: the leases expire, and other consumers take the tasks over. */
   #forgetEnded (): void {
     const taskIds = this.#inFlight.takeEnded().map(({ lease }) => lease.id)
-    if (taskIds.length > 0) this.#publish('tasks:unsettled', { ...this.#about, taskIds })
+    if (taskIds.length > 0) this.#reporter.tell('tasks:unsettled', { taskIds })
   }
 
   /** No turn follows. */

@@ -1,4 +1,4 @@
-import type { Publish } from '../observe/events.js'
+import type { Reporter } from './reporter.js'
 
 /** The longest pause between two tries, in milliseconds. */
 const LONGEST_PAUSE_MS = 2000
@@ -11,22 +11,19 @@ const LAST_TRIES_MS = 1500
  * changes.
  */
 export class Outage {
-  readonly #publish: Publish
-  /** What the events are about. */
-  readonly #about: { readonly queue: string, readonly consumer: string }
+  readonly #reporter: Reporter
   /** How many tries have failed since the store answered last. */
   #failures = 0
   #lastTriesSince: number | undefined
 
-  constructor (publish: Publish, about: { readonly queue: string, readonly consumer: string }) {
-    this.#publish = publish
-    this.#about = about
+  constructor (reporter: Reporter) {
+    this.#reporter = reporter
   }
 
   get isOn (): boolean { return this.#failures > 0 }
 
   noteAnswer (): void {
-    if (this.#failures > 0) this.#publish('store:recovered', this.#about)
+    if (this.#failures > 0) this.#reporter.tell('store:recovered', {})
     this.#failures = 0
     this.#lastTriesSince = undefined
   }
@@ -37,7 +34,7 @@ export class Outage {
    */
   noteFailure (err: unknown, start: number, isLastTries: boolean): number | undefined {
     this.#failures++
-    if (this.#failures === 1) this.#publish('store:failed', { ...this.#about, err })
+    if (this.#failures === 1) this.#reporter.tell('store:failed', { err })
     if (isLastTries) {
       this.#lastTriesSince ??= start
       if (performance.now() - this.#lastTriesSince > LAST_TRIES_MS) return undefined

@@ -94,4 +94,4 @@ function anchorOf (heading: string, taken: ReadonlySet<string>): string {
 }
 
 /** The names that the first cell of a row gives, without what is passed to them. */
-export const namesIn = (cell: string): string[] => [...cell.matchAll(/`(?:await )?(\w+)[^`]*`/g)].map(([, name]) => name!)
+export const namesIn = (cell: string): string[] => [...cell.matchAll(/`(?:await )?(\w+(?::\w+)?)[^`]*`/g)].map(([, name]) => name!)
