@@ -4,8 +4,8 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  CANCELLED_MS, RECORD_LIMIT, SHOWN_BYTES, errorCodes, type Claim, type Counts, type Found, type Held, type Holding, type Keep, type Lease, type NewTask,
-  type News, type Order, type Outlook, type Prepared, type Pulse, type Settlement, type State, type Store, type Turn, type TurnResult
+  CANCELLED_MS, FORGET_CONSUMER_MS, HISTORY_MINUTES, RECORD_LIMIT, SHOWN_BYTES, SHOWN_LEASES, errorCodes, type Claim, type Counts, type Found, type Held, type History, type Holding, type Keep, type Lease, type NewTask,
+  type News, type Order, type Outlook, type Prepared, type Presence, type Pulse, type QueueView, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
 
@@ -84,6 +84,10 @@ const carryOut = {
 export class SqliteStore implements Store {
   readonly #db: Database
   readonly #listeners = new Map<string, Array<(news: News) => void>>()
+  /** What the consumers of this process have said of themselves, and when. */
+  /** How often something has happened in a minute, by queue, kind and minute. */
+  readonly #happened = new Map<string, number>()
+  readonly #consumers = new Map<string, { readonly holding: Holding, readonly at: number }>()
   /** Ids that a commit under way has taken, until it is concluded. */
   readonly #reserved = new Map<string, Promise<void>>()
 
@@ -170,6 +174,7 @@ export class SqliteStore implements Store {
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
+    for (const holding of holdings) this.#consumers.set(`${holding.queue}\n${holding.consumer}`, { holding, at: performance.now() })
     return this.#atomically(() => holdings.map(({ queue, consumer, leases, leaseMs }) => {
       const lost = leases.filter(({ id, fence }) =>
         this.#run(`
@@ -188,7 +193,29 @@ export class SqliteStore implements Store {
     this.#listeners.set(queue, [...this.#listeners.get(queue) ?? [], listener])
   }
 
-  async counts (queue: string): Promise<Counts & { readonly paused: boolean }> {
+  async counts (queues: readonly string[]): Promise<QueueView[]> {
+    return await Promise.all(queues.map(async queue => {
+      const [first] = await this.list(queue, 'waiting', 0, 1)
+      return { ...this.#count(queue), paused: this.#hasMark(queue, 'paused'), ...first !== undefined && { first } }
+    }))
+  }
+
+  async history (queues: readonly string[]): Promise<History[]> {
+    return queues.map(queue => {
+      const count = (kind: string) => Array.from({ length: HISTORY_MINUTES }, (_, index) =>
+        this.#happened.get(`${queue} ${kind} ${minute() - HISTORY_MINUTES + 1 + index}`) ?? 0)
+      return { done: count('done'), failed: count('failed') }
+    })
+  }
+
+  async consumers (queues: readonly string[]): Promise<Presence[]> {
+    const heard = [...this.#consumers.values()].map(({ holding: { leases, leaseMs, ...about }, at }) => ({
+      ...about, silentMs: performance.now() - at, held: leases.length, taskIds: leases.slice(0, SHOWN_LEASES).map(({ id }) => id)
+    }))
+    return heard.filter(({ queue, silentMs }) => queues.includes(queue) && silentMs <= FORGET_CONSUMER_MS)
+  }
+
+  #count (queue: string): Counts {
     const [counts] = this.#all<Counts>(`
       SELECT
         count(*) FILTER (WHERE ${shown} = 'waiting') AS waiting,
@@ -196,7 +223,7 @@ export class SqliteStore implements Store {
         count(*) FILTER (WHERE state = 'running') AS running,
         count(*) FILTER (WHERE state = 'dead') AS dead
       FROM task WHERE queue = :queue`, { queue })
-    return { ...counts!, paused: this.#hasMark(queue, 'paused') }
+    return counts!
   }
 
   async find (queues: readonly string[], id: string, awaitMs = 0): Promise<Found | undefined> {
@@ -305,12 +332,22 @@ export class SqliteStore implements Store {
       this.#run(`UPDATE task SET ${carryOut.follow} WHERE ${one}`, { queue, id })
     } else {
       this.#run(`UPDATE task SET ${carryOut[unrouted ? 'unrouted' : kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
+      if (kind !== 'release' && kind !== 'defer') this.#note(queue, kind === 'done' ? 'done' : 'failed')
       if (kind === 'done' && dedupeMs > 0) this.#mark(queue, 'deduped', id, dedupeMs)
       if (kind === 'done' || kind === 'dead') this.#tellEnd(queue, id)
       if (kind === 'release') released.push(id)
     }
     this.#tell(queue, { kind: 'work' })
     return true
+  }
+
+  #note (queue: string, kind: string): void {
+    const name = `${queue} ${kind} ${minute()}`
+    this.#happened.set(name, (this.#happened.get(name) ?? 0) + 1)
+    for (const old of this.#happened.keys()) {
+      if (Number(old.split(' ')[2]) > minute() - HISTORY_MINUTES) break
+      this.#happened.delete(old)
+    }
   }
 
   /** To the front, the first of them foremost. */
@@ -435,6 +472,8 @@ export class SqliteStore implements Store {
     return this.#db.all(sql, named(values)) as Row[]
   }
 }
+
+const minute = () => Math.floor(Date.now() / 60_000)
 
 /** There is no newline in an id. */
 const nameOf = ({ queue, id }: NewTask) => `${queue}\n${id}`

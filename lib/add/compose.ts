@@ -79,7 +79,8 @@ export class Composer {
     task.protocol = protocol
     task.originReqId = source.originReqId
     const place = placeOf(options)
-    task.depth = isLater(place) ? 1 : source.depth + 1
+    task.dueAt = laterOf(place)
+    task.depth = task.dueAt === undefined ? source.depth + 1 : 1
     if (task.depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
     const config = target instanceof TaskRoute ? target.config : this.#configs.of(task)
     task.maxRetries ??= config?.maxRetries
@@ -135,7 +136,13 @@ interface Source {
 
 const APP: Source = { depth: 0, userId: () => undefined }
 
-/** Whether a task is delayed. A delayed task begins a chain of its own, since a chain with delays does not run away. */
-function isLater ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): boolean {
-  return delayMs > 0 || runAt > Date.now()
+/**
+ * Returns when a delayed task becomes due; undefined if a task is not delayed. A delayed task begins a chain of its
+ * own, since a chain with delays does not run away.
+ */
+function laterOf ({ delayMs = 0, runAt = 0 }: ReturnType<typeof placeOf>): number | undefined {
+  if (delayMs === 0 && runAt === 0) return undefined
+  const now = Date.now()
+  if (delayMs > 0) return Math.ceil(now + delayMs)
+  return runAt > now ? Math.ceil(runAt) : undefined
 }

@@ -25,6 +25,12 @@ export interface AttemptEnd extends OfTask, OfConsumer {
   readonly location: string | undefined
   readonly retryAfter: string | undefined
   readonly durationMs: number
+  /**
+   * How long the task has waited for its first attempt since it was due, in milliseconds; undefined of later attempts.
+   * It is the difference of two clocks if another machine has added the task. A `reschedule` does not change when the
+   * task counts as due.
+   */
+  readonly waitedMs: number | undefined
   /** The id of the request that the task was, and of the one that added the first task of its chain. */
   readonly reqId: string | undefined
   readonly originReqId: string | undefined

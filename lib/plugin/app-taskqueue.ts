@@ -8,13 +8,16 @@ import type { Queue } from '../queue/queue.js'
 import type { Queues } from '../queue/queues.js'
 import type { Consumer } from '../run/consumer.js'
 import { show } from '../show.js'
+import { processesOf, type ProcessStatus } from '../queue/processes.js'
 import { statusOf, type TaskStatus } from '../queue/status.js'
 import type { TaskWaiter } from '../queue/task-waiter.js'
+import type { History } from '../store/found.js'
 import type { Order } from '../store/order.js'
 import type { Codec } from '../task/codec.js'
 import { checkId } from '../task/id.js'
 import type { AddOptions } from '../task/options.js'
 import { dueOf } from '../task/time.js'
+import type { Health } from './health.js'
 
 /** The queues of an app, for use outside of requests. */
 export interface Taskqueue {
@@ -72,6 +75,21 @@ export interface Taskqueue {
   /** Makes a delayed task run now. Resolves to whether there was a task that waits or is delayed. */
   runNow (id: string): Promise<boolean>
   /**
+   * Says how the queues fare: whether their stores answer, how many tasks wait and for how long, and what the consumers
+   * of this process do. Never rejects, and resolves within two seconds.
+   */
+  health (): Promise<Health>
+  /**
+   * Resolves to how many tasks were done and how many attempts have failed in each of the last 60 minutes, by the names
+   * of the queues, in all processes. The present minute is the last. Queues whose store does not answer are missing.
+   */
+  history (): Promise<ReadonlyMap<string, History>>
+  /**
+   * Resolves to the processes that consume the queues, in the order of their names: those that were heard of within the
+   * last hour and have not closed. Rejects with `FST_TASKQUEUE_UNREACHABLE` if a store does not answer.
+   */
+  processes (): Promise<ProcessStatus[]>
+  /**
    * Runs all tasks that are due in the queues that this process consumes, and the due tasks that these add. Resolves
    * when none is left.
    */
@@ -90,7 +108,10 @@ export interface Taskqueue {
 export const MOST_AT_ONCE = 10_000
 
 type Adder = Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'>
-type Inspector = Pick<Taskqueue, 'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow'>
+type Inspector = Pick<
+  Taskqueue,
+  'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow' | 'health' | 'history' | 'processes'
+>
 type Runner = Pick<Taskqueue, 'drain' | 'runOne'>
 
 /** Creates the part of `app.taskqueue` that adds tasks. */
@@ -126,7 +147,9 @@ export function createAdder (begin: () => TaskTransaction, added: AddedTask[]): 
 }
 
 /** Creates the part of `app.taskqueue` that looks at tasks and changes what becomes of them. */
-export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaiter): Inspector {
+export function createInspector (
+  queues: Queues, codec: Codec, waiter: TaskWaiter, health: () => Promise<Health>
+): Inspector {
   const operate = async (id: string, order: SingleOrder) => {
     const found = await queues.find(id)
     return found !== undefined && await queues.get(found.queue).operate({ ...order, ids: [id] }) > 0
@@ -161,7 +184,10 @@ export function createInspector (queues: Queues, codec: Codec, waiter: TaskWaite
     async runNow (id) {
       checkId(id)
       return await operate(id, { kind: 'schedule' })
-    }
+    },
+    health,
+    history: () => queues.histories(),
+    processes: async () => processesOf(await queues.consumers())
   }
 }
 

@@ -24,6 +24,7 @@ import { TaskWaiter } from '../queue/task-waiter.js'
 import { makeCodec } from '../task/codec.js'
 import type { Task } from '../task/task.js'
 import { createAdder, createInspector, createRunner, MOST_AT_ONCE, type Taskqueue } from './app-taskqueue.js'
+import { healthOf } from './health.js'
 import type { TaskqueueOptions } from './options.js'
 import { Runtime } from './runtime.js'
 import { DEFAULT_PREFIX, readOptions, type Settings } from './settings.js'
@@ -91,7 +92,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   app.decorate('verifyTask', verifyWith(settings))
   app.decorate<Taskqueue>('taskqueue', {
     ...createAdder(outsideOfRequests, added),
-    ...createInspector(queues, codec, waiter),
+    ...createInspector(queues, codec, waiter, healthOf(queues, codec, runtime.consumers)),
     ...createRunner(app, queues, runtime.consumers)
   })
   bindToReply(app, internals, {
@@ -160,7 +161,7 @@ function warnOfClearText (app: FastifyInstance, settings: Settings, queues: read
 async function warnOfLosses (app: FastifyInstance, queues: readonly KeptQueue[]): Promise<void> {
   for (const { name: queue, store, isVolatile } of queues) {
     if (!isVolatile) continue
-    const { waiting, delayed } = await store.counts(queue)
+    const [{ waiting, delayed } = { waiting: 0, delayed: 0 }] = await store.counts([queue])
     if (waiting + delayed === 0) continue
     app.log.warn({ queue, waiting, delayed }, 'tasks of a local queue are lost with its process')
   }

@@ -12,6 +12,9 @@ import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import type { Settings } from './settings.js'
 
+/** How often to look for dead letters that have become too old. */
+const DROP_MS = 60_000
+
 /**
  * Runs the tasks of an app: with a consumer for each queue that the app consumes, and a heartbeat for each of their
  * stores.
@@ -25,6 +28,7 @@ export class Runtime {
   readonly #publish: Publish
   readonly #inContext: InContext
   readonly #heartbeats = new Map<Store, Heartbeat>()
+  #dropping: NodeJS.Timeout | undefined
   #stopped: Promise<unknown> | undefined
 
   constructor (
@@ -72,10 +76,15 @@ export class Runtime {
       this.#publish('consumer:start', { queue: name, consumer: consumerName, concurrency, location })
       this.consumers.get(name)!.start()
     }
+    // A queue in which nothing happens would keep dead letters longer.
+    const { ms = Infinity } = this.#settings.keepDead ?? {}
+    const wakeAll = () => { for (const consumer of consumers) consumer.wake() }
+    if (ms < Infinity) this.#dropping = setInterval(wakeAll, Math.min(ms, DROP_MS))
   }
 
   /** Stops all claims, and waits for the running tasks, at most `longestMs`. A further call waits for the first. */
   async stop (longestMs: number): Promise<void> {
+    clearInterval(this.#dropping)
     this.#stopped ??= Promise.all([...this.consumers.values()].map(consumer => consumer.stop(longestMs)))
     await this.#stopped
   }

@@ -1,7 +1,7 @@
 import { checkOptions, checkWhole } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
-import type { Counts, State } from '../store/found.js'
+import type { Counts, QueueView, State } from '../store/found.js'
 import type { Order } from '../store/order.js'
 import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
@@ -48,7 +48,7 @@ export class Queue {
 
   /** Counts the tasks by state. */
   async counts (): Promise<Counts> {
-    const { waiting, delayed, running, dead } = await reach(this.store.counts(this.name))
+    const { waiting, delayed, running, dead } = await this.#look()
     return { waiting, delayed, running, dead }
   }
 
@@ -83,7 +83,7 @@ export class Queue {
 
   /** Says whether the queue is paused. */
   async isPaused (): Promise<boolean> {
-    return (await reach(this.store.counts(this.name))).paused
+    return (await this.#look()).paused
   }
 
   /**
@@ -105,6 +105,10 @@ export class Queue {
   /** Drops the waiting and the delayed tasks, and returns how many. Running tasks go on, and dead letters stay. */
   async purge (): Promise<number> {
     return await this.operate({ kind: 'purge' })
+  }
+
+  async #look (): Promise<QueueView> {
+    return (await reach(this.store.counts([this.name])))[0]!
   }
 
   /** @internal */

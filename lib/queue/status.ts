@@ -4,7 +4,7 @@ import { timeOfId } from '../task/id.js'
 import type { Answer } from '../task/outcome.js'
 import { valueOf } from '../task/payload.js'
 import type { Entry } from '../task/record.js'
-import type { Task } from '../task/task.js'
+import { firstDueOf, type Task } from '../task/task.js'
 
 /** A task as it is known at the moment. */
 export interface TaskStatus {
@@ -99,6 +99,17 @@ export function statusOf (codec: Codec, found: Found): TaskStatus {
     attempts: read.map(attemptOf),
     ...(state === 'done' || state === 'dead') && last?.headers !== undefined && { answer: new KeptAnswer(last) }
   }
+}
+
+/**
+ * Returns since when a task waits, in milliseconds since the epoch: since it was first due, or since its last attempt
+ * and the delay after that. NaN if its message cannot be read.
+ */
+export function waitingSince (codec: Codec, { queue, id, message = '', records }: Found): number {
+  const last = records.findLast(text => text !== undefined)
+  const record = last === undefined ? undefined : codec.decodeRecord(queue, id, last)
+  const { at = 0, ms = 0, delayMs = 0 } = (record ?? {}) as Partial<Entry>
+  return Math.max(at + ms + delayMs, firstDueOf({ id, ...requestOf(codec, queue, id, message, false) }))
 }
 
 /** Returns what the record of the last attempt says of the request. */

@@ -14,7 +14,7 @@ import type { Codec } from '../task/codec.js'
 import { withHeaders } from '../task/headers.js'
 import type { Outcome } from '../task/outcome.js'
 import { progressOf, recordOf } from '../task/record.js'
-import type { Task } from '../task/task.js'
+import { firstDueOf, type Task } from '../task/task.js'
 import { judge, prejudge, type RetryPolicy } from '../task/verdict.js'
 
 /** Makes one attempt at one task and decides what becomes of it. Never rejects. */
@@ -105,7 +105,7 @@ export function attemptWith (
     if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, policyFor(task))
     const durationMs = performance.now() - start
-    const end = attemptEnd(task, policy.name, context, durationMs, outcome, verdict)
+    const end = attemptEnd(task, policy.name, context, at, durationMs, outcome, verdict)
     if (trace !== undefined) trace.end = end
     publish('attempt:end', end)
     if (outcome.kind === 'unrouted' && verdict.kind === 'defer') {
@@ -113,7 +113,6 @@ export function attemptWith (
       try { routes.warnings.missed(task, queue) } catch {}
     }
     const isDone = verdict.kind === 'done'
-    const isLast = isDone || verdict.kind === 'dead'
     // Without a handler it was no attempt that anybody would want to look at.
     const isKept = outcome.kind !== 'unseen' && outcome.kind !== 'unrouted' && (!isDone || keep.count > 0)
     return {
@@ -123,7 +122,7 @@ export function attemptWith (
         ? await followersOf(task, lease, verdict.reason, outcome, context.reqId)
         : isDone ? context.chain : [],
       record: isKept
-        ? codec.encodeRecord(queue, lease.id, recordOf(task, outcome, at, durationMs, isLast))
+        ? codec.encodeRecord(queue, lease.id, recordOf(task, outcome, verdict, at, durationMs))
         : undefined,
       dedupeMs: task.dedupeMs
     }
@@ -196,16 +195,16 @@ function traceOf (
 
 /** Says how an attempt has ended. */
 function attemptEnd (
-  { id, url }: Task, consumer: string, { task: { queue, attempt }, route, reqId, originReqId }: Dispatch,
+  task: Task, consumer: string, { task: { queue, attempt }, route, reqId, originReqId }: Dispatch, at: number,
   durationMs: number, outcome: Outcome, verdict: Verdict
 ): AttemptEnd {
   const { reason, delayMs } = verdict as { reason?: string, delayMs?: number }
   const { status, answer, cause } = outcome as Partial<Extract<Outcome, { kind: 'answered' }>>
   return {
-    taskId: id,
+    taskId: task.id,
     queue,
     consumer,
-    url,
+    url: task.url,
     route,
     attempt,
     verdict: verdict.kind,
@@ -213,6 +212,7 @@ function attemptEnd (
     location: answer?.headers.location,
     retryAfter: answer?.headers['retry-after'],
     durationMs,
+    waitedMs: attempt === 1 ? Math.max(0, at - firstDueOf(task)) : undefined,
     reqId,
     originReqId,
     unrouted: outcome.kind === 'unrouted' ? true : undefined,

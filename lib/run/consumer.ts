@@ -7,6 +7,7 @@ import type { Held, Lease, Outlook, Settlement } from '../store/turn.js'
 import { admission } from './admission.js'
 import { Allowance } from './allowance.js'
 import type { Attempt } from './attempt.js'
+import type { ConsumerStatus } from './consumer-status.js'
 import type { InContext } from './context.js'
 import { InFlight } from './in-flight.js'
 import type { Isolation } from './isolation.js'
@@ -19,9 +20,6 @@ import { TurnLoop } from './turn-loop.js'
 
 /** How long the store may wait to hear of an end while there is work at hand. */
 const SETTLE_MS = 2
-
-/** How often to look for dead letters that have become too old. */
-const DROP_MS = 60_000
 
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows stores and attempts, and nothing
@@ -52,7 +50,7 @@ export class Consumer {
   #turns = 0
   /** Whether the store may claim something for this consumer. */
   #waits = false
-  #dropping: NodeJS.Timeout | undefined
+  readonly #startedAt = Date.now()
 
   constructor (
     queue: string, store: Store, attempt: Attempt, isolation: Isolation, publish: Publish, limits: ConsumerLimits,
@@ -80,6 +78,12 @@ export class Consumer {
 
   get leaseMs (): number { return this.#limits.leaseMs }
 
+  get status (): ConsumerStatus {
+    const { name, concurrency, leaseMs } = this.#limits
+    const [{ running }, { silentMs }] = [this.#inFlight, this.#outage]
+    return { name, state: this.#phases.now, concurrency, running, ahead: this.#prefetch.size, leaseMs, silentMs }
+  }
+
   /** Has the store wake this consumer once it is started. Calls `check` when leases may have been taken away. */
   async watch (check: () => void): Promise<void> {
     await this.#store.watch(this.queue, news => {
@@ -92,9 +96,6 @@ export class Consumer {
 
   /** Claims all there is from now on. */
   start (): void {
-    const { ms = Infinity } = this.#limits.keepDead ?? {}
-    // A queue in which nothing happens would keep them longer.
-    if (ms < Infinity) this.#dropping = setInterval(() => { this.wake() }, Math.min(ms, DROP_MS))
     this.#allowance.grantAll()
     this.#begin()
   }
@@ -124,7 +125,6 @@ export class Consumer {
   async stop (longestMs: number): Promise<void> {
     this.#phases.enter('closing')
     this.#loop.silence()
-    clearInterval(this.#dropping)
     // What is given back has to reach the store as well.
     const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs - 1000))
     this.wake()
@@ -141,8 +141,9 @@ export class Consumer {
   /** Returns the leases to prolong, as of the last turn. */
   heldLeases (): Holding & { readonly turn: number } {
     const leases = [...this.#inFlight.leases(), ...this.#prefetch.leases]
-    const { name: consumer, leaseMs } = this.#limits
-    return { queue: this.queue, consumer, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
+    const { name: consumer, concurrency, leaseMs } = this.#limits
+    const about = { queue: this.queue, consumer, startedAt: this.#startedAt, concurrency }
+    return { ...about, leases, heartbeatMs: heartbeatMs(leaseMs), leaseMs, turn: this.#turns }
   }
 
   /** Takes in what a heartbeat has learned that prolonged these leases. */
@@ -150,6 +151,7 @@ export class Consumer {
     for (const lease of leases) if (lost.includes(lease.id)) this.#lose(lease, cancelled.includes(lease.id))
     // A turn that was taken since knows better.
     if (turn === this.#turns) this.#look(outlook)
+    this.#outage.noteHeartbeat()
     // The store answers again, so that the consumer need not wait for its alarm.
     if (this.#outage.isOn) this.wake()
   }

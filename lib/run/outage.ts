@@ -15,6 +15,7 @@ export class Outage {
   /** How many tries have failed since the store answered last. */
   #failures = 0
   #lastTriesSince: number | undefined
+  #heardAt = performance.now()
 
   constructor (reporter: Reporter) {
     this.#reporter = reporter
@@ -22,7 +23,13 @@ export class Outage {
 
   get isOn (): boolean { return this.#failures > 0 }
 
+  /** For how long the store has answered nothing, in milliseconds. */
+  get silentMs (): number { return performance.now() - this.#heardAt }
+
+  noteHeartbeat (): void { this.#heardAt = performance.now() }
+
   noteAnswer (): void {
+    this.#heardAt = performance.now()
     if (this.#failures > 0) this.#reporter.tell('store:recovered', {})
     this.#failures = 0
     this.#lastTriesSince = undefined

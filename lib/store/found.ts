@@ -8,6 +8,24 @@ export interface Counts {
   readonly dead: number
 }
 
+/** What an operator watches of a queue. */
+export interface QueueView extends Counts {
+  readonly paused: boolean
+  /** The task that would be claimed first; missing if none waits. */
+  readonly first?: Found | undefined
+}
+
+/** What has happened in a queue in each of the last `HISTORY_MINUTES`, the present minute last. */
+export interface History {
+  /** How many tasks were done. */
+  readonly done: readonly number[]
+  /** How many attempts have failed: their tasks are to be tried again, or dead. */
+  readonly failed: readonly number[]
+}
+
+/** How many minutes a store remembers. */
+export const HISTORY_MINUTES = 60
+
 /** What a store knows of a task. Times are milliseconds since the epoch by the store's clock. */
 export interface Found {
   readonly queue: string

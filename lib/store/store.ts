@@ -1,5 +1,5 @@
-import type { Counts, Found, State } from './found.js'
-import type { Holding, Pulse } from './heartbeat.js'
+import type { Found, History, QueueView, State } from './found.js'
+import type { Holding, Presence, Pulse } from './heartbeat.js'
 import type { News } from './news.js'
 import type { Order } from './order.js'
 import type { NewTask, Prepared } from './tasks.js'
@@ -74,8 +74,14 @@ export interface Store {
    */
   watch (queue: string, listener: (news: News) => void): Promise<void>
 
-  /** Counts the tasks of a queue by state, and says whether the queue is paused. */
-  counts (queue: string): Promise<Counts & { readonly paused: boolean }>
+  /** Counts the tasks of each of these queues by state, and says whether it is paused and which task is the first. */
+  counts (queues: readonly string[]): Promise<readonly QueueView[]>
+
+  /** Returns how many tasks of each of these queues were done, and how many attempts have failed, minute by minute. */
+  history (queues: readonly string[]): Promise<readonly History[]>
+
+  /** Returns which consumers of these queues were heard of within the last hour and have not closed, in any order. */
+  consumers (queues: readonly string[]): Promise<readonly Presence[]>
 
   /**
    * Finds the task with this id in the first of these queues that knows it; undefined if none does. With `awaitMs`,

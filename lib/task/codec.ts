@@ -116,8 +116,8 @@ const PROTOCOLS: ReadonlySet<unknown> = new Set([undefined, 'http', 'https'])
  */
 function write (task: Task): { readonly head: string, readonly payload: string | undefined } {
   const {
-    payload, method, url, headers, inherited, ip, protocol, userId, depth, addedAt, originReqId, maxRetries, backoff,
-    timeoutMs, dedupeMs
+    payload, method, url, headers, inherited, ip, protocol, userId, depth, addedAt, dueAt, originReqId, maxRetries,
+    backoff, timeoutMs, dedupeMs
   } = task
   const usual = usualWith(payload)
   const isText = payload === undefined || typeof payload === 'string'
@@ -131,6 +131,7 @@ function write (task: Task): { readonly head: string, readonly payload: string |
   if (userId !== undefined) head.userId = userId
   if (depth !== 1) head.depth = depth
   if (addedAt !== undefined) head.addedAt = addedAt
+  if (dueAt !== undefined) head.dueAt = dueAt
   if (originReqId !== undefined) head.originReqId = originReqId
   if (maxRetries !== undefined) head.maxRetries = maxRetries
   if (backoff !== undefined) head.backoff = backoff
@@ -144,7 +145,7 @@ function read (id: string, head: string, text: string | undefined): Task {
   const usual = usualWith(text)
   const {
     v = VERSION, method = usual.method, url, headers = usual.headers, inherited, ip, protocol, base64, userId,
-    depth = 1, addedAt, originReqId, maxRetries, backoff, timeoutMs, dedupeMs
+    depth = 1, addedAt, dueAt, originReqId, maxRetries, backoff, timeoutMs, dedupeMs
   } = parse(head) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is not a string')
@@ -159,6 +160,7 @@ function read (id: string, head: string, text: string | undefined): Task {
     checkWhole('inherited', inherited, 1)
     checkWhole('depth', depth, 1)
     checkWhole('addedAt', addedAt, 0)
+    checkWhole('dueAt', dueAt, 0)
     checkWhole('maxRetries', maxRetries, 0)
     checkBackoffList('backoff', backoff)
     checkWhole('timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
@@ -175,6 +177,7 @@ function read (id: string, head: string, text: string | undefined): Task {
       userId: checkUserId(userId),
       depth,
       addedAt,
+      dueAt,
       originReqId,
       maxRetries,
       backoff,

@@ -1,6 +1,7 @@
 import { isUtf8 } from 'node:buffer'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { kindOf, show } from '../show.js'
+import type { Verdict } from '../store/turn.js'
 import type { Answer, Outcome } from './outcome.js'
 import { lostIn } from './payload.js'
 import type { Task } from './task.js'
@@ -17,6 +18,8 @@ export interface Entry {
   readonly ms: number
   readonly status?: number
   readonly reason?: string
+  /** For how long the task is then put off, in milliseconds. */
+  readonly delayMs?: number
   readonly method?: string
   readonly url?: string
   readonly userId?: string
@@ -32,15 +35,17 @@ export interface Entry {
 }
 
 /**
- * Makes the record of an attempt. With `isLast` it includes the answer and the request. It has no JSON of what is
+ * Makes the record of an attempt. That of a last attempt includes the answer and the request. It has no JSON of what is
  * undefined, and is one literal, since every task has a record.
  */
 export function recordOf (
-  { method, url, userId, addedAt, originReqId }: Task, outcome: Outcome, at: number, ms: number, isLast: boolean
+  { method, url, userId, addedAt, originReqId }: Task, outcome: Outcome, verdict: Verdict, at: number, ms: number
 ): object {
   const { status, reason, answer } = outcome as { status?: number, reason?: string, answer?: Answer }
   const ended = { at, ms: Math.round(ms), status, reason }
-  if (!isLast) return ended
+  if (verdict.kind !== 'done' && verdict.kind !== 'dead') {
+    return { ...ended, delayMs: (verdict as { delayMs?: number }).delayMs }
+  }
   const isText = answer !== undefined && isUtf8(answer.body)
   return {
     at,

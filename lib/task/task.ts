@@ -4,7 +4,7 @@ import { show } from '../show.js'
 import type { NewTask, OnDuplicate } from '../store/tasks.js'
 import { type BackoffList, checkBackoffList } from './backoff.js'
 import { headersOf } from './headers.js'
-import { idOf } from './id.js'
+import { idOf, timeOfId } from './id.js'
 import { checkMethod, type TaskMethod } from './method.js'
 import type { AddOptions, Inheritance } from './options.js'
 import type { Protocol } from './origin.js'
@@ -34,6 +34,11 @@ export interface Task {
   readonly depth: number
   /** When the task was added, in milliseconds since the epoch. @default the time in the task's id, a UUID v7 */
   readonly addedAt?: number
+  /**
+   * When the task was to become due as it was added, in milliseconds since the epoch. `reschedule` does not change it.
+   * @default at once
+   */
+  readonly dueAt?: number
   /** The id of the request that added the task, or that added the first task of the chain that led to it. */
   readonly originReqId?: string
   /** How often the task is tried again. @default the consumer's */
@@ -83,6 +88,7 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
     depth: 1,
     // An id that was made here tells the time itself.
     addedAt: options.id === undefined ? undefined : Date.now(),
+    dueAt: undefined,
     originReqId: undefined,
     maxRetries,
     backoff: backoff?.slice(),
@@ -107,4 +113,11 @@ export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt'
     ...expiresMs !== undefined && { expiresMs },
     ...onDuplicate !== undefined && { onDuplicate }
   }
+}
+
+/** Returns when a task was first due, in milliseconds since the epoch, by the clock of the process that added it. */
+export function firstDueOf (
+  { id, addedAt = timeOfId(id) ?? NaN, dueAt = 0 }: Pick<Task, 'id' | 'addedAt' | 'dueAt'>
+): number {
+  return Math.max(addedAt, dueAt)
 }

@@ -136,7 +136,7 @@ t.test('every error is in the reference, with the status that it has', async t =
 const TYPES = [
   'TaskqueueOptions', 'UserOptions', 'QueueOptions', 'ConsumerOptions', 'AddOptions', 'TaskConfig',
   'Transaction', 'Taskqueue', 'Queue', 'RequestTask', 'TaskStatus', 'AttemptStatus', 'AddedTask', 'Store', 'StoreContext',
-  'Events', 'CommitTrace', 'AttemptTrace'
+  'Events', 'CommitTrace', 'AttemptTrace', 'QueueHealth', 'ProcessStatus'
 ]
 
 for (const name of TYPES) {

@@ -156,7 +156,7 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
   t.teardown(() => store.close())
   await store.open()
   await store.prepare([{ queue: 'q', id: 'in doubt', message: 'message' }])
-  const beat = async () => await store.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: 200, leaseMs: 1000 }])
+  const beat = async () => await store.extend([{ queue: 'q', consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: 200, leaseMs: 1000 }])
   const passHour = async () => {
     for (const [commit, text] of Object.entries(await admin.hgetallBuffer('p:{q}:prepared'))) {
       const since = Number(text.subarray(0, 13)) - 3_600_001
@@ -164,23 +164,23 @@ t.test('a commit whose process died between its phases runs nothing, and is a de
     }
   }
   await beat()
-  t.match(await store.counts('q'), { waiting: 0, dead: 0 })
+  t.match((await store.counts(['q']))[0], { waiting: 0, dead: 0 })
   await passHour()
   await beat()
-  t.match(await store.counts('q'), { waiting: 0, dead: 1 })
+  t.match((await store.counts(['q']))[0], { waiting: 0, dead: 1 })
   t.match(await admin.hget('p:{q}:attempts', 'in doubt'), /its process died while it committed/)
   t.equal(await admin.hlen('p:{q}:prepared'), 0)
   await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message' }])
-  t.match(await store.counts('q'), { waiting: 0, dead: 1 }, 'which nothing replaces that does not say so')
+  t.match((await store.counts(['q']))[0], { waiting: 0, dead: 1 }, 'which nothing replaces that does not say so')
   await addTo(store, [{ queue: 'q', id: 'in doubt', message: 'message', onDuplicate: 'replace' }])
-  t.match(await store.counts('q'), { waiting: 1, dead: 0 })
+  t.match((await store.counts(['q']))[0], { waiting: 1, dead: 0 })
 
   ;(await store.prepare([{ queue: 'q', id: 'rolled back', message: 'message' }])).rollback()
   await until(async () => (await admin.hvals('p:{q}:prepared'))[0]?.length === 14, 'a rollback')
   await passHour()
   await beat()
   t.equal(await admin.hlen('p:{q}:prepared'), 0, 'as long as that a rollback is remembered, which leaves nothing')
-  t.match(await store.counts('q'), { waiting: 1, dead: 0 })
+  t.match((await store.counts(['q']))[0], { waiting: 1, dead: 0 })
 })
 
 // A connection that is lost, or only seems to be there.

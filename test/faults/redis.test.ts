@@ -195,11 +195,11 @@ t.test('a turn with a million tasks sends Redis the same commands as one with te
     let leases = await claim([])
     await admin.config('RESETSTAT')
     for (let turn = 0; turn < TURNS; turn++) leases = await claim(leases)
-    await store.extend([{ queue, consumer: 'one', leases, heartbeatMs: 12000, leaseMs: 60_000 }])
+    await store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases, heartbeatMs: 12000, leaseMs: 60_000 }])
     const prepared = await store.prepare([{ queue, id: 'new', message: 'message' }])
     await prepared.commit()
     const waiting = count - TURNS
-    t.match(await store.counts(queue), { waiting, running: 1 })
+    t.match((await store.counts([queue]))[0], { waiting, running: 1 })
     used.push(await calls(admin, ANY))
     t.equal(await store.operate(queue, { kind: 'purge' }), waiting)
     const all = Object.keys(await calls(admin, ANY))

@@ -39,10 +39,10 @@ for (const [title, options, renew] of releases) {
     await addTo(store, tasks)
     const idsOf = (word: string) => tasks.map(({ id }) => id).filter(id => id.startsWith(word))
     await until(async () => {
-      const { waiting, running } = await store.counts('default')
+      const { waiting, running } = (await store.counts(['default']))[0]!
       return waiting + running === 0
     }, 'the queue is drained', 60_000)
-    t.match(await store.counts('default'), { ...NOTHING, dead: 500 })
+    t.match((await store.counts(['default']))[0], { ...NOTHING, dead: 500 })
     t.strictSame(runs, idsOf('old'))
 
     const admin = new Redis({ path })
@@ -59,8 +59,8 @@ for (const [title, options, renew] of releases) {
     await addTo(store, [{ ...readable[1]!, onDuplicate: 'replace' }])
     await until(() => runs.length === 501)
     t.equal(runs.at(-1), 'new-1')
-    await until(async () => (await store.counts('default')).running === 0)
-    t.match(await store.counts('default'), { ...NOTHING, dead: 499 })
+    await until(async () => (await store.counts(['default']))[0]!.running === 0)
+    t.match((await store.counts(['default']))[0], { ...NOTHING, dead: 499 })
   })
 }
 

@@ -115,7 +115,12 @@ t.test('an attempt is traced until its verdict is known, and takes the headers t
   await ended
   t.strictSame(told.map(([event]) => event), ['start', 'end', 'asyncStart', 'asyncEnd'])
   t.match(told[0]![1], {
-    taskId: task.id, queue: 'default', consumer: 'ours', attempt: 1, method: 'GET', url: '/task/42',
+    taskId: task.id,
+    queue: 'default',
+    consumer: 'ours',
+    attempt: 1,
+    method: 'GET',
+    url: '/task/42',
     end: { verdict: 'done', status: 200, route: '/task*', consumer: 'ours' }
   })
   await app.taskqueue.wait(task.id)

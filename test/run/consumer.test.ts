@@ -180,8 +180,8 @@ for (const [type, makeStore] of Object.entries(stores)) {
     for (const index of messages.keys()) {
       t.match(await lines(`bad ${index}`, 1), [{ level: 50, msg: 'task is dead before it was attempted', queue: 'default', attempt: 1, reason: /unreadable/ }])
     }
-    await until(async () => (await store.counts('default')).running === 0)
-    t.match(await store.counts('default'), { ...NOTHING, dead: messages.length })
+    await until(async () => (await store.counts(['default']))[0]!.running === 0)
+    t.match((await store.counts(['default']))[0], { ...NOTHING, dead: messages.length })
   })
 
   t.test(`${type} queue: a lost lease aborts the signal, and how its attempt ends changes nothing`, async t => {
@@ -218,14 +218,14 @@ for (const [type, makeStore] of Object.entries(stores)) {
     await until(() => reasons.length === 1)
     t.match(reasons, ['lease is lost'])
     t.match(log.filter(({ msg }) => msg.includes('lost its lease')), [{ level: 40, taskId: id, queue: 'default' }])
-    t.match(await store.counts('default'), { ...NOTHING, running: 1 })
+    t.match((await store.counts(['default']))[0], { ...NOTHING, running: 1 })
     // The store settles nothing in the answer to a turn of the consumer that is under way. It is to be handed in again.
     const settled = await until(async () => {
       const { settled } = await store.turn('default', { settlements: [{ lease: leases[0]!, verdict: { kind: 'done' } }], heartbeatMs: 100, keep: { count: 0, ms: 1000 } })
       return settled.length > 0 && settled
     })
     t.strictSame(settled, [true])
-    t.match(await store.counts('default'), NOTHING)
+    t.match((await store.counts(['default']))[0], NOTHING)
   })
 
   t.test(`${type} queue: the end of a task that the store fails to hear is told again until it hears`, async t => {
@@ -239,8 +239,8 @@ for (const [type, makeStore] of Object.entries(stores)) {
     app.get('/', async () => ({}))
     await app.ready()
     await add('/')
-    await until(async () => failures > 4 && (await store.counts('default')).running === 0)
-    t.match(await store.counts('default'), NOTHING)
+    await until(async () => failures > 4 && (await store.counts(['default']))[0]!.running === 0)
+    t.match((await store.counts(['default']))[0], NOTHING)
     t.equal(log.filter(({ msg }) => msg === 'task done').length, 1)
     t.match(log.filter(({ msg }) => msg === 'store does not answer the consumer'), [{ level: 50, err: { message: 'not now' } }])
     t.equal(log.filter(({ msg }) => msg === 'store answers the consumer again').length, 1)
@@ -286,7 +286,7 @@ t.test('a heartbeat that comes back late takes no lease from the next attempt at
   }
   await app.ready()
   await add('/')
-  await until(async () => (await store.counts('default')).running === 0 && isBack)
+  await until(async () => (await store.counts(['default']))[0]!.running === 0 && isBack)
   t.strictSame([runs, aborted], [[1, 2], []])
   t.same(log.filter(({ msg }) => msg.includes('lost its lease')), [])
 })
@@ -299,7 +299,7 @@ t.test('when the last task has ended nobody looks again when its lease would hav
   app.get('/', async () => ({}))
   await app.ready()
   await add('/')
-  await until(async () => turns > 1 && (await store.counts('default')).running === 0)
+  await until(async () => turns > 1 && (await store.counts(['default']))[0]!.running === 0)
   await sleep(50)
   const before = turns
   await sleep(LEASE_MS + 200)
@@ -320,7 +320,7 @@ t.test('an app that cannot even route a task has failed it, and lives on', async
   const id = await add('/')
   t.match(await lines(id, 1), [{ msg: 'task failed and will be tried again', reason: 'no id' }])
   isBroken = false
-  await until(async () => (await store.counts('default')).running + (await store.counts('default')).delayed === 0)
+  await until(async () => (await store.counts(['default']))[0]!.running + (await store.counts(['default']))[0]!.delayed === 0)
 })
 
 /** A store that tells of each turn before it is taken. */

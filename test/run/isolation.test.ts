@@ -17,26 +17,26 @@ t.test('a suspect runs alone: after what runs, before what waits, and beside no 
   await until(() => runs.length === 2)
   t.strictSame(runs, ['running', 'waiting'], 'until it is known that there are suspects')
   await abandon(store, 'a', ['suspect 1', 'suspect 2'])
-  await until(async () => (await store.extend([{ queue: 'a', consumer: 'one', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.suspects)
+  await until(async () => (await store.extend([{ queue: 'a', consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.suspects)
   await addTo(store, [message('a', 'ordinary')])
   open('running')
-  await until(async () => (await store.counts('b')).running === 1)
+  await until(async () => (await store.counts(['b']))[0]!.running === 1)
   t.equal(runs.length, 2, 'one task still runs')
 
   open('waiting')
   await until(() => runs.length === 3)
   t.equal(runs[2], 'suspect 1')
   await addTo(store, [message('b', 'other queue')])
-  await until(async () => (await store.counts('b')).waiting === 1)
-  t.match(await store.counts('a'), { waiting: 2, running: 1 })
+  await until(async () => (await store.counts(['b']))[0]!.waiting === 1)
+  t.match((await store.counts(['a']))[0], { waiting: 2, running: 1 })
   t.equal(runs.length, 3)
 
   open('suspect 1')
   await until(() => runs.length > 3 && runs.includes('suspect 2'))
   for (const id of ['suspect 2', 'ordinary', 'other queue']) open(id)
   await until(() => runs.length === 6)
-  await until(async () => (await store.counts('a')).running + (await store.counts('b')).running === 0)
-  t.match(await store.counts('a'), { waiting: 0, delayed: 0, running: 0, dead: 0 })
+  await until(async () => (await store.counts(['a']))[0]!.running + (await store.counts(['b']))[0]!.running === 0)
+  t.match((await store.counts(['a']))[0], { waiting: 0, delayed: 0, running: 0, dead: 0 })
 })
 
 t.test('a suspect that somebody else has claimed leaves the consumer to the rest', async t => {
@@ -51,7 +51,7 @@ t.test('a suspect that somebody else has claimed leaves the consumer to the rest
   await app.ready()
   await until(() => runs.length === 1)
   open('ordinary')
-  await until(async () => (await store.counts('a')).waiting === 0)
+  await until(async () => (await store.counts(['a']))[0]!.waiting === 0)
   for (let i = 0; i < 3; i++) {
     await addTo(store, [message('a', `later ${i}`)])
     await until(() => runs.includes(`later ${i}`))
@@ -137,7 +137,7 @@ t.test('a store that fails while a task runs and a suspect waits leaves the even
   t.ok(failures < 10, `${failures} turns`)
   isGone = false
   open('long')
-  await until(async () => (await store.counts('a')).running === 0)
+  await until(async () => (await store.counts(['a']))[0]!.running === 0)
 })
 
 const message = (queue: string, id: string) => ({ queue, id, message: JSON.stringify({ v: 1, method: 'GET', url: '/', headers: {} }) })
@@ -146,7 +146,7 @@ const message = (queue: string, id: string) => ({ queue, id, message: JSON.strin
 async function abandon (store: LocalStore, queue: string, ids: string[]): Promise<void> {
   await addTo(store, ids.map(id => message(queue, id)))
   await store.turn(queue, { settlements: [], heartbeatMs: 20, claim: { limit: ids.length, alone: false, leaseMs: 100 }, keep: { count: 0, ms: 1000 } })
-  await until(async () => (await store.extend([{ queue, consumer: 'one', leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
+  await until(async () => (await store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: 20, leaseMs: 100 }]))[0]!.outlook.wakeInMs === 0)
 }
 
 /** An app whose tasks note that they run, and end when the test says so. */

@@ -37,7 +37,7 @@ async function start (t: Test) {
     keep: { count: 9, ms: 60_000 }
   })
   const add = async (...ids: string[]) => { await (await adder.prepare(ids.map(id => ({ queue: 'q', id, message: `message ${id}` })))).commit() }
-  const beat = async () => (await consumer.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: LEASE_MS / 5, leaseMs: LEASE_MS }]))[0]!
+  const beat = async () => (await consumer.extend([{ queue: 'q', consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: LEASE_MS / 5, leaseMs: LEASE_MS }]))[0]!
   const idle = async () => await admin.hkeys('p:{q}:idle')
   /** Listens in the place of the consumer, and tells it nothing. */
   const intercept = async () => {
@@ -47,7 +47,7 @@ async function start (t: Test) {
     await subscriber.subscribe(name!)
     return subscriber
   }
-  return { redis, admin, adder, consumer, turn, add, beat, idle, intercept, counts: async () => await adder.counts('q') }
+  return { redis, admin, adder, consumer, turn, add, beat, idle, intercept, counts: async () => (await adder.counts(['q']))[0] }
 }
 
 const idsOf = (leases: readonly Lease[]) => leases.map(({ id }) => id)
@@ -131,7 +131,7 @@ t.test('nothing is handed to a consumer that nobody hears, nor out of a queue th
   const [lease] = (await turn({ waits: false })).leases
   await turn({ limit: 0 })
   await until(async () => {
-    await consumer.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: LEASE_MS / 5, leaseMs: LEASE_MS }])
+    await consumer.extend([{ queue: 'q', consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: LEASE_MS / 5, leaseMs: LEASE_MS }])
     return (await turn()).outlook.suspects
   })
   await add('c')
@@ -254,7 +254,7 @@ t.test('an app that closes gives back what was handed to it and that it has not 
   await until(() => store.waits)
   const id = await app.taskqueue.add('/', { payload: {} })
   await app.close()
-  t.match(await store.counts('q'), { waiting: 1, running: 0 })
+  t.match((await store.counts(['q']))[0], { waiting: 1, running: 0 })
   const { leases } = await store.turn('q', { settlements: [], heartbeatMs: BEAT_MS, claim: { limit: 1, alone: false, leaseMs: LEASE_MS }, keep: { count: 9, ms: 60_000 } })
   t.match(leases, [{ id, attempt: 2, retries: 0, deaths: 0 }], 'this claim is the second')
 })

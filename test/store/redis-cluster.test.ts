@@ -62,7 +62,7 @@ t.test('in a cluster', async t => {
     for (const queue of QUEUES) {
       const { leases } = await store.turn(queue, { settlements: [], heartbeatMs: 200, claim: { limit: 1, alone: false, leaseMs: 1000 }, keep: { count: 0, ms: 1000 } })
       t.match(leases, [{ id: '1', message: queue }])
-      holdings.push({ queue, consumer: 'one', leases: queue === 'b' ? [{ id: '1', fence: 7 }] : leases, heartbeatMs: 200, leaseMs: 1000 })
+      holdings.push({ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases: queue === 'b' ? [{ id: '1', fence: 7 }] : leases, heartbeatMs: 200, leaseMs: 1000 })
     }
     await store.turn('c', { settlements: [], heartbeatMs: 160, claim: { limit: 1, alone: false, leaseMs: 800 }, keep: { count: 0, ms: 1000 } })
     t.match(await store.extend(holdings), [{ lost: [], outlook: { wakeInMs: 0 } }, { lost: ['1'], outlook: { wakeInMs: 0 } }, { lost: [], outlook: { wakeInMs: Number } }])

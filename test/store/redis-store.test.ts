@@ -33,7 +33,7 @@ t.test('who waits for the end of a task gets its message and its holder only the
   const message = `{"url":"/"}\n${'x'.repeat(30_000)}`
   await addTo(store, [task('a', 'q', { message })])
   const [lease] = await claim(store, 1)
-  await store.extend([{ queue: 'q', consumer: 'one', leases: [lease!], heartbeatMs: 12000, leaseMs: 60_000 }])
+  await store.extend([{ queue: 'q', consumer: 'one', startedAt: 1, concurrency: 1, leases: [lease!], heartbeatMs: 12000, leaseMs: 60_000 }])
   t.match(await store.find(['q'], 'a'), { message, isWhole: true, consumer: 'one' })
   t.match(await store.find(['q'], 'a', 1000), { state: 'running', message: '{"url":"/"}\n', isWhole: undefined, consumer: undefined })
   await settle(store, [{ lease: lease!, verdict: { kind: 'dead', reason: 'no' } }])
@@ -117,9 +117,9 @@ t.test('a commit is prepared in calls of at most 1,000 tasks and 4 MiB, or an ei
     for (const [rest, calls] of [[{}, ofNew], [{ onDuplicate: 'keep' }, ofChosen]] as const) {
       const commit = await store.prepare(Array.from({ length: count }, (_, index) => ({ ...task(String(index)), message: 'x'.repeat(length), ...rest })))
       t.equal(await admin.hlen('prefix:{q}:prepared'), calls, `${count} tasks`)
-      t.match(await store.counts('q'), { waiting: 0 })
+      t.match((await store.counts(['q']))[0], { waiting: 0 })
       await commit.commit()
-      t.match(await store.counts('q'), { waiting: count })
+      t.match((await store.counts(['q']))[0], { waiting: count })
       t.equal(await admin.exists('prefix:{q}:prepared', 'prefix:{q}:reserved'), 0)
       await admin.flushall()
     }
@@ -144,7 +144,7 @@ t.test('a claim that is asked for again hands out its leases anew, however much 
     return id
   }
   // Of a consumer that is in contact and holds nothing.
-  const leftMs = async () => (await store.extend([{ queue: 'q', consumer: 'one', leases: [], heartbeatMs: leaseMs / 5, leaseMs }]))[0]!.outlook.wakeInMs
+  const leftMs = async () => (await store.extend([{ queue: 'q', consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: leaseMs / 5, leaseMs }]))[0]!.outlook.wakeInMs
   await addTo(store, [task('a')])
   t.equal(await claimOnce(), 'a')
   await until(async () => await leftMs() < 300)
@@ -189,7 +189,7 @@ t.test('a dead letter that is dropped leaves nothing behind, and what one turn d
     const leases = await claim(store, 100)
     await settle(store, leases.map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
   }
-  t.match(await store.counts('q'), { waiting: 0, delayed: 0, running: 0, dead: 1300 })
+  t.match((await store.counts(['q']))[0], { waiting: 0, delayed: 0, running: 0, dead: 1300 })
   const keep = { count: 0, ms: 1000 }
   const keepDead = { count: 100, ms: Infinity }
   for (let i = 0; i < 3; i++) dropped.push((await store.turn('q', { settlements: [], heartbeatMs: 12000, keep, keepDead })).dropped)
@@ -209,7 +209,7 @@ t.test('a turn whose answer is lost says once more how many dead letters it has 
     const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 10, 1000, 1, '', 65536) as unknown[]
     t.equal(reply[3], 2, round)
   }
-  t.match(await store.counts('q'), { dead: 1 })
+  t.match((await store.counts(['q']))[0], { dead: 1 })
 })
 
 t.test('all dead letters, however many, are put back in line or removed by calls of a thousand', async t => {
@@ -224,7 +224,7 @@ t.test('all dead letters, however many, are put back in line or removed by calls
     t.equal(await store.operate('q', { kind }), 2500)
     // One of them counts.
     t.equal(await calls() - before, 4)
-    t.match(await store.counts('q'), { waiting: kind === 'redrive' ? 2500 : 0, dead: 0 })
+    t.match((await store.counts(['q']))[0], { waiting: kind === 'redrive' ? 2500 : 0, dead: 0 })
   }
 })
 

@@ -43,7 +43,7 @@ t.test('keeps tasks and what it has counted when the file is closed', async t =>
   const after = openDatabase(file)
   const second = new SqliteStore(after)
   await second.open()
-  t.match(await second.counts('mail'), { waiting: 1, delayed: 1, running: 1, dead: 1, paused: true })
+  t.match((await second.counts(['mail']))[0], { waiting: 1, delayed: 1, running: 1, dead: 1, paused: true })
   t.same((await turn(second, [], 2)).leases, [])
   await second.operate('mail', { kind: 'resume' })
   t.same(after.all("SELECT id, reason FROM task WHERE queue = 'mail' AND reason IS NOT NULL ORDER BY id"),
@@ -65,7 +65,7 @@ t.test("adds within the app's transaction, and all or nothing", async t => {
   db.exec('BEGIN')
   await add(store, [task('a')])
   db.exec('ROLLBACK')
-  t.match(await store.counts('mail'), { waiting: 0 })
+  t.match((await store.counts(['mail']))[0], { waiting: 0 })
   db.exec("CREATE TRIGGER full BEFORE INSERT ON task WHEN new.id = 'c' BEGIN SELECT RAISE(ABORT, 'full'); END")
   db.exec('BEGIN')
   await add(store, [task('a')])

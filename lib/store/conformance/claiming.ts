@@ -91,7 +91,7 @@ export const claiming = chapter({
     await store.operate(queue, { kind: 'schedule', ids: ['z', 'b', 'y'], runAt })
     const all = ['c', 'after c', 'after b', '10', 'after 10', '9', 'after 9', 'z', 'b', 'y']
     assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 100)), all)
-    await until('all tasks are due', async () => (await store.counts(queue)).waiting === all.length)
+    await until('all tasks are due', async () => (await store.counts([queue]))[0]!.waiting === all.length)
     assert.deepEqual(ids(await store.list(queue, 'waiting', 0, 100)), all)
     assert.deepEqual(ids(await claim(store, queue)), all)
   },

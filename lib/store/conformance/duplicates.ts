@@ -137,7 +137,7 @@ export const duplicates = chapter({
         const prepared = await store.prepare([task(name, free, { onDuplicate: 'keep' })])
         prepared.rollback()
       }
-      for (let round = 0; round < 3; round++) await store.counts(queue)
+      for (let round = 0; round < 3; round++) await store.counts([queue])
       assert.equal(isDecided, false)
       if (outcome === 'commit') await first.commit()
       else first.rollback()

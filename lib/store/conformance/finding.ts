@@ -96,6 +96,39 @@ export const finding = chapter({
     assert.deepEqual(await store.list(queue, 'delayed', 0, 10), [])
   },
 
+  async 'says of several queues at once which task is the first to be claimed, and nothing where none waits' (
+    store, queue, other
+  ) {
+    const first = async () => (await store.counts([queue]))[0]!.first
+    const assertFirst = async (id: string) => {
+      assert.deepEqual(trimmed((await first())!), await show(store, queue, id))
+    }
+    assert.equal(await first(), undefined)
+    await add(store, [task(queue, 'delayed', { delayMs: LONG_MS })])
+    assert.equal(await first(), undefined, 'a delayed task does not wait')
+    await add(store, [...tasks(queue, ['a', 'b', 'c']), task(other, 'z')])
+    await assertFirst('a')
+    await store.operate(queue, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
+    await assertFirst('c')
+    const views = await store.counts([other, queue])
+    const seen = views.map(({ waiting, delayed, first }) => [waiting, delayed, first?.id])
+    assert.deepEqual(seen, [[1, 0, 'z'], [1, 2, 'c']])
+    assert.deepEqual(await store.counts([]), [])
+    const lease = await claimOne(store, queue)
+    assert.equal(await first(), undefined)
+    await settle(store, queue, lease, release, [], { record: 'try' })
+    await assertFirst('c')
+    await claim(store, queue, 1, SHORT_MS)
+    await untilSuspect(store, queue)
+    await add(store, [task(queue, 'd')])
+    await assertFirst('c')
+    await store.operate(queue, { kind: 'cancel', ids: ['c', 'd'], keep: KEEP })
+    await add(store, [task(queue, 'due', { delayMs: SHORT_MS })])
+    await untilClaimable(store, queue)
+    await assertFirst('due')
+  },
+
   async 'lists the tasks of each state in order, a part at a time' (store, queue) {
     await add(store, tasks(queue, ['s1', 's2']))
     await claim(store, queue, 2, SHORT_MS)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { chapter } from './chapter.js'
 import { assertCounts } from './support/assertions.js'
 import {
-  SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, holding, ids, lost, release, retry,
+  LONG_MS, SHORT_MS, add, claim, claimOne, claimSuspect, counters, dead, done, holding, ids, lost, release, retry,
   settle, task, tasks, turn
 } from './support/steps.js'
 import { untilClaimable, untilSuspect } from './support/until.js'
@@ -83,11 +83,36 @@ export const leases = chapter({
     assert.deepEqual(counters(await claimOne(store, queue)), { attempt: 6, retries: 2, deaths: 1 })
   },
 
+  async 'knows the consumers of queues by their last heartbeats, and what they hold' (store, queue, other) {
+    await add(store, [...tasks(queue, ['a', 'b']), task(other, 'c')])
+    const leases = await claim(store, queue)
+    const about = { startedAt: 1_700_000_000_000, concurrency: 7, heartbeatMs: LONG_MS / 5 }
+    assert.deepEqual(await store.consumers([queue, other]), [])
+    await store.extend([
+      { queue, consumer: 'one', ...about, leases, leaseMs: LONG_MS },
+      { queue: other, consumer: 'one', ...about, leases: [], leaseMs: LONG_MS }
+    ])
+    await store.extend([{ queue, consumer: 'two', ...about, concurrency: 1, leases: [], leaseMs: LONG_MS }])
+    const present = await store.consumers([queue, other])
+    for (const { silentMs } of present) assert.ok(silentMs >= 0 && silentMs < LONG_MS, `silent for ${silentMs} ms`)
+    const named = present.map(({ silentMs, ...rest }) => rest)
+    named.sort((a, b) => a.queue.localeCompare(b.queue) || a.consumer.localeCompare(b.consumer))
+    assert.deepEqual(named, [
+      { queue, consumer: 'one', ...about, held: 2, taskIds: ['a', 'b'] },
+      { queue, consumer: 'two', ...about, concurrency: 1, held: 0, taskIds: [] },
+      { queue: other, consumer: 'one', ...about, held: 0, taskIds: [] }
+    ])
+    await store.extend([{ queue, consumer: 'one', ...about, leases: leases.slice(1), leaseMs: LONG_MS }])
+    const one = (await store.consumers([queue])).find(({ consumer }) => consumer === 'one')
+    assert.deepEqual([one?.held, one?.taskIds], [1, ['b']])
+    assert.deepEqual(await store.consumers([]), [])
+  },
+
   async 'makes no lease shorter by prolonging it' (store, queue) {
     await add(store, tasks(queue, ['a', 'b']))
     const [a] = await claim(store, queue, 1)
     await claim(store, queue, 1, SHORT_MS)
-    await store.extend([{ queue, consumer: 'one', leases: [a!], heartbeatMs: 0.2, leaseMs: 1 }])
+    await store.extend([{ ...holding(queue, [a!]), heartbeatMs: 0.2, leaseMs: 1 }])
     await untilClaimable(store, queue)
     assert.equal((await claimSuspect(store, queue)).id, 'b')
     assert.deepEqual(await lost(store, queue, [a!]), [])

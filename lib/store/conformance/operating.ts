@@ -116,10 +116,10 @@ export const operating = chapter({
   async 'hands out nothing while a queue is paused, and does everything else' (store, queue, other) {
     const running = await stageUnended(store, queue)
     const resumed = (await turn(store, queue, [])).outlook
-    assert.equal((await store.counts(queue)).paused, false)
+    assert.equal((await store.counts([queue]))[0]!.paused, false)
     for (const kind of ['pause', 'pause'] as const) assert.equal(await store.operate(queue, { kind }), 0)
-    assert.equal((await store.counts(queue)).paused, true)
-    assert.equal((await store.counts(other)).paused, false)
+    assert.equal((await store.counts([queue]))[0]!.paused, true)
+    assert.equal((await store.counts([other]))[0]!.paused, false)
     await add(store, [task(queue, 'added'), task(other, 'added')])
     assert.deepEqual(ids(await claim(store, other)), ['added'])
     const nothing = { wakeInMs: Infinity, suspects: false }
@@ -133,7 +133,7 @@ export const operating = chapter({
     await assertCounts(store, queue, { waiting: 4, delayed: 2, dead: 1 })
     assert.equal(await store.operate(queue, { kind: 'cancel', ids: ['added'], keep: KEEP }), 1)
     for (const kind of ['resume', 'resume'] as const) assert.equal(await store.operate(queue, { kind }), 0)
-    assert.equal((await store.counts(queue)).paused, false)
+    assert.equal((await store.counts([queue]))[0]!.paused, false)
     assert.deepEqual((await turn(store, queue, [])).outlook, resumed)
     assert.deepEqual(ids(await claim(store, queue)), ['running', 'waiting'])
     assert.equal((await claimSuspect(store, queue)).id, 'suspect')
@@ -149,7 +149,7 @@ export const operating = chapter({
     await until('the lease and a task expire', async () => {
       const { leases } = await turn(store, queue, [], 10, { leaseMs: SHORT_MS })
       assert.deepEqual(leases, [])
-      return (await store.counts(queue)).running === 0 && (await store.list(queue, 'expired', 0, 10)).length === 1
+      return (await store.counts([queue]))[0]!.running === 0 && (await store.list(queue, 'expired', 0, 10)).length === 1
     })
     await add(store, [task(queue, 'added')])
     await assertCounts(store, queue, { waiting: 3 })

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { HISTORY_MINUTES } from '../found.js'
 import { chapter } from './chapter.js'
 import { assertCounts, assertNotEarly, assertWake } from './support/assertions.js'
 import {
@@ -9,6 +10,21 @@ import { untilClaimable } from './support/until.js'
 
 /** What a settlement does: release, retry, done and dead, with the tasks that an attempt has added. */
 export const settling = chapter({
+  async 'counts in each minute how many tasks were done, and how many attempts have failed' (store, queue, other) {
+    const sum = (counts: readonly number[]) => counts.reduce((all, count) => all + count, 0)
+    const [before] = await store.history([queue])
+    assert.deepEqual(before, { done: new Array(HISTORY_MINUTES).fill(0), failed: new Array(HISTORY_MINUTES).fill(0) })
+    await add(store, tasks(queue, ['a', 'b', 'c', 'd', 'e', 'f']))
+    const verdicts = [done, done, retry(LONG_MS), dead, release, defer(LONG_MS)]
+    await turn(store, queue, (await claim(store, queue)).map((lease, index) => ({ lease, verdict: verdicts[index]! })))
+    await settle(store, queue, await claimOne(store, queue), done)
+    const [there, here] = await store.history([other, queue])
+    assert.deepEqual([sum(there!.done), sum(there!.failed)], [0, 0])
+    // A minute may have ended meanwhile.
+    assert.deepEqual([sum(here!.done.slice(-2)), sum(here!.failed.slice(-2))], [3, 2])
+    assert.deepEqual([here!.done.length, here!.failed.length], [HISTORY_MINUTES, HISTORY_MINUTES])
+  },
+
   async 'does not count an attempt at a task that is given back unseen' (store, queue) {
     await add(store, tasks(queue, ['a', 'b']))
     const [first] = await claim(store, queue, 1)

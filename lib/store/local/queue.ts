@@ -1,9 +1,11 @@
-import type { Counts, Found, State } from '../found.js'
+import type { Found, History, QueueView, State } from '../found.js'
 import { CANCELLED_MS } from '../heartbeat.js'
 import type { Order } from '../order.js'
 import type { NewTask } from '../tasks.js'
 import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../turn.js'
 import { dueOf, LeaseClock } from './clock.js'
+import { Consumers } from './consumers.js'
+import { Minutes } from './history.js'
 import { Listeners } from './listeners.js'
 import { Places } from './places.js'
 import { addRecord, isUncounted, makeSuspect, newTask, pardon, show, showWhole, type StoredTask } from './task.js'
@@ -15,8 +17,11 @@ const MOST_DROPPED = 1000
 /** One queue: adds, claims and settles its tasks, and carries out orders. */
 export class LocalQueue {
   readonly clock = new LeaseClock()
+  readonly consumers = new Consumers()
   readonly listeners = new Listeners()
   readonly #name: string
+  readonly #done = new Minutes()
+  readonly #failed = new Minutes()
   readonly #places = new Places()
   /** Ids of done tasks that still keep other tasks out, by the time until which they do. */
   readonly #recent = new Timetable()
@@ -75,10 +80,12 @@ export class LocalQueue {
   #carryOut (task: StoredTask, verdict: Exclude<Verdict, { kind: 'release' }>, dedupeMs: number): void {
     switch (verdict.kind) {
       case 'done':
+        this.#done.count()
         if (dedupeMs > 0) this.#recent.setAtLeast(task.id, performance.now() + dedupeMs)
         this.#end(task, 'done')
         break
       case 'retry':
+        this.#failed.count()
         task.retries++
         this.#delay(task, verdict)
         break
@@ -91,6 +98,7 @@ export class LocalQueue {
         this.listeners.wake()
         break
       case 'dead':
+        this.#failed.count()
         task.reason = verdict.reason
         this.#end(task, 'dead')
     }
@@ -178,8 +186,12 @@ export class LocalQueue {
     return { wakeInMs: Math.max(0, Math.min(delayedMs, leasedMs)), suspects: hasSuspects }
   }
 
-  counts (): Counts & { readonly paused: boolean } {
-    return { ...this.#places.counts(), paused: this.#paused }
+  get history (): History {
+    return { done: this.#done.counts, failed: this.#failed.counts }
+  }
+
+  view (): QueueView {
+    return { ...this.#places.counts(), paused: this.#paused, first: this.list('waiting', 0, 1)[0] }
   }
 
   find (id: string): Found | undefined {

@@ -1,6 +1,6 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
-import type { Counts, Found, State } from '../found.js'
-import type { Holding, Pulse } from '../heartbeat.js'
+import type { Found, History, QueueView, State } from '../found.js'
+import type { Holding, Presence, Pulse } from '../heartbeat.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
 import type { Store } from '../store.js'
@@ -79,9 +79,11 @@ export class LocalStore implements Store {
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
-    return holdings.map(({ queue: name, consumer, leases, heartbeatMs, leaseMs }) => {
+    return holdings.map(holding => {
+      const { queue: name, consumer, leases, heartbeatMs, leaseMs } = holding
       const queue = this.#queue(name)
       queue.clock.tick(heartbeatMs)
+      queue.consumers.note(holding)
       const lost = leases.filter(lease => !queue.extend(lease, leaseMs, consumer))
       const cancelled = lost.filter(lease => queue.wasRevoked(lease))
       return { lost: lost.map(({ id }) => id), cancelled: cancelled.map(({ id }) => id), outlook: queue.outlook }
@@ -92,8 +94,16 @@ export class LocalStore implements Store {
     this.#queue(queue).listeners.add(listener)
   }
 
-  async counts (queue: string): Promise<Counts & { readonly paused: boolean }> {
-    return this.#queue(queue).counts()
+  async counts (queues: readonly string[]): Promise<QueueView[]> {
+    return queues.map(queue => this.#queue(queue).view())
+  }
+
+  async history (queues: readonly string[]): Promise<History[]> {
+    return queues.map(queue => this.#queue(queue).history)
+  }
+
+  async consumers (queues: readonly string[]): Promise<Presence[]> {
+    return queues.flatMap(queue => this.#queue(queue).consumers.present())
   }
 
   async find (queues: readonly string[], id: string, awaitMs = 0): Promise<Found | undefined> {

@@ -28,10 +28,12 @@
  *     ended     sorted set of ids that are done, cancelled or expired, by the time until which that is kept
  *     summary   hash by id of what is kept of them
  *     revoked   sorted set of "fence id" of leases whose tasks were cancelled, by the time of the cancellation
- *     consumers hash by the name of a consumer of the time of its last heartbeat, and the ids and fences of the leases
- *               that it held then
+ *     consumers hash by the name of a consumer of the time of its last heartbeat, the ids and fences of the leases that
+ *               it held then, when it began, its concurrency, the period of its heartbeat and the number of leases
  *     idle      hash by the name of a consumer's turn of the turn that waits for something to claim, with the time at
  *               which the consumer was last heard of; or, if something came, of what was handed to the consumer
+ *     history   hash of how many tasks were done in a minute, by "d" and the minute since the epoch; and of how many
+ *               attempts failed, by "f" and the minute
  *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so
@@ -47,7 +49,7 @@
 export const KEYS = [
   'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'attempts', 'clock', 'prepared', 'reserved', 'recent',
   'expiring', 'stale', 'ended', 'summary', 'awaited', 'revoked', 'consumers',
-  'idle'
+  'idle', 'history'
 ] as const
 
 export type Key = typeof KEYS[number]

@@ -25,6 +25,11 @@ export class Keyspace {
     return `${this.nameOf(queue)}:turn:${consumer}`
   }
 
+  /** Returns the key that holds what the consumers of a queue say of themselves. */
+  consumersKeyOf (queue: string): string {
+    return `${this.nameOf(queue)}:consumers`
+  }
+
   /** Returns the key that holds the copy of a message while it is fetched in slices. */
   copyKeyOf (queue: string, fence: number): string {
     return `${this.nameOf(queue)}:copy:${fence}`

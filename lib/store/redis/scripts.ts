@@ -1,8 +1,10 @@
 import { commit } from './commands/commit.js'
 import { commitNew } from './commands/commit-new.js'
+import { consumers } from './commands/consumers.js'
 import { counts } from './commands/counts.js'
 import { extend } from './commands/extend.js'
 import { find } from './commands/find.js'
+import { history } from './commands/history.js'
 import { leave } from './commands/leave.js'
 import { list, listMore } from './commands/list.js'
 import { operate } from './commands/operate.js'
@@ -21,9 +23,11 @@ import type { Script } from './script.js'
 export const scripts = {
   commit,
   commitNew,
+  consumers,
   counts,
   extend,
   find,
+  history,
   leave,
   list,
   listMore,

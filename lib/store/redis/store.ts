@@ -1,8 +1,8 @@
 import { once } from 'node:events'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
-import type { Counts, Found, State } from '../found.js'
-import type { Holding, Pulse } from '../heartbeat.js'
+import type { Counts, Found, History, QueueView, State } from '../found.js'
+import type { Holding, Presence, Pulse } from '../heartbeat.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
 import type { Store } from '../store.js'
@@ -10,9 +10,11 @@ import type { NewTask, Prepared } from '../tasks.js'
 import type { Held, Turn, TurnResult } from '../turn.js'
 import { Calls, CLIENT_IS_CLOSED } from './calls.js'
 import { addressOf, type ClientTerms, CONNECT_TIMEOUT_MS, createClient, duplicate, termsOf } from './client.js'
+import { readConsumers } from './commands/consumers.js'
 import { readCounts } from './commands/counts.js'
 import { encodeHoldings, readPulses } from './commands/extend.js'
 import { encodeFind, readFound } from './commands/find.js'
+import { readHistory } from './commands/history.js'
 import { encodeList, encodeListMore, readList } from './commands/list.js'
 import { encodeOrder } from './commands/operate.js'
 import { encodeProgress } from './commands/set-progress.js'
@@ -23,8 +25,11 @@ import { isClient, type RedisLocation } from './location.js'
 import { newsOf, NewsSubscription } from './news.js'
 import { PendingOutcomes } from './outcomes.js'
 import { Replicas } from './replicas.js'
-import { scripts } from './scripts.js'
+import { type ScriptName, scripts } from './scripts.js'
 import { NO_OUTLOOK, Turns } from './turns.js'
+
+/** How many queues one call asks about, so that it does not keep Redis from others for long. */
+const QUEUES_AT_ONCE = 100
 
 /**
  * Keeps tasks in Redis, where all processes with the same `prefix` share them. One connection carries the commands of
@@ -105,6 +110,7 @@ export class RedisStore implements Store {
     if (isClosed && holdings.every(({ leases }) => leases.length === 0)) throw this.#calls.cannot(CLIENT_IS_CLOSED)
     const parts = this.#keyspace.together(holdings.map(({ queue }) => queue))
     const pulses = await Promise.allSettled(parts.map(async queues => {
+      for (const { queue, consumer } of holdings) this.#turns.noteConsumer(queue, consumer)
       const args = encodeHoldings(holdings.filter(({ queue }) => queues.includes(queue)), queue =>
         this.#channelOf(this.#turns.nameOf(queue)))
       const pulses = readPulses(await this.#calls.run('extend', this.#keyspace.keysOf('extend', queues), args))
@@ -133,8 +139,28 @@ export class RedisStore implements Store {
   /** Returns the name of a key as Redis knows it, and of the channel that has the same name. */
   #channelOf (key: string): string { return `${this.#client.options.keyPrefix ?? ''}${key}` }
 
-  async counts (queue: string): Promise<Counts & { paused: boolean }> {
-    return readCounts(await this.#calls.run('counts', this.#keyspace.keysOf('counts', [queue]), []))
+  async counts (queues: readonly string[]): Promise<QueueView[]> {
+    const views = new Map(await this.#ask('counts', queues, readCounts))
+    return queues.map(queue => views.get(queue)!)
+  }
+
+  async history (queues: readonly string[]): Promise<History[]> {
+    const histories = new Map(await this.#ask('history', queues, readHistory))
+    return queues.map(queue => histories.get(queue)!)
+  }
+
+  async consumers (queues: readonly string[]): Promise<Presence[]> {
+    return await this.#ask('consumers', queues, readConsumers)
+  }
+
+  /** Asks about many queues, some of them in one call, and all calls at once. */
+  async #ask<T> (
+    script: ScriptName, queues: readonly string[], read: (queues: readonly string[], reply: unknown) => T[]
+  ): Promise<T[]> {
+    const parts = this.#keyspace.together(queues).flatMap(part => inSteps(part, QUEUES_AT_ONCE))
+    const answers = parts.map(async part =>
+      read(part, await this.#calls.run(script, this.#keyspace.keysOf(script, part), [])))
+    return (await Promise.all(answers)).flat()
   }
 
   async find (queues: readonly string[], id: string, awaitMs?: number): Promise<Found | undefined> {
@@ -200,14 +226,15 @@ export class RedisStore implements Store {
 
   /** Carries out an order on all tasks of some states, a thousand at a time. */
   async #inParts (queue: string, countOf: (counts: Counts) => number, doSome: () => Promise<number>): Promise<number> {
-    const all = countOf(await this.counts(queue))
+    const count = async () => countOf((await this.counts([queue]))[0]!)
+    const all = await count()
     let changed = 0
     // It stops after as many as there were, so that tasks that come faster cannot keep it busy for ever.
     while (changed < all) {
-      const count = await doSome()
+      const some = await doSome()
       // The script may have found only places in line that tasks have left.
-      if (count === 0 && countOf(await this.counts(queue)) === 0) break
-      changed += count
+      if (some === 0 && await count() === 0) break
+      changed += some
     }
     return changed
   }
@@ -253,6 +280,12 @@ export class RedisStore implements Store {
     await this.#link.explained()
     throw this.#calls.unreachable(error)
   }
+}
+
+/** Divides a list into pieces of a length, and one that may be shorter. */
+function inSteps<T> (list: readonly T[], length: number): T[][] {
+  return Array.from({ length: Math.ceil(list.length / length) }, (_, index) =>
+    list.slice(index * length, (index + 1) * length))
 }
 
 /** Refuses an id that is no text. The client would spread an array, and make each element another argument. */

@@ -37,6 +37,8 @@ interface QueueTurns {
   open?: OpenTurn | undefined
   /** Whether each turn carries only one settlement, since Redis may refuse one of them. */
   isWary: boolean
+  /** The name of the consumer, once a heartbeat has told it. */
+  consumer?: string | undefined
   /** What was handed over before the reply to the turn came in which the consumer began to wait. */
   early?: Handed | undefined
 }
@@ -96,6 +98,11 @@ export class Turns {
     }
   }
 
+  /** Takes note of the name under which the store knows the consumer of a queue, so that it can be forgotten. */
+  noteConsumer (queue: string, consumer: string): void {
+    this.#of(queue).consumer = consumer
+  }
+
   /** Returns the name of the turns of a consumer, under which they wait and news are told. */
   nameOf (queue: string): string { return this.#of(queue).key }
 
@@ -130,12 +137,15 @@ export class Turns {
   }
 
   /**
-   * Deletes the keys that hold the last turns. It keeps them if the client may still send a turn: without its key Redis
-   * would not know that this turn is over, and it would claim for nobody.
+   * Deletes the keys that hold the last turns, and has Redis forget the consumers. It keeps them if the client may
+   * still send a turn: without its key Redis would not know that this turn is over, and it would claim for nobody.
    */
   async close (): Promise<void> {
-    const turns = this.#link.keepsCommands ? [] : [...this.#byQueue.values()].filter(({ number }) => number > 0)
-    const farewells = turns.map(({ key }) => this.#calls.run('leave', [key], []))
+    const turns = this.#link.keepsCommands ? [] : [...this.#byQueue]
+    const left = turns.filter(([, { number, consumer }]) => number > 0 || consumer !== undefined)
+    const farewells = left.map(([queue, { key, consumer }]) => consumer === undefined
+      ? this.#calls.run('leave', [key], [])
+      : this.#calls.run('leave', [key, this.#keyspace.consumersKeyOf(queue)], [consumer]))
     await waitAtMost(Promise.allSettled(farewells), this.#timeoutMs)
   }
 

@@ -239,7 +239,7 @@ class World {
   /** Compares all there is to see. */
   async look (): Promise<void> {
     for (const queue of QUEUES) {
-      await this.#same(`counts of ${queue}`, (_, store) => store.counts(queue))
+      await this.#same(`counts of ${queue}`, (_, store) => store.counts([queue]))
       await this.#same(`tasks of ${queue}`, async (_, store) =>
         Object.fromEntries(await Promise.all(STATES.map(async state => [state, await store.list(queue, state, 0, 1000)]))))
     }
@@ -327,7 +327,7 @@ class World {
         results.set(name, await store.turn(queue, { settlements: [], heartbeatMs: leaseMs / 5, keep: this.#keep }))
       } else {
         const { settled, leases, dropped } = first.get(name)!
-        const [pulse] = await store.extend([{ queue, consumer: 'one', leases, heartbeatMs: leaseMs / 5, leaseMs }])
+        const [pulse] = await store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases, heartbeatMs: leaseMs / 5, leaseMs }])
         results.set(name, { settled, leases: leases.filter(({ id }) => !pulse!.lost.includes(id)), outlook: pulse!.outlook, ...dropped !== undefined && { dropped } })
       }
       return visible(results.get(name)!)
@@ -344,7 +344,7 @@ class World {
 
   async #extend (queue: string, leases: ReadonlyArray<Each<Lease>>, leaseMs: number): Promise<void> {
     await this.#same<readonly Pulse[]>(`extend ${queue}`, (name, store) =>
-      store.extend([{ queue, consumer: 'one', leases: leases.map(lease => held(lease.get(name)!)), heartbeatMs: leaseMs / 5, leaseMs }]))
+      store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases: leases.map(lease => held(lease.get(name)!)), heartbeatMs: leaseMs / 5, leaseMs }]))
   }
 
   async #pass (units: number): Promise<void> {
@@ -357,7 +357,7 @@ class World {
 
   /** Is in contact with the queues, and compares what is to come there. */
   async #touch (): Promise<void> {
-    await this.#same('extend nothing', (_, store) => store.extend(QUEUES.map(queue => ({ queue, consumer: 'one', leases: [], heartbeatMs: 6 * UNIT_MS / 5, leaseMs: 6 * UNIT_MS }))))
+    await this.#same('extend nothing', (_, store) => store.extend(QUEUES.map(queue => ({ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases: [], heartbeatMs: 6 * UNIT_MS / 5, leaseMs: 6 * UNIT_MS }))))
   }
 
   #lease (queue: string, number: number): Each<Lease> | undefined {

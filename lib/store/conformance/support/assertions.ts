@@ -5,7 +5,7 @@ import type { Store } from '../../store.js'
 
 /** Compares the counts of a queue. Those that are not given have to be 0. */
 export async function assertCounts (store: Store, queue: string, expected: Partial<Counts>): Promise<void> {
-  const { waiting, delayed, running, dead } = await store.counts(queue)
+  const { waiting, delayed, running, dead } = (await store.counts([queue]))[0]!
   assert.deepEqual({ waiting, delayed, running, dead }, { waiting: 0, delayed: 0, running: 0, dead: 0, ...expected })
 }
 

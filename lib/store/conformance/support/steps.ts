@@ -95,7 +95,9 @@ export async function settle (
 
 /** What a heartbeat says of the leases that it holds, of a consumer whose leases last. */
 export function holding (queue: string, leases: readonly Held[] = []): Holding {
-  return { queue, consumer: 'one', leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS }
+  return {
+    queue, consumer: 'one', startedAt: 1, concurrency: 1, leases, heartbeatMs: LONG_MS / 5, leaseMs: LONG_MS
+  }
 }
 
 /** Extends leases. Returns the ids of those that the store reports lost. */

@@ -4,14 +4,13 @@ import { setTimeout } from 'node:timers/promises'
 import type { News } from '../../news.js'
 import type { Store } from '../../store.js'
 import { PATIENCE_MS, until } from './patience.js'
-import { release, settle, SHORT_MS, show, turn } from './steps.js'
+import { holding, release, settle, SHORT_MS, show, turn } from './steps.js'
 
 /** Extends no lease, every few milliseconds: a lease runs out only while somebody is in contact with its queue. */
 export async function untilClaimable (store: Store, queue: string): Promise<void> {
   const deadline = performance.now() + PATIENCE_MS
   for (;;) {
-    const holding = { queue, consumer: 'one', leases: [], heartbeatMs: SHORT_MS / 5, leaseMs: SHORT_MS }
-    const [pulse] = await store.extend([holding])
+    const [pulse] = await store.extend([{ ...holding(queue), heartbeatMs: SHORT_MS / 5, leaseMs: SHORT_MS }])
     assert.ok(pulse !== undefined, 'extend should return a pulse for each queue')
     if (pulse.outlook.wakeInMs === 0) return
     assert.ok(performance.now() < deadline, `the queue should have something to claim within ${PATIENCE_MS} ms`)

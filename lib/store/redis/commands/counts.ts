@@ -1,24 +1,48 @@
-import type { Counts } from '../../found.js'
+import type { QueueView } from '../../found.js'
 import { KEYS } from '../keys.js'
+import { type Described, describing, readDescribed } from '../lua/describing.js'
+import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
+import { preparing } from '../lua/preparing.js'
 import type { Script } from '../script.js'
 
-/** Returns the numbers of waiting, delayed, running and dead tasks, and 1 if the queue is paused, else 0. */
+/**
+ * Returns for each queue the numbers of its waiting, delayed, running and dead tasks, 1 if it is paused, else 0, and a
+ * description of the task that would be claimed first.
+ */
 export const counts: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
 read_time()
-local k = keys_of(0)
-local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
-local in_line, stale = redis.call('LLEN', k.waiting), finite(redis.call('HGET', k.stale, ' ')) or 0
-local waiting = math.max(0, in_line - math.max(0, stale)) + redis.call('LLEN', k.suspects)
-local paused = string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)')
-local delayed = redis.call('ZCARD', k.delayed) - due
-return { waiting + due, delayed, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead), tonumber(paused or 0) }
+local function first_of (k, due)
+  local id = redis.call('LRANGE', k.suspects, 0, 0)[1] or in_line(k, 0, 1)[1]
+  if not id and due > 0 then id = redis.call('ZRANGE', k.delayed, 0, 0)[1] end
+  return id and describe_one(k, id, look_up(k, { id })[1]) or false
+end
+
+local views = {}
+for queue = 0, #KEYS / ${KEYS.length} - 1 do
+  local k = keys_of(queue)
+  local due = redis.call('ZCOUNT', k.delayed, '-inf', now_us)
+  local length, stale = redis.call('LLEN', k.waiting), finite(redis.call('HGET', k.stale, ' ')) or 0
+  local waiting = math.max(0, length - math.max(0, stale)) + redis.call('LLEN', k.suspects) + due
+  local paused = string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)')
+  views[#views + 1] = {
+    waiting, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead),
+    tonumber(paused or 0), waiting > 0 and first_of(k, due)
+  }
+end
+return views
 `
 }
 
-export function readCounts (reply: unknown): Counts & { paused: boolean } {
-  const [waiting, delayed, running, dead, paused] = reply as [number, number, number, number, 0 | 1]
-  return { waiting, delayed, running, dead, paused: paused === 1 }
+type View = [waiting: number, delayed: number, running: number, dead: number, paused: 0 | 1, first: Described | null]
+
+/** Returns each queue and what is known of it. */
+export function readCounts (queues: readonly string[], reply: unknown): Array<[queue: string, view: QueueView]> {
+  return (reply as View[]).map(([waiting, delayed, running, dead, paused, first], index) => {
+    const queue = queues[index]!
+    const found = first === null ? {} : { first: readDescribed(queue, first) }
+    return [queue, { waiting, delayed, running, dead, paused: paused === 1, ...found }]
+  })
 }

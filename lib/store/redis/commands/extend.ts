@@ -1,4 +1,4 @@
-import { CANCELLED_MS, type Holding, type Pulse } from '../../heartbeat.js'
+import { CANCELLED_MS, FORGET_CONSUMER_MS, type Holding, type Pulse } from '../../heartbeat.js'
 import type { Outlook } from '../../turn.js'
 import { KEYS, MAX_MESSAGE_BYTES } from '../keys.js'
 import { burying } from '../lua/burying.js'
@@ -12,16 +12,13 @@ import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = { in_doubt_ms: 'number' } as const
 
-/** For how long a consumer is remembered after its last heartbeat, in milliseconds. */
-const FORGET_MS = 60 * 60 * 1000
-
 /** For how long a prepared commit is waited for, in milliseconds. Later nobody can know what was to become of it. */
 const IN_DOUBT_MS = 60 * 60 * 1000
 
 /**
  * The heartbeat. Takes the keys of each queue, and after the params for each queue the heartbeat's period, how long a
- * lease lasts, the name of the consumer, that of its turn, the number of leases, and for each lease its id and fence.
- * Returns for each queue what `readPulses` reads.
+ * lease lasts, the name of the consumer, that of its turn, when it began to consume, its concurrency, the number of
+ * leases, and for each lease its id and fence. Returns for each queue what `readPulses` reads.
  */
 export const extend: Script = {
   keys: KEYS,
@@ -69,7 +66,7 @@ end
 local function check_leases (k, arg, count, lease_clock)
   local ids, fences, lost, cancelled, kept = {}, {}, {}, {}, {}
   for i = 1, count do
-    ids[i], fences[i] = ARGV[arg + 3 + i * 2], tonumber(ARGV[arg + 4 + i * 2])
+    ids[i], fences[i] = ARGV[arg + 5 + i * 2], tonumber(ARGV[arg + 6 + i * 2])
   end
   for i, p in ipairs(look_up_running(k, ids)) do
     if holds(p, fences[i]) then
@@ -84,14 +81,18 @@ local function check_leases (k, arg, count, lease_clock)
   return lost, cancelled
 end
 
--- Notes which leases a consumer holds, and forgets consumers that have been silent for long: it looks at a few of them.
+-- Notes a consumer and which leases it holds, at most 2000 of them, and forgets consumers that have been silent for
+-- long: it looks at a few of them.
 local function note_consumer (k, arg, count)
-  redis.call('HSET', k.consumers, ARGV[arg + 2], cmsgpack.pack({ now, { unpack(ARGV, arg + 5, arg + 4 + count * 2) } }))
-  redis.call('PEXPIRE', k.consumers, ${FORGET_MS})
+  local leases = { unpack(ARGV, arg + 7, arg + 6 + math.min(count, 2000) * 2) }
+  local since, concurrency, heartbeat = tonumber(ARGV[arg + 4]), tonumber(ARGV[arg + 5]), tonumber(ARGV[arg])
+  local packed = cmsgpack.pack({ now, leases, since, concurrency, heartbeat, count })
+  redis.call('HSET', k.consumers, ARGV[arg + 2], packed)
+  redis.call('PEXPIRE', k.consumers, ${FORGET_CONSUMER_MS})
   local some = redis.call('HRANDFIELD', k.consumers, 3, 'WITHVALUES')
   for i = 1, #some, 2 do
     local noted = unpacked(some[i + 1])
-    if now - (noted and finite(noted[1]) or 0) > ${FORGET_MS} then redis.call('HDEL', k.consumers, some[i]) end
+    if now - (noted and finite(noted[1]) or 0) > ${FORGET_CONSUMER_MS} then redis.call('HDEL', k.consumers, some[i]) end
   end
 end
 
@@ -117,7 +118,7 @@ local function beat (k, arg, count)
   local lease_clock, paused = try(tick, k, tonumber(ARGV[arg]))
   if not lease_clock then return { -1, 0, {}, {}, fault } end
   local lost, cancelled = try(check_leases, k, arg, count, lease_clock)
-  try(note_consumer, k, arg, math.min(count, 2000))
+  try(note_consumer, k, arg, count)
   try(bury_in_doubt, k, try)
   try(drop_old, k)
   local wake_in, suspects = try(outlook, k, lease_clock, paused)
@@ -128,12 +129,12 @@ end
 local reply = {}
 local arg = rest
 while arg <= #ARGV do
-  local count = tonumber(ARGV[arg + 4])
+  local count = tonumber(ARGV[arg + 6])
   local pulse = beat(keys_of(#reply), arg, count)
   -- A Redis that has become a replica extends no lease.
   if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
   reply[#reply + 1] = pulse
-  arg = arg + 5 + count * 2
+  arg = arg + 7 + count * 2
 end
 return reply
 `
@@ -143,9 +144,10 @@ return reply
 export function encodeHoldings (
   holdings: readonly Holding[], turnOf: (queue: string) => string
 ): Array<string | number> {
-  const rest = holdings.flatMap(({ queue, consumer, leases, heartbeatMs, leaseMs }) => {
+  const rest = holdings.flatMap(({ queue, consumer, leases, startedAt, concurrency, heartbeatMs, leaseMs }) => {
     const held = leases.flatMap(({ id, fence }) => [id, fence])
-    return [Math.ceil(heartbeatMs), leaseMs, consumer, turnOf(queue), leases.length, ...held]
+    const beat = Math.ceil(heartbeatMs)
+    return [beat, leaseMs, consumer, turnOf(queue), startedAt, concurrency, leases.length, ...held]
   })
   return encode(PARAMS, { in_doubt_ms: IN_DOUBT_MS }, rest)
 }

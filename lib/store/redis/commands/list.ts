@@ -15,27 +15,6 @@ export const list: Script = {
   body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
 ${localsOf(PARAMS)}read_time()
 
--- Lists the line without its stale places, which means going through it from its beginning.
-local function in_line (k, skip, most)
-  local ids, from, passed, left = {}, 0, 0, {}
-  while true do
-    local some = redis.call('LRANGE', k.waiting, from, from + 999)
-    if #some == 0 then return ids end
-    local stale = redis.call('HMGET', k.stale, unpack(some))
-    for i, id in ipairs(some) do
-      left[id] = left[id] or math.max(0, finite(stale[i]) or 0)
-      if left[id] > 0 then
-        left[id] = left[id] - 1
-      else
-        passed = passed + 1
-        if passed > skip then append(ids, id) end
-        if #ids == most then return ids end
-      end
-    end
-    from = from + 1000
-  end
-end
-
 local k = keys_of(0)
 local last = offset + limit - 1
 local ids = {}

@@ -10,7 +10,7 @@ const MAX_READ_BYTES = 8 * 1024 * 1024
 /**
  * Describes tasks. Takes the prelude; from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked` and
  * `head_of`; and from `preparing`, `placed_ids`. Leaves behind: `ended_in`, `record_of`, `holder_of`, `is_prepared`,
- * `describe_one` and `describe`.
+ * `in_line`, `describe_one` and `describe`.
  */
 export const describing = /* lua */ `
 local function milliseconds (us)
@@ -55,6 +55,27 @@ end
 -- Whether a message is in place whose task is only prepared. Nobody sees that.
 local function is_prepared (k, id, p)
   return p.attempt == 0 and placed_ids(k)[id] ~= nil
+end
+
+-- Lists the line without its stale places, which means going through it from its beginning.
+local function in_line (k, skip, most)
+  local ids, from, passed, left, step = {}, 0, 0, {}, math.min(1000, skip + most + 9)
+  while true do
+    local some = redis.call('LRANGE', k.waiting, from, from + step - 1)
+    if #some == 0 then return ids end
+    local stale = redis.call('HMGET', k.stale, unpack(some))
+    for i, id in ipairs(some) do
+      left[id] = left[id] or math.max(0, finite(stale[i]) or 0)
+      if left[id] > 0 then
+        left[id] = left[id] - 1
+      else
+        passed = passed + 1
+        if passed > skip then append(ids, id) end
+        if #ids == most then return ids end
+      end
+    end
+    from, step = from + step, 1000
+  end
 end
 
 -- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress, records,

@@ -1,3 +1,4 @@
+import { HISTORY_MINUTES } from '../../found.js'
 import { TASK_ARGS } from './tasks.js'
 
 /** How many arguments describe a settlement, without its chained tasks. */
@@ -22,6 +23,7 @@ while arg <= #ARGV do
 end
 
 local settled, ended, counted, over, done, forgotten, records = {}, {}, {}, {}, {}, {}, {}
+local failures = 0
 local released, suspects, replaced, is_left_to_others = {}, {}, {}, false
 
 local function be_done (id, p, record, dedupe)
@@ -77,7 +79,12 @@ local function settle (id, p, i, how, record)
     append(p.suspect == 1 and suspects or released, id)
   elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' then
     p.suspect = 0
-    if verdict == 'retry' then p.retries = p.retries + 1 else p.deferred = p.deferred + ms end
+    if verdict == 'retry' then
+      p.retries = p.retries + 1
+      failures = failures + 1
+    else
+      p.deferred = p.deferred + ms
+    end
     if verdict == 'unrouted' then
       p.unrouted = p.unrouted + ms
       is_left_to_others = true
@@ -89,8 +96,22 @@ local function settle (id, p, i, how, record)
     redis.call('ZADD', k.delayed, number(first + i), id)
   else
     append(over, id)
+    failures = failures + 1
     if p.more == 1 then redis.call('HDEL', k.attempts, id .. ' progress') end
     bury(k, id, p, reason)
+  end
+end
+
+-- Counts what has happened in this minute, and forgets old minutes as a new one begins.
+local function note (kind, count)
+  if count == 0 then return end
+  local minute = math.floor(now / 60000)
+  -- A fault of what is only shown is no reason to stop.
+  if redis.pcall('HINCRBY', k.history, kind .. number(minute), count) ~= count then return end
+  redis.call('PEXPIRE', k.history, ${2 * HISTORY_MINUTES * 60_000})
+  for _, field in ipairs(redis.call('HKEYS', k.history)) do
+    local at = finite(string.sub(field, 2)) or 0
+    if at <= minute - ${HISTORY_MINUTES} then redis.call('HDEL', k.history, field) end
   end
 end
 
@@ -111,6 +132,8 @@ call_with('HDEL', k.message, done)
 call_with('HDEL', k.attempts, forgotten)
 -- A fault in what is kept of ended tasks is no reason to stop.
 pcall(keep_ended, k, records, keep_count, keep_ms)
+note('d', #done)
+note('f', failures)
 tell_end(k, over)
 enqueue(k, replaced)
 give_back(k.waiting, released)
