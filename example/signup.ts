@@ -13,6 +13,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
 import Fastify, { type FastifyInstance, type FastifyServerOptions } from 'fastify'
 import taskqueue, { type TaskqueueOptions } from 'fastify-taskqueue'
+import dashboard from 'fastify-taskqueue/dashboard'
 
 export interface ExampleOptions extends Pick<FastifyServerOptions, 'logger'> {
   taskqueue?: TaskqueueOptions
@@ -23,6 +24,8 @@ export async function build ({ logger = false, taskqueue: options = {}, outbox =
   await mkdir(outbox, { recursive: true })
   const app = Fastify({ logger })
   await app.register(taskqueue, options)
+  // A real app says who may see it: authorize: request => request.user?.isAdmin && 'operate'
+  await app.register(dashboard, { prefix: '/queues', public: true, show: { payload: true, answer: true } })
 
   app.get('/', async (_request, reply) => reply.type('text/html').send(page))
 
@@ -38,8 +41,10 @@ export async function build ({ logger = false, taskqueue: options = {}, outbox =
   app.post<{ Body: { subject: string } }>('/tasks/welcome', {
     constraints: { taskOnly: true },
     preHandler: app.verifyTask
-  }, async request => {
+  }, async (request, reply) => {
     const { user } = request as { user?: { id: string } }
+    // No second try could deliver it, so the task becomes a dead letter.
+    if (user?.id.endsWith('.invalid')) return reply.code(422).send({ message: `there is no mailbox ${user.id}` })
     await sleep(1000)
     const mail = { to: user?.id, subject: request.body.subject, sentBy: process.pid, attempt: request.task?.attempt }
     await writeFile(join(outbox, `${request.task?.id}.json`), JSON.stringify(mail))
@@ -72,7 +77,7 @@ const page = /* html */ `<!doctype html>
 </style>
 <h1>Sign up</h1>
 <form><label>Your e-mail address <input name="email" type="email" required value="ada@example.com"></label> <button>Sign up</button></form>
-<p>The answer comes at once; the welcome mail takes a second, in a task.</p>
+<p>The answer comes at once; the welcome mail takes a second, in a task. Mail to <code>bob@example.invalid</code> cannot be delivered. <a href="queues/">See the queue</a>.</p>
 <ol aria-live="polite"></ol>
 <script type="module">
   const sleep = ms => new Promise(resolve => setTimeout(resolve, ms))

@@ -143,3 +143,17 @@ export const FST_TASKQUEUE_NO_USER = createError<[]>(
 export const FST_TASKQUEUE_USER_GONE = createError<[]>(
   'FST_TASKQUEUE_USER_GONE', 'The user who queued the task no longer exists', 401
 )
+/** Somebody may not do this with the dashboard: its option `authorize` says so. */
+export const FST_TASKQUEUE_FORBIDDEN = createError<[string]>(
+  'FST_TASKQUEUE_FORBIDDEN', 'You may not %s', 403
+)
+/** A page of another site has sent a form to the dashboard, or it cannot be told which page has. */
+export const FST_TASKQUEUE_CROSS_SITE = createError<[]>(
+  'FST_TASKQUEUE_CROSS_SITE',
+  'Only a page of this app may do that. Behind a proxy that changes the host, Fastify needs its option trustProxy',
+  403
+)
+/** An action of the dashboard that cannot be undone has to be confirmed with the name of the queue. */
+export const FST_TASKQUEUE_NOT_CONFIRMED = createError<[string]>(
+  'FST_TASKQUEUE_NOT_CONFIRMED', 'To confirm it, write the name of the queue: %s', 400
+)

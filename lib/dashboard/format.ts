@@ -1,0 +1,28 @@
+import { type Html, html } from './html.js'
+
+const UNITS: ReadonlyArray<readonly [ms: number, name: string]> = [
+  [86_400_000, 'd'], [3_600_000, 'h'], [60_000, 'min'], [1000, 's'], [1, 'ms']
+]
+
+/** Writes a duration in its largest unit: `3 min`. */
+export function duration (ms: number): string {
+  const [unit, name] = UNITS.find(([unit]) => ms >= unit) ?? [1, 'ms']
+  const count = ms / unit
+  return `${count < 10 && unit > 1 ? Math.floor(count * 10) / 10 : Math.floor(count)} ${name}`
+}
+
+export const count = (value: number | undefined): string => value === undefined ? '–' : value.toLocaleString('en')
+
+/** Writes a time, and how long ago it was or how soon it will be. */
+export function time (date: Date | undefined, now: number): Html {
+  if (date === undefined) return html`–`
+  const ms = date.getTime() - now
+  const iso = date.toISOString()
+  const relative = ms > 0 ? `in ${duration(ms)}` : `${duration(-ms)} ago`
+  return html`<time datetime="${iso}" title="${iso}">${relative}</time>`
+}
+
+/** Cuts a text, and says so. */
+export function cut (text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)}…`
+}

@@ -1,0 +1,87 @@
+import { type Content, type Html, html } from './html.js'
+
+/** What every page knows. */
+export interface Frame {
+  /** Whether whoever looks may act as well. */
+  readonly mayAct: boolean
+  /** The names of the files of style, script and icon. */
+  readonly assets: { readonly style: string, readonly script: string, readonly icon: string }
+}
+
+/** A page, without what all pages have around them. */
+export interface Page {
+  readonly title: string
+  /** The links that lead here from the overview: title, and path. */
+  readonly trail?: ReadonlyArray<readonly [title: string, path: string]>
+  readonly content: Content
+}
+
+const MENU = [['Queues', './'], ['Processes', 'processes']] as const
+
+/**
+ * Puts around a page what all pages have. All links are relative to the root of the dashboard, right below which every
+ * page is, so that they work with any prefix and behind any proxy.
+ */
+export function layout ({ title, trail = [], content }: Page, { assets }: Frame): Html {
+  return html`<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>${title} – task queue</title>
+<link rel="icon" href="${assets.icon}">
+<link rel="stylesheet" href="${assets.style}">
+<script src="${assets.script}" defer></script>
+</head>
+<body>
+<a class="skip" href="#main">Skip to the content</a>
+<header>
+<nav aria-label="Dashboard">${MENU.map(([name, path]) => html`<a href="${path}">${name}</a>`)}</nav>
+<form class="find" action="task" role="search">
+<label>Task
+<input name="id" placeholder="its id" required maxlength="255" autocomplete="off" spellcheck="false"></label>
+<button>Find</button>
+</form>
+</header>
+<main id="main">
+<nav class="trail" aria-label="Breadcrumb">${trail.map(([name, path]) => html`<a href="${path}">${name}</a> / `)}</nav>
+<h1>${title}</h1>
+${content}
+</main>
+</body>
+</html>
+`
+}
+
+/** What an action is about, by the names of the fields of its form. */
+type Fields = Readonly<Record<string, string>>
+
+const inputsOf = (fields: Fields): Html[] => Object.entries(fields).map(([field, value]) =>
+  html`<input type="hidden" name="${field}" value="${value}">`)
+
+/** A button that acts on something, as a form, so that it works without a script. */
+export function action (
+  frame: Frame, name: string, label: string, fields: Fields, kind: 'plain' | 'danger' = 'plain'
+): Html | false {
+  if (!frame.mayAct) return false
+  return html`<form method="post" action="actions/${name}" class="action">
+${inputsOf(fields)}<button class="${kind}">${label}</button></form>`
+}
+
+/** An action that cannot be undone: whoever takes it has to write a word first. */
+export function confirmedAction (
+  frame: Frame, name: string, label: string, fields: Fields, word: string
+): Html | false {
+  if (!frame.mayAct) return false
+  return html`<details class="confirm"><summary>${label}…</summary>
+<form method="post" action="actions/${name}">${inputsOf(fields)}
+<label>Write <b>${word}</b> to go on: <input name="confirm" required autocomplete="off" spellcheck="false"></label>
+<button class="danger">${label}</button></form></details>`
+}
+
+/** Returns the path of the list of a queue's tasks in a state. */
+export const pathOfList = (queue: string, state: string, offset = 0): string =>
+  `queue?name=${encodeURIComponent(queue)}&state=${state}${offset > 0 ? `&offset=${offset}` : ''}`
+
+export const pathOfTask = (id: string): string => `task?id=${encodeURIComponent(id)}`

@@ -1,0 +1,77 @@
+import type { State } from '../store/found.js'
+import { cut, duration, time } from './format.js'
+import { type Content, type Html, html } from './html.js'
+import { action, confirmedAction, type Frame, type Page, pathOfList, pathOfTask } from './layout.js'
+import type { TaskView } from './task-view.js'
+
+export const STATES = [
+  'waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'
+] as const satisfies readonly State[]
+
+/** How many tasks a page of a list has. */
+export const PAGE_LENGTH = 50
+
+const DROP = 'Drop all waiting and delayed tasks'
+
+export interface TaskList {
+  readonly queue: string
+  readonly state: State
+  readonly offset: number
+  readonly tasks: readonly TaskView[]
+  /** Whether others follow. */
+  readonly isMore: boolean
+  readonly isPaused: boolean
+}
+
+/** The page on which the tasks of a queue in one state are. */
+export function taskListPage (list: TaskList, frame: Frame, now = Date.now()): Page {
+  const { queue, state, offset, tasks, isPaused } = list
+  const tabs = STATES.map(other => other === state
+    ? html`<a href="${pathOfList(queue, other)}" aria-current="page">${other}</a>`
+    : html`<a href="${pathOfList(queue, other)}">${other}</a>`)
+  const none = offset > 0 ? 'No task is left here' : `No task of ${queue} is ${state}`
+  return {
+    title: `${queue}: ${state}`,
+    trail: [['Queues', './']],
+    content: html`<nav class="tabs" aria-label="States">${tabs}</nav>
+<div class="actions">
+${isPaused && html`<span class="badge">paused</span>`}
+${isPaused ? action(frame, 'resume', 'Resume', { queue }) : action(frame, 'pause', 'Pause', { queue })}
+${(state === 'waiting' || state === 'delayed') && confirmedAction(frame, 'purge', DROP, { queue }, queue)}
+${state === 'dead' && html`<a href="dead?name=${encodeURIComponent(queue)}">By route and reason</a>`}
+</div>
+${tasks.length > 0 ? tableOf(tasks, state, now) : html`<p class="empty">${none}.</p>`}
+${pager(list)}`
+  }
+}
+
+function tableOf (tasks: readonly TaskView[], state: State, now: number): Html {
+  const rows = tasks.map(task => html`<tr>
+<td class="id"><a href="${pathOfTask(task.id)}">${task.id}</a></td>
+<td class="url"><b>${task.method ?? '?'}</b> ${task.url === undefined ? 'unreadable' : cut(task.url, 120)}</td>
+<td>${whenOf(task, state, now)}</td>
+<td class="number">${task.running?.attempt ?? task.attempts.length}</td>
+<td class="reason">${task.reason !== undefined && cut(task.reason, 160)}</td></tr>`)
+  const when = { waiting: 'Added', delayed: 'Due', running: 'Since' }[state as string] ?? 'Ended'
+  const heads = ['Id', 'Request', when, 'Attempts', 'Reason']
+  return html`<div class="scroll"><table>
+<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead><tbody>${rows}</tbody></table></div>`
+}
+
+function whenOf ({ addedAt, dueAt, endedAt, running }: TaskView, state: State, now: number): Content {
+  if (state === 'waiting') return time(addedAt, now)
+  if (state === 'delayed') return time(dueAt, now)
+  if (state !== 'running') return time(endedAt, now)
+  return running?.startedAt === undefined ? '–' : duration(now - running.startedAt.getTime())
+}
+
+/** Leads one page on or back, and to the first: to go further a store would have to go through all of the list. */
+function pager ({ queue, state, offset, tasks, isMore }: TaskList): Html | false {
+  if (offset === 0 && !isMore) return false
+  const link = (label: string, to: number, rel: string) =>
+    html`<a rel="${rel}" href="${pathOfList(queue, state, to)}">${label}</a>`
+  return html`<nav class="pager" aria-label="Pages">
+${offset > 0 && [link('First', 0, 'first'), ' ', link('Previous', Math.max(0, offset - PAGE_LENGTH), 'prev')]}
+<span>${(offset + 1).toLocaleString('en')} to ${(offset + tasks.length).toLocaleString('en')}</span>
+${isMore && link('Next', offset + PAGE_LENGTH, 'next')}</nav>`
+}

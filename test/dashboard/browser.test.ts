@@ -1,0 +1,237 @@
+import cookie from '@fastify/cookie'
+import helmet from '@fastify/helmet'
+import Fastify, { type FastifyInstance } from 'fastify'
+import { createServer, request as httpRequest } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import t, { type Test } from 'tap'
+import dashboard, { type DashboardOptions } from '../../lib/dashboard/dashboard.js'
+import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
+import { gate } from '../support/gate.js'
+import { startRedis } from '../support/redis-server.js'
+import { startBrowser } from '../support/browser.js'
+import { until } from '../support/until.js'
+
+t.setTimeout(300_000)
+
+const openPage = await startBrowser(t)
+
+interface Options extends DashboardOptions {
+  taskqueue?: TaskqueueOptions
+  prefix?: string
+}
+
+/** Serves an app with a dashboard; `/held` lasts until the test ends. */
+async function serve (t: Test, { taskqueue: options, prefix = '/admin/queues', ...rest }: Options = {}): Promise<{ app: FastifyInstance, origin: string, url: string }> {
+  const app = Fastify()
+  const { opened, open } = gate()
+  t.teardown(async () => {
+    open()
+    await app.close()
+  })
+  await app.register(taskqueue, { consumer: { maxRetries: 0, concurrency: 2 }, ...options })
+  await app.register(helmet)
+  await app.register(cookie)
+  await app.register(dashboard, { prefix, ...rest.authorize === undefined && { public: true }, ...rest })
+  app.all('/ok', async () => ({ text: '<img src=x onerror=alert(3)>' }))
+  app.get('/held', async () => { await opened })
+  app.all('/fails/*', async request => { throw Object.assign(new Error(String(request.headers['x-say'] ?? 'no')), { statusCode: 422 }) })
+  const origin = await app.listen({ host: '127.0.0.1', port: 0 })
+  return { app, origin, url: `${origin}${prefix}/` }
+}
+
+const HOSTILE = ['"><img src=x onerror=alert(1)>', '</script><script>alert(2)</script>', '\u202egnp.exe', '\'-alert(1)-\'', '{{7*7}}']
+
+t.test('whoever operates finds a dead letter, reads why it died, and redrives it', async t => {
+  const { app, url } = await serve(t)
+  await app.taskqueue.add('/fails/7', { id: 'broken' })
+  await app.taskqueue.wait('broken')
+  const { page, wrong } = await openPage()
+  await page.goto(url)
+  t.equal(await page.title(), 'Queues – task queue')
+  await page.getByRole('row', { name: /default/ }).getByRole('link', { name: '1' }).click()
+  t.match(await page.title(), /default: dead/)
+  await page.getByRole('link', { name: 'broken' }).click()
+  t.match(await page.getByRole('main').textContent(), /status 422/)
+  await page.getByRole('button', { name: 'Redrive' }).click()
+  await app.taskqueue.wait('broken')
+  t.equal((await app.taskqueue.get('broken'))?.attempts.length, 2)
+  await page.goto(`${url}dead?name=default`)
+  t.match(await page.getByRole('main').textContent(), /GET \/fails\/:id/)
+  await page.getByRole('button', { name: 'Remove', exact: true }).click()
+  await page.getByText('No task of default is dead').waitFor()
+  t.match(await app.taskqueue.queue('default').counts(), { dead: 0 })
+  t.strictSame(wrong, [])
+})
+
+t.test('whoever operates pauses, resumes, reschedules, runs, cancels, searches and drops', async t => {
+  const { app, url } = await serve(t)
+  const queue = app.taskqueue.queue('default')
+  const { page, wrong } = await openPage()
+  await page.goto(url)
+  await page.getByRole('button', { name: 'Pause' }).click()
+  await page.getByText('paused', { exact: true }).waitFor()
+  t.equal(await queue.isPaused(), true)
+  await page.getByRole('button', { name: 'Resume' }).click()
+  await page.getByRole('button', { name: 'Pause' }).waitFor()
+  t.equal(await queue.isPaused(), false)
+
+  await app.taskqueue.add('/held', { id: 'late', delayMs: 3_600_000 })
+  await page.getByLabel('Task').fill('late')
+  await page.getByRole('button', { name: 'Find' }).click()
+  await page.getByLabel('Run in').fill('30')
+  await page.getByRole('button', { name: 'Reschedule' }).click()
+  await page.getByText(/in (29|30) min/).waitFor()
+  await page.getByRole('button', { name: 'Run now' }).click()
+  await until(async () => (await app.taskqueue.get('late'))?.state === 'running')
+  await page.reload()
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  await page.getByText('cancelled', { exact: true }).waitFor()
+
+  await queue.pause()
+  await app.taskqueue.addAll([{ url: '/ok' }, { url: '/ok' }])
+  await page.goto(`${url}queue?name=default`)
+  await page.getByText('Drop all waiting').first().click()
+  await page.getByLabel(/Write default/).fill('default')
+  await page.getByRole('button', { name: 'Drop all waiting' }).click()
+  await page.getByText('No task of default is waiting').waitFor()
+  t.equal(await queue.length(), 0)
+  t.strictSame(wrong, [])
+})
+
+t.test('nothing that is hostile runs or leads away, wherever it stands', async t => {
+  const { app, url } = await serve(t, { show: { payload: true, answer: true }, taskqueue: { consumer: { maxRetries: 0, name: HOSTILE[0]! } } })
+  const ids: string[] = []
+  for (const [index, text] of HOSTILE.entries()) {
+    const say = encodeURIComponent(text)
+    ids.push(await app.taskqueue.add(`/fails/${say}?q=${say}`, { id: `"><img/src=x/onerror=alert(${index})>`, payload: { [text]: text }, headers: { 'x-say': text.replace(/[^\x20-\x7e]/g, '?') }, user: 'ann' }) as string)
+    ids.push(await app.taskqueue.add('/ok', { payload: text, id: `javascript:alert(${index})` }) as string)
+  }
+  for (const id of ids) await app.taskqueue.wait(id)
+  const { page, wrong } = await openPage()
+  await until(async () => (await app.taskqueue.processes()).length === 1)
+  for (const path of ['', 'queue?name=default&state=dead', 'queue?name=default&state=done', 'dead?name=default', 'processes', ...ids.map(id => `task?id=${encodeURIComponent(id)}`)]) {
+    const response = await page.goto(`${url}${path}`)
+    t.equal(response?.status(), 200, path)
+    t.equal(await page.locator('img').count(), 0, path)
+    t.equal(await page.locator('script').count(), 1, path)
+  }
+  for (const path of [HOSTILE[0]!, `queue?name=${encodeURIComponent(HOSTILE[0]!)}`, `task?id=${encodeURIComponent('"><script>alert(1)</script>')}`]) {
+    await page.goto(`${url}${path}`)
+    t.equal(await page.locator('img, script:not([src])').count(), 0)
+  }
+  // The browser reports the status of each page that was not found.
+  t.strictSame(wrong.filter(text => !/the server responded with a status of 40[04]/.test(text)), [])
+})
+
+t.test('a form on another site acts on nothing', async t => {
+  const { app, url } = await serve(t)
+  const evil = createServer((_request, response) => {
+    response.setHeader('content-type', 'text/html')
+    response.end(`<form method="post" action="${url}actions/pause"><input name="queue" value="default"><button>Win</button></form>`)
+  })
+  await new Promise<void>(resolve => { evil.listen(0, '127.0.0.1', resolve) })
+  t.teardown(() => { evil.close() })
+  const { page } = await openPage()
+  for (const host of ['127.0.0.1', 'localhost']) {
+    await page.goto(`http://${host}:${(evil.address() as AddressInfo).port}/`)
+    const [response] = await Promise.all([page.waitForResponse(/actions/), page.getByRole('button').click()])
+    t.equal(response.status(), 403)
+  }
+  t.equal(await app.taskqueue.queue('default').isPaused(), false)
+})
+
+t.test('who may only look finds no button but that of the search', async t => {
+  const { app, url } = await serve(t, { authorize: () => 'read' })
+  await app.taskqueue.add('/fails/1', { id: 'dead' })
+  await app.taskqueue.wait('dead')
+  const { page, wrong } = await openPage()
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'processes']) {
+    await page.goto(`${url}${path}`)
+    t.strictSame(await page.getByRole('button').allTextContents(), ['Find'], path)
+  }
+  t.strictSame(wrong, [])
+})
+
+t.test('the pages work without JavaScript, by the keyboard, and on a phone', async t => {
+  const { app, url } = await serve(t)
+  await app.taskqueue.add('/fails/1', { id: 'dead' })
+  await app.taskqueue.wait('dead')
+  const { page, wrong } = await openPage({ javaScriptEnabled: false, viewport: { width: 360, height: 700 } })
+  await page.goto(`${url}task?id=dead`)
+  await page.getByRole('button', { name: 'Redrive' }).focus()
+  await Promise.all([page.waitForResponse(response => response.url().endsWith('task?id=dead')), page.keyboard.press('Enter')])
+  await page.waitForLoadState()
+  await until(async () => (await app.taskqueue.get('dead'))?.attempts.length === 2)
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'processes']) {
+    await page.goto(`${url}${path}`)
+    const { width } = (await page.locator('html').boundingBox())!
+    t.ok(width <= 360, `${path} is ${width} wide`)
+  }
+  t.strictSame(wrong, [])
+})
+
+t.test('a page shows what has changed, by itself, unless somebody is about to use it', async t => {
+  const { app, url } = await serve(t)
+  const { page, wrong } = await openPage()
+  await page.clock.install()
+  await page.goto(url)
+  await app.taskqueue.add('/fails/1', { id: 'dead' })
+  await app.taskqueue.wait('dead')
+  const dead = page.getByRole('row', { name: /default/ }).locator('td').nth(3)
+  t.equal(await dead.textContent(), '0')
+  await until(async () => {
+    await page.clock.runFor(5000)
+    return await dead.textContent() === '1'
+  })
+  await page.goto(`${url}queue?name=default`)
+  await page.getByText('Drop all waiting').first().click()
+  await page.getByLabel(/Write default/).fill('def')
+  await page.clock.runFor(20_000)
+  t.equal(await page.getByLabel(/Write default/).inputValue(), 'def')
+  t.strictSame(wrong, [])
+})
+
+t.test('behind a proxy that takes the prefix away, links lead to the right place', async t => {
+  const { app, origin } = await serve(t, { prefix: '' })
+  const proxy = createServer((request, response) => {
+    if (!request.url!.startsWith('/behind/')) {
+      response.writeHead(404).end()
+      return
+    }
+    const target = new URL(request.url!.slice('/behind'.length), origin)
+    request.pipe(httpRequest(target, { method: request.method!, headers: request.headers }, answer => {
+      response.writeHead(answer.statusCode!, answer.headers)
+      answer.pipe(response)
+    }))
+  })
+  await new Promise<void>(resolve => { proxy.listen(0, '127.0.0.1', resolve) })
+  t.teardown(() => { proxy.close() })
+  const { page, wrong } = await openPage()
+  await page.goto(`http://127.0.0.1:${(proxy.address() as AddressInfo).port}/behind/`)
+  await page.getByRole('button', { name: 'Pause' }).click()
+  await page.getByText('paused', { exact: true }).waitFor()
+  t.equal(await app.taskqueue.queue('default').isPaused(), true)
+  await page.getByRole('link', { name: 'default' }).click()
+  await page.getByRole('link', { name: 'dead', exact: true }).click()
+  await page.getByRole('link', { name: 'Processes' }).click()
+  t.match(page.url(), /\/behind\/processes$/)
+  t.strictSame(wrong, [])
+})
+
+t.test('while Redis is away the pages say so, and recover by themselves', async t => {
+  const server = await startRedis(t)
+  const { url } = await serve(t, { taskqueue: { redis: { path: server.path }, commitTimeoutMs: 300 } })
+  const { page } = await openPage()
+  await page.clock.install()
+  await page.goto(`${url}queue?name=default`)
+  await server.stop()
+  await until(async () => {
+    await page.clock.runFor(5000)
+    return await page.getByText('The store does not answer').count() > 0
+  })
+  await server.start()
+  await until(async () => {
+    await page.clock.runFor(5000)
+    return await page.getByText('No task of default is waiting').count() > 0
+  })
+})
