@@ -53,7 +53,7 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
   }
   const queueOf = (name: unknown) => taskqueue.queues.find(queue => queue.name === name)
 
-  const snapshot = remembered(SNAPSHOT_MS, async () => {
+  const snapshot = new Remembered(SNAPSHOT_MS, async () => {
     const [{ queues }, histories] = await Promise.all([taskqueue.health(), taskqueue.history()])
     return {
       queues: queues.map(health => {
@@ -77,7 +77,7 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     const [path = ''] = request.url.split('?', 1)
     // Links are relative, so the root has to end with a slash.
     if (!path.endsWith('/')) return reply.redirect(`${path.slice(path.lastIndexOf('/') + 1)}/`, 308)
-    const model = await snapshot()
+    const model = await snapshot.get()
     return send(request, reply, role, model, frame => overviewPage(model, frame))
   })
 
@@ -134,6 +134,8 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
       const fields = request.body ?? {}
       if (fields.queue !== undefined && queueOf(fields.queue) === undefined) return reply.callNotFound()
       const { changed, path } = await act(taskqueue, fields)
+      // Whoever has acted should see it.
+      snapshot.forget()
       const { user } = request as { user?: { id?: unknown, sub?: unknown } }
       const { confirm, ...about } = fields
       request.log.info({ action: name, ...about, changed, userId: user?.id ?? user?.sub }, 'somebody acts on a queue')
@@ -172,13 +174,24 @@ function wantsJson ({ headers: { accept = '' } }: FastifyRequest): boolean {
   return accept.includes('application/json') && !accept.includes('text/html')
 }
 
-/** Makes a function that asks again only after a while, and has all who ask meanwhile get the same answer. */
-function remembered<T> (ms: number, ask: () => Promise<T>): () => Promise<T> {
-  let last: { readonly answer: Promise<T>, readonly until: number } | undefined
-  return async () => {
-    if (last === undefined || last.until < performance.now()) last = { answer: ask(), until: performance.now() + ms }
-    return await last.answer
+/** An answer that is asked for again only after a while: all who want it meanwhile get the same. */
+class Remembered<T> {
+  readonly #ms: number
+  readonly #ask: () => Promise<T>
+  #last: { readonly answer: Promise<T>, readonly until: number } | undefined
+
+  constructor (ms: number, ask: () => Promise<T>) {
+    this.#ms = ms
+    this.#ask = ask
   }
+
+  async get (): Promise<T> {
+    const now = performance.now()
+    if (this.#last === undefined || this.#last.until < now) this.#last = { answer: this.#ask(), until: now + this.#ms }
+    return await this.#last.answer
+  }
+
+  forget (): void { this.#last = undefined }
 }
 
 export default dashboard

@@ -24,7 +24,7 @@ export class Outage {
   get isOn (): boolean { return this.#failures > 0 }
 
   /** For how long the store has answered nothing, in milliseconds. */
-  get silentMs (): number { return performance.now() - this.#heardAt }
+  get silentMs (): number { return Math.round(performance.now() - this.#heardAt) }
 
   noteHeartbeat (): void { this.#heardAt = performance.now() }
 

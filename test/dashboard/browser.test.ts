@@ -3,6 +3,7 @@ import helmet from '@fastify/helmet'
 import Fastify, { type FastifyInstance } from 'fastify'
 import { createServer, request as httpRequest } from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { Redis } from 'ioredis'
 import t, { type Test } from 'tap'
 import dashboard, { type DashboardOptions } from '../../lib/dashboard/dashboard.js'
 import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
@@ -22,7 +23,7 @@ interface Options extends DashboardOptions {
 
 /** Serves an app with a dashboard; `/held` lasts until the test ends. */
 async function serve (t: Test, { taskqueue: options, prefix = '/admin/queues', ...rest }: Options = {}): Promise<{ app: FastifyInstance, origin: string, url: string }> {
-  const app = Fastify()
+  const app = Fastify({ forceCloseConnections: true })
   const { opened, open } = gate()
   t.teardown(async () => {
     open()
@@ -123,6 +124,33 @@ t.test('nothing that is hostile runs or leads away, wherever it stands', async t
   t.strictSame(wrong.filter(text => !/the server responded with a status of 40[04]/.test(text)), [])
 })
 
+t.test('a queue with a million tasks is looked at as any other', async t => {
+  const { path } = await startRedis(t)
+  const { app, url } = await serve(t, { taskqueue: { redis: { path }, consumer: false } })
+  const model = await app.taskqueue.add('/ok')
+  const admin = new Redis({ path })
+  t.teardown(() => { admin.disconnect() })
+  for (let n = 0; n < 1_000_000; n += 10_000) {
+    await admin.eval(`
+      local message = redis.call('HGET', KEYS[1], ARGV[1])
+      for n = ARGV[2], ARGV[2] + 9999 do
+        local id = string.sub(ARGV[1], 1, 24) .. string.format('%012d', n)
+        redis.call('HSET', KEYS[1], id, message)
+        redis.call('RPUSH', KEYS[2], id)
+      end`, 2, 'taskqueue:{default}:message', 'taskqueue:{default}:waiting', model, n)
+  }
+  const { page, wrong } = await openPage()
+  await page.goto(url)
+  await page.getByRole('link', { name: '1,000,001' }).click()
+  await page.getByRole('link', { name: 'Next' }).click()
+  t.equal(await page.getByRole('row').count(), 51)
+  await page.getByRole('link', { name: model.slice(0, 24) }).first().click()
+  await page.getByRole('button', { name: 'Cancel' }).click()
+  await page.getByText('cancelled', { exact: true }).waitFor()
+  t.match(await app.taskqueue.queue('default').counts(), { waiting: 1_000_000 })
+  t.strictSame(wrong, [])
+})
+
 t.test('a form on another site acts on nothing', async t => {
   const { app, url } = await serve(t)
   const evil = createServer((_request, response) => {
@@ -159,8 +187,7 @@ t.test('the pages work without JavaScript, by the keyboard, and on a phone', asy
   const { page, wrong } = await openPage({ javaScriptEnabled: false, viewport: { width: 360, height: 700 } })
   await page.goto(`${url}task?id=dead`)
   await page.getByRole('button', { name: 'Redrive' }).focus()
-  await Promise.all([page.waitForResponse(response => response.url().endsWith('task?id=dead')), page.keyboard.press('Enter')])
-  await page.waitForLoadState()
+  await Promise.all([page.waitForEvent('load'), page.keyboard.press('Enter')])
   await until(async () => (await app.taskqueue.get('dead'))?.attempts.length === 2)
   for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'processes']) {
     await page.goto(`${url}${path}`)

@@ -246,10 +246,12 @@ t.test('a page says that the store does not answer, and is as usual once it does
 })
 
 t.test('however many look at the overview, the store is asked once a second', async t => {
-  const { app, get } = await open(t)
+  const { app, get, post } = await open(t)
   let asked = 0
   const { health } = app.taskqueue
   Object.assign(app.taskqueue, { health: async () => { asked++; return await health() } })
   await Promise.all(Array.from({ length: 50 }, async () => await get('')))
   t.equal(asked, 1)
+  await post('pause', { queue: 'default' })
+  t.match((await get('')).body, /paused/, 'but after an action, which whoever has taken it should see')
 })

@@ -35,6 +35,16 @@ const programs: Record<string, string> = {
     const required = createRequire(import.meta.url)('${name}')
     for (const name of ['default', 'taskqueue', 'errorCodes']) assert.ok(required[name] === imported[name] && imported[name])
     assert.equal(imported.storeConformance, undefined)`,
+  // OpenTelemetry is not installed here.
+  'subpaths.js': `
+    import assert from 'node:assert'; import { createRequire } from 'node:module'
+    const require = createRequire(import.meta.url)
+    for (const path of ['dashboard', 'metrics']) {
+      const { default: plugin } = await import('${name}/' + path)
+      assert.equal(typeof plugin, 'function')
+      assert.equal(require('${name}/' + path).default, plugin)
+    }
+    await assert.rejects(import('${name}/otel'), /@opentelemetry\\/api/)`,
   'conformance.js': `
     import assert from 'node:assert'; import { createRequire } from 'node:module'
     import { storeConformance } from '${name}/conformance'
@@ -86,7 +96,7 @@ async function checkPackage (): Promise<void> {
   ok(`${files.length} files are packed: lib, what is built from it, and the documents`)
 
   const fastify = `fastify@${peerDependencies.fastify}`
-  const dev = ['@types/node', '@fastify/auth'].map(name => `${name}@${devDependencies[name]}`)
+  const dev = ['@types/node', '@fastify/auth', '@opentelemetry/api'].map(name => `${name}@${devDependencies[name]}`)
   const [javascript, typescript, runtimes] = await Promise.all([
     install('javascript', tarball, `fastify@${lowestFastify}`),
     install('typescript', tarball, fastify, ...dev, ...typescripts.map(version => `typescript-${version}@npm:typescript@${version}`)),

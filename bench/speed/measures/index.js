@@ -3,10 +3,12 @@ import * as backlog from './backlog.js'
 import * as committing from './committing.js'
 import * as drain from './drain.js'
 import * as latency from './latency.js'
+import * as looking from './looking.js'
 import * as memory from './memory.js'
 import * as processes from './processes.js'
 import * as queues from './queues.js'
 import * as requests from './requests.js'
+import * as watching from './watching.js'
 
 /** @import { Environment } from '../environment.js' */
 /** @import { Goal } from '../goals.js' */
@@ -44,8 +46,8 @@ import * as requests from './requests.js'
  */
 
 /**
- * @typedef {'drain' | 'adding' | 'committing' | 'latency' | 'memory' | 'backlog' | 'processes' | 'queues' | 'requests'}
- *   MeasureName
+ * @typedef {'drain' | 'adding' | 'committing' | 'latency' | 'memory' | 'backlog' | 'processes' | 'queues' |
+ *   'requests' | 'watching' | 'looking'} MeasureName
  */
 
 /**
@@ -53,6 +55,8 @@ import * as requests from './requests.js'
  *
  * @type {Record<MeasureName, Measure>}
  */
-export const MEASURES = { drain, adding, committing, latency, memory, backlog, processes, queues, requests }
+export const MEASURES = {
+  drain, adding, committing, latency, memory, backlog, processes, queues, requests, watching, looking
+}
 
 export const NAMES = /** @type {MeasureName[]} */ (Object.keys(MEASURES))
