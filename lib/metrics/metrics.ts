@@ -2,9 +2,9 @@ import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
-import { makeGauges } from './asked.js'
 import { Maker, type PrometheusClient } from './client.js'
-import { Counted } from './counted.js'
+import { Counters } from './counters.js'
+import { makeGauges } from './gauges.js'
 
 export type { PrometheusClient }
 
@@ -23,21 +23,21 @@ export interface MetricsOptions {
  */
 class Metrics {
   readonly #apps = new Set<FastifyInstance>()
-  readonly #counted: Counted
+  readonly #counters: Counters
 
   constructor (make: Maker) {
-    this.#counted = new Counted(make)
+    this.#counters = new Counters(make)
     makeGauges(make, this.#apps)
   }
 
   add (app: FastifyInstance): void {
-    if (this.#apps.size === 0) this.#counted.begin()
+    if (this.#apps.size === 0) this.#counters.begin()
     this.#apps.add(app)
   }
 
   remove (app: FastifyInstance): void {
     this.#apps.delete(app)
-    if (this.#apps.size === 0) this.#counted.end()
+    if (this.#apps.size === 0) this.#counters.end()
   }
 }
 

@@ -9,7 +9,7 @@ const OTHER = 'other'
 type Listeners = { readonly [Name in EventName]?: (event: Events[Name]) => void }
 
 /** Metrics of what happens in this process, from the events of all of its apps. */
-export class Counted {
+export class Counters {
   readonly #subscriptions: ReadonlyArray<readonly [name: string, listener: (event: unknown) => void]>
 
   constructor (make: Maker) {
