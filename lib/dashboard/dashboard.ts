@@ -18,7 +18,7 @@ import { type Show, viewOf } from './task-view.js'
 export type { Authorize, Role, Show }
 
 export interface DashboardOptions {
-  /** Says what who makes a request may do. It is asked for every page and every action. */
+  /** Says what the user of a request may do. The dashboard asks it for every page and every action. */
   authorize?: Authorize
   /** Lets everybody do everything, in place of `authorize`: for a machine that only you can reach. @default false */
   public?: true
@@ -26,7 +26,7 @@ export interface DashboardOptions {
   show?: Show
 }
 
-/** For how long what the overview shows is used again, in milliseconds, however many look at it. */
+/** For how long the overview shows the same, in milliseconds, however many operators look at it. */
 const SNAPSHOT_MS = 1000
 
 /** No list is longer, and every store can count so far. */
@@ -35,8 +35,8 @@ const MAX_OFFSET = 1e12
 interface Query { name?: string, state?: string, offset?: string, id?: string }
 
 /**
- * Pages on which to look at queues and tasks, and to act on them. Register it with a `prefix`, after
- * `fastify-taskqueue`. Every page is JSON for those who accept only that.
+ * Pages on which operators look at queues and tasks, and act on them. Register it with a `prefix`, after
+ * `fastify-taskqueue`. Every page is JSON for a client that accepts only that.
  */
 const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promise<void> => {
   const { authorize, show } = readOptions(options)
@@ -132,13 +132,15 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     app.post<{ Body: Record<string, string> | undefined }>(`/actions/${name}`, async (request, reply) => {
       await allowAction(request, authorize)
       const fields = request.body ?? {}
-      if (fields.queue !== undefined && queueOf(fields.queue) === undefined) return reply.callNotFound()
-      const { changed, path } = await act(taskqueue, fields)
-      // Whoever has acted should see it.
+      const queue = queueOf(fields.queue)
+      if (queue === undefined) return reply.callNotFound()
+      const { changed, path } = await act(queue, fields, taskqueue)
+      // The page that follows should show it.
       snapshot.forget()
       const { user } = request as { user?: { id?: unknown, sub?: unknown } }
-      const { confirm, ...about } = fields
-      request.log.info({ action: name, ...about, changed, userId: user?.id ?? user?.sub }, 'somebody acts on a queue')
+      const { id: taskId, group, minutes } = fields
+      const about = { action: name, queue: queue.name, taskId, group, minutes, changed, userId: user?.id ?? user?.sub }
+      request.log.info(about, 'an operator acts on a queue')
       if (wantsJson(request)) return { changed }
       return reply.redirect(`../${path}`, 303)
     })
@@ -174,7 +176,7 @@ function wantsJson ({ headers: { accept = '' } }: FastifyRequest): boolean {
   return accept.includes('application/json') && !accept.includes('text/html')
 }
 
-/** An answer that is asked for again only after a while: all who want it meanwhile get the same. */
+/** An answer that is asked for again only after a while. Meanwhile everybody gets the same. */
 class Remembered<T> {
   readonly #ms: number
   readonly #ask: () => Promise<T>

@@ -1,28 +1,29 @@
 import type { FastifyRequest } from 'fastify'
 import { FST_TASKQUEUE_CROSS_SITE, FST_TASKQUEUE_FORBIDDEN } from '../errors.js'
 
-/** What somebody may do: look, or act as well. */
+/** The right to look, or to act as well. */
 export type Role = 'read' | 'operate'
 
-/** Says what somebody who makes a request may do; false for nothing. */
+/** Says what the user of a request may do; false for nothing. */
 export type Authorize = (request: FastifyRequest) => Role | false | Promise<Role | false>
 
-/** Returns what somebody may do. Throws if they may not even look. */
+/** Returns what the user of a request may do. Throws if they may not even look. */
 export async function roleOf (request: FastifyRequest, authorize: Authorize): Promise<Role> {
   const role = await authorize(request)
   if (role === 'read' || role === 'operate') return role
   throw new FST_TASKQUEUE_FORBIDDEN('look at the queues')
 }
 
-/** Throws unless somebody may act, and a page of this app has asked them to. */
+/** Throws unless the user of a request may act, and the request comes from a page of this app. */
 export async function allowAction (request: FastifyRequest, authorize: Authorize): Promise<void> {
   refuseCrossSite(request)
   if (await roleOf(request, authorize) !== 'operate') throw new FST_TASKQUEUE_FORBIDDEN('change the queues')
 }
 
 /**
- * Refuses what another site has made the browser send. Browsers say where a request comes from by `Sec-Fetch-Site`
- * (https://w3c.github.io/webappsec-fetch-metadata), or over plain HTTP and before 2023 by `Origin` alone.
+ * Refuses a request that another site has made the browser send. Browsers say where a request comes from by
+ * `Sec-Fetch-Site` (https://w3c.github.io/webappsec-fetch-metadata), or over plain HTTP and before 2023 by `Origin`
+ * alone.
  */
 function refuseCrossSite ({ headers, host }: FastifyRequest): void {
   const site = headers['sec-fetch-site']

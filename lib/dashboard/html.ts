@@ -8,12 +8,12 @@ export class Html {
   toString (): string { return this.#text }
 }
 
-/** What can stand in a template: text is escaped, lists are put together, and nothing is shown of what is missing. */
+/** The contents of a template: text is escaped, lists are put together, and nothing is shown of what is missing. */
 export type Content = Html | string | number | undefined | null | false | readonly Content[]
 
 /**
- * Makes HTML of a template. Whatever is put into it is text, in elements as well as in quoted attributes, unless it is
- * HTML that this tag has made. It must not stand in a script, a style, a comment, or an attribute without quotes.
+ * Makes HTML of a template. Its contents are text, in elements as well as in quoted attributes, unless they are HTML
+ * that this tag has made. It must not stand in a script, a style, a comment, or an attribute without quotes.
  */
 export function html (parts: TemplateStringsArray, ...contents: readonly Content[]): Html {
   return new Html(parts.reduce((text, part, index) => text + safe(contents[index - 1]) + part))
@@ -32,7 +32,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
 
 /**
  * Characters that would change the direction of the text around them, or that no HTML can have. An operator has to see
- * what is there.
+ * that they are there.
  */
 // eslint-disable-next-line no-control-regex
 const INVISIBLE = /[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]|\p{Surrogate}/gu

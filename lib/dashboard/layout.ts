@@ -1,8 +1,8 @@
 import { type Content, type Html, html } from './html.js'
 
-/** What every page knows. */
+/** The parts that pages have in common. */
 export interface Frame {
-  /** Whether whoever looks may act as well. */
+  /** Whether the operator may act as well as look. */
   readonly mayAct: boolean
   /** The names of the files of style, script and icon. */
   readonly assets: { readonly style: string, readonly script: string, readonly icon: string }
@@ -54,7 +54,7 @@ ${content}
 `
 }
 
-/** What an action is about, by the names of the fields of its form. */
+/** The fields of the form of an action. */
 type Fields = Readonly<Record<string, string>>
 
 const inputsOf = (fields: Fields): Html[] => Object.entries(fields).map(([field, value]) =>
@@ -69,7 +69,7 @@ export function action (
 ${inputsOf(fields)}<button class="${kind}">${label}</button></form>`
 }
 
-/** An action that cannot be undone: whoever takes it has to write a word first. */
+/** An action that cannot be undone: the operator has to write a word first. */
 export function confirmedAction (
   frame: Frame, name: string, label: string, fields: Fields, word: string
 ): Html | false {

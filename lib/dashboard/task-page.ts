@@ -45,7 +45,7 @@ function actionsOf ({ id, queue, state }: TaskView, frame: Frame): Content {
       return [
         state === 'delayed' && action(frame, 'run', 'Run now', fields),
         frame.mayAct && html`<form method="post" action="actions/reschedule" class="action">
-<input type="hidden" name="id" value="${id}">
+<input type="hidden" name="id" value="${id}"><input type="hidden" name="queue" value="${queue}">
 <label>Run in <input name="minutes" type="number" min="0" max="43200" value="10" required> min</label>
 <button>Reschedule</button></form>`,
         action(frame, 'cancel', 'Cancel', fields, 'danger')

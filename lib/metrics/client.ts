@@ -9,7 +9,7 @@ interface MetricOptions {
   collect?: () => Promise<void>
 }
 
-/** What a client of Prometheus has to have. `prom-client` and `@prometheus-io/client` have it. */
+/** The parts of a client of Prometheus that are needed. `prom-client` and `@prometheus-io/client` have them. */
 export interface PrometheusClient {
   readonly register: object
   readonly Counter: new (options: MetricOptions) => Counter

@@ -13,13 +13,13 @@ export interface MetricsOptions {
   client: PrometheusClient
   /** The registry of that client which gets the metrics. @default the client's own */
   register?: object
-  /** What the names of the metrics begin with. @default taskqueue_ */
+  /** The beginning of the names of the metrics. @default taskqueue_ */
   prefix?: string
 }
 
 /**
- * The metrics in one registry. Several apps of a process may share them. What is counted goes on for as long as one of
- * them is open.
+ * The metrics in one registry. Several apps of a process may share them. Counting goes on for as long as one of them is
+ * open.
  */
 class Metrics {
   readonly #apps = new Set<FastifyInstance>()

@@ -158,7 +158,7 @@ const otel = async (app: FastifyInstance, options: OtelOptions): Promise<void> =
     spans.end()
     shared = undefined
   })
-  // What a handler traces becomes part of the attempt, also where nothing else makes a span of the request.
+  // So spans of a handler become part of the attempt, also where nothing else makes a span of the request.
   app.addHook('onRequest', ({ task }, _reply, done) => {
     const span = task === null || trace.getActiveSpan() !== undefined ? undefined : spans.of(task)
     if (span === undefined) return done()

@@ -23,7 +23,7 @@ export interface Health {
   readonly queues: readonly QueueHealth[]
 }
 
-/** How a queue fares. What its store says is missing if that does not answer. */
+/** How a queue fares. Members that its store knows are missing if that does not answer. */
 export interface QueueHealth {
   readonly name: string
   /** Whether the store has answered, within two seconds. */

@@ -1,6 +1,6 @@
 import type { Phase } from './phase.js'
 
-/** What a consumer of this process does. */
+/** The state of a consumer of this process. */
 export interface ConsumerStatus {
   /** Its name. */
   readonly name: string

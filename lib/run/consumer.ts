@@ -212,7 +212,7 @@ export class Consumer {
       else this.#prefetch.add(leases)
       this.#loop.silence()
       const isMore = leases.length > 0 && outlook.wakeInMs === 0
-      // What is left in line is claimed as tasks end. An alarm would cut that into turns of a few tasks.
+      // The tasks that are left in line are claimed as others end. An alarm would cut that into turns of a few tasks.
       this.#look(isMore ? { ...outlook, wakeInMs: Infinity } : outlook)
       if (isMore && leases.length < limit) this.wake()
     } catch (err) {

@@ -1,7 +1,7 @@
 import { isHeard, type Events, type Publish } from '../observe/events.js'
 import type { Held, Lease, Settlement } from '../store/turn.js'
 
-/** What an event says besides the consumer that it is about. */
+/** The members of an event besides the consumer that it is about. */
 type Rest<Name extends keyof Events> = Omit<Events[Name], 'queue' | 'consumer'>
 
 /** The events that are about a consumer. */

@@ -8,14 +8,14 @@ export interface Counts {
   readonly dead: number
 }
 
-/** What an operator watches of a queue. */
+/** The state of a queue, as operators watch it. */
 export interface QueueView extends Counts {
   readonly paused: boolean
   /** The task that would be claimed first; missing if none waits. */
   readonly first?: Found | undefined
 }
 
-/** What has happened in a queue in each of the last `HISTORY_MINUTES`, the present minute last. */
+/** The past of a queue: a number for each of the last `HISTORY_MINUTES`, the present minute last. */
 export interface History {
   /** How many tasks were done. */
   readonly done: readonly number[]

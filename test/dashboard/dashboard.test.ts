@@ -31,7 +31,7 @@ async function open (t: Test, { taskqueue: options, server, prefix = '/queues', 
   const get = async (path: string, by: InjectOptions = {}) => await app.inject({ url: `${prefix}/${path}`, ...by })
   const json = async (path: string) => (await get(path, { headers: { accept: 'application/json' } })).json()
   const post = async (action: string, fields: Record<string, string>, headers: Record<string, string> = { 'sec-fetch-site': 'same-origin' }) => await app.inject({
-    method: 'POST', url: `${prefix}/actions/${action}`, payload: String(new URLSearchParams(fields)), headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers }
+    method: 'POST', url: `${prefix}/actions/${action}`, payload: String(new URLSearchParams({ queue: 'default', ...fields })), headers: { 'content-type': 'application/x-www-form-urlencoded', ...headers }
   })
   return { app, get, json, post, queue: app.taskqueue.queue(app.taskqueue.queues[0]!.name) }
 }
@@ -153,8 +153,8 @@ t.test('actions are logged with who has acted, on what, and how much that has ch
     server: { logger: { stream: { write (line: string) { log.push(JSON.parse(line)) } } } },
     setUp: app => { app.addHook('onRequest', async request => { Object.assign(request, { user: { id: 'ann' } }) }) }
   })
-  await post('pause', { queue: 'default' })
-  t.match(log.filter(({ action }) => action === 'pause'), [{ queue: 'default', changed: 1, userId: 'ann', reqId: String }])
+  await post('pause', { queue: 'default', level: '99', msg: 'forged', userId: 'bob' })
+  t.match(log.filter(({ action }) => action === 'pause'), [{ queue: 'default', changed: 1, userId: 'ann', reqId: String, level: 30, msg: 'an operator acts on a queue' }])
 })
 
 t.test('contents of tasks are hidden unless they are to be shown, and secrets are masked even then', async t => {
@@ -201,9 +201,12 @@ t.test('a list comes in pages, each task once', async t => {
 })
 
 t.test('what is not there is a 404', async t => {
-  const { get, post } = await open(t)
+  const { app, get, post, queue } = await open(t)
   for (const path of ['queue?name=nope', 'queue', 'dead?name=nope', 'task?id=nope']) t.equal((await get(path)).statusCode, 404, path)
-  t.equal((await post('pause', { queue: 'nope' })).statusCode, 404)
+  for (const queue of ['nope', '']) t.equal((await post('pause', { queue })).statusCode, 404)
+  const { statusCode } = await app.inject({ method: 'POST', url: '/queues/actions/pause', headers: { 'sec-fetch-site': 'same-origin' } })
+  t.equal(statusCode, 404, 'a form without a queue pauses none')
+  t.equal(await queue.isPaused(), false)
   t.equal((await get('task?id=a%20b')).statusCode, 400, 'which is no id')
 })
 
