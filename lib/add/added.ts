@@ -2,7 +2,7 @@ import type { TracedTask } from '../observe/tracing.js'
 import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
-import { withHeaders } from '../task/headers.js'
+import { withHeaders } from '../task/other-headers.js'
 import { valueOf } from '../task/payload.js'
 import type { Task } from '../task/task.js'
 

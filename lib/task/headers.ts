@@ -3,7 +3,6 @@ import { isPlain } from '../check.js'
 import { FST_TASKQUEUE_INVALID_HEADER, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { kindOf, show } from '../show.js'
 import type { AddOptions, Inheritance, Payload } from './options.js'
-import type { Task } from './task.js'
 
 /**
  * Whether a header is one that the adder of a task cannot choose: it concerns the two ends of one connection
@@ -55,21 +54,4 @@ export function headersOf (
   const headers = [...inherited, ...[...own].filter(([, value]) => value !== null)] as Array<[string, string]>
   for (const [name, value] of headers) checkHeader(name, value)
   return { headers: Object.fromEntries(headers), ...inherited.length > 0 && { inherited: inherited.length } }
-}
-
-/** Returns a task with other headers, or the task itself if one of them is no valid header. */
-export function withHeaders (task: Task, headers: Readonly<Record<string, string>>): Task {
-  const names = Object.keys(headers)
-  try {
-    for (const name of names) if (headers[name] !== task.headers[name]) checkHeader(name, headers[name])
-  } catch {
-    return task
-  }
-  const inherited = Object.keys(task.headers).slice(0, task.inherited ?? 0).filter(name => Object.hasOwn(headers, name))
-  const others = names.filter(name => !inherited.includes(name))
-  return {
-    ...task,
-    headers: Object.fromEntries([...inherited, ...others].map(name => [name.toLowerCase(), headers[name]!])),
-    inherited: inherited.length > 0 ? inherited.length : undefined
-  } as Task
 }

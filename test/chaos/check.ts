@@ -193,7 +193,7 @@ class Checker {
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
     if (turns.length > 2 * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
     // A commit of a process that has died keeps its ids as long as it is in doubt.
-    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|turn:[-0-9a-f]{36})$/.test(key) ||
+    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|history|turn:[-0-9a-f]{36})$/.test(key) ||
       (prepared.length > 0 && key.endsWith(':reserved'))
     const strange = keys.filter(key => !isExpected(key))
     if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)

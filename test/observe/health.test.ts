@@ -24,7 +24,7 @@ for (const [type, options] of Object.entries({ local: {}, redis: { redis: { path
     await app.taskqueue.add('/held', { queue: 'paused' })
     await app.taskqueue.add('/held', { queue: 'paused', delayMs: 60_000 })
     await app.taskqueue.queue('paused').pause()
-    await until(async () => (await app.taskqueue.health()).queues[0]!.running === 2)
+    await until(async () => (await app.taskqueue.health()).queues[0]!.consumer!.running === 2)
     const { isReady, isLive, queues } = await app.taskqueue.health()
     t.strictSame([isReady, isLive], [true, true])
     t.match(queues, [

@@ -145,14 +145,14 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, find, list, operate, setProgress, close'
+  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, history, consumers, find, list, operate, setProgress, close'
   const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],
     [() => 1, all, '1'],
     [() => Object.assign(new LocalStore(), { operate: undefined }), 'a type whose stores have operate', 'a LocalStore'],
-    [() => half, 'a type whose stores have extend, watch, counts, find, list, operate, setProgress, close', 'an object']
+    [() => half, 'a type whose stores have extend, watch, counts, history, consumers, find, list, operate, setProgress, close', 'an object']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
 

@@ -58,7 +58,7 @@ t.test('a process has two connections, and one if it only adds', async t => {
   t.equal(await connections(), 1)
 })
 
-t.test('when all is done there is one key for each queue, and one for each consumer while it lives', async t => {
+t.test('when all is done there are two keys for each queue, and two for each consumer while it lives', async t => {
   const { path } = await startRedis(t)
   const { app, runs } = await countingApp(t, {
     redis: { path }, queues: { a: {}, b: {}, c: { consumer: false } }, consumer: { backoff: () => 10 }, keep: 0
@@ -74,9 +74,10 @@ t.test('when all is done there is one key for each queue, and one for each consu
   await until(() => runs.length === 10)
   const admin = clientOf(t, { path })
   const keys = async () => (await admin.keys('*')).map(key => key.replace(/[^:]{36}$/, '…')).sort().join()
-  await until(async () => await keys() === 'taskqueue:{a}:clock,taskqueue:{a}:idle,taskqueue:{a}:turn:…,taskqueue:{b}:clock,taskqueue:{b}:idle,taskqueue:{b}:turn:…')
+  await until(async () => await keys() === 'taskqueue:{a}:clock,taskqueue:{a}:history,taskqueue:{a}:idle,taskqueue:{a}:turn:…,taskqueue:{b}:clock,taskqueue:{b}:history,taskqueue:{b}:idle,taskqueue:{b}:turn:…')
   await app.close()
-  t.equal(await keys(), 'taskqueue:{a}:clock,taskqueue:{b}:clock')
+  t.equal(await keys(), 'taskqueue:{a}:clock,taskqueue:{a}:history,taskqueue:{b}:clock,taskqueue:{b}:history')
+  for (const queue of ['a', 'b']) t.ok(await admin.pttl(`taskqueue:{${queue}}:history`) > 0, 'which does not last')
   t.strictSame(runs.sort().join(), [
     ...['/run', '/run', '/run', '/run'], ...['/run?chain=1', '/run?chain=1'], ...['/run?fail=1', '/run?fail=1', '/run?fail=1', '/run?fail=1']
   ].join())

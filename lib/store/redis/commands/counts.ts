@@ -17,7 +17,7 @@ read_time()
 local function first_of (k, due)
   local id = redis.call('LRANGE', k.suspects, 0, 0)[1] or in_line(k, 0, 1)[1]
   if not id and due > 0 then id = redis.call('ZRANGE', k.delayed, 0, 0)[1] end
-  return id and describe_one(k, id, look_up(k, { id })[1]) or false
+  return id and describe_one(k, id, look_up(k, { id })[1], 0, true) or false
 end
 
 local views = {}

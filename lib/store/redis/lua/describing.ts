@@ -79,11 +79,12 @@ local function in_line (k, skip, most)
 end
 
 -- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress, records,
--- and when it was claimed, if it runs. A message of at most so many bytes is described as a whole. Returns the
--- description, or nil if nothing is known of the task, and how many bytes of messages it has read.
-local function describe_one (k, id, p, whole_bytes)
+-- and when it was claimed, if it runs. A message of at most so many bytes is described as a whole. A task that is known
+-- to be in line is not looked for among those that are only prepared. Returns the description, or nil if nothing is
+-- known of the task, and how many bytes of messages it has read.
+local function describe_one (k, id, p, whole_bytes, is_in_line)
   local length = redis.call('HSTRLEN', k.message, id)
-  if (length > 0 or redis.call('HEXISTS', k.message, id) == 1) and not is_prepared(k, id, p) then
+  if (length > 0 or redis.call('HEXISTS', k.message, id) == 1) and (is_in_line or not is_prepared(k, id, p)) then
     local state, due, ended = 'waiting', nil, redis.call('ZSCORE', k.dead, id)
     if ended then
       state = 'dead'

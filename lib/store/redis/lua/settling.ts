@@ -108,11 +108,11 @@ local function note (kind, count)
   local minute = math.floor(now / 60000)
   -- A fault of what is only shown is no reason to stop.
   if redis.pcall('HINCRBY', k.history, kind .. number(minute), count) ~= count then return end
+  -- Without another minute the key is gone before a field can be older than those that are deleted here.
   redis.call('PEXPIRE', k.history, ${2 * HISTORY_MINUTES * 60_000})
-  for _, field in ipairs(redis.call('HKEYS', k.history)) do
-    local at = finite(string.sub(field, 2)) or 0
-    if at <= minute - ${HISTORY_MINUTES} then redis.call('HDEL', k.history, field) end
-  end
+  local old = {}
+  for at = minute - ${4 * HISTORY_MINUTES}, minute - ${HISTORY_MINUTES} do old[#old + 1] = kind .. number(at) end
+  redis.call('HDEL', k.history, unpack(old))
 end
 
 for i, p in ipairs(look_up_running(k, ended_ids)) do
