@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import type { LazyAbortController } from './abort.js'
 import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
@@ -35,8 +35,8 @@ export interface Dispatch {
   /** The id of the request that began the chain of tasks, and of the request that this task is, once it has one. */
   readonly originReqId?: string | undefined
   reqId?: string
-  /** The pattern of the route that takes the request, once a hook has seen it. */
-  route?: string | undefined
+  /** The request as a hook has seen it. */
+  request?: FastifyRequest
   /** The store that keeps the task. */
   readonly store: Store
   /** The tasks that this task has added to its own store. They are stored when it is settled. */
@@ -100,7 +100,7 @@ export function guardHeaders (app: FastifyInstance): void {
     if (context !== undefined) {
       context.seen = true
       context.reqId = request.id
-      context.route = request.routeOptions.url
+      context.request = request
       // This is read now: later a handler may call the not-found handler, and then the 404 is its verdict.
       context.routed = !request.is404
     } else if (raw.httpVersionMajor === 1) {

@@ -4,7 +4,7 @@ import { dispatch } from '../dispatch/dispatch.js'
 import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
-import type { AttemptEnd, Publish } from '../observe/events.js'
+import { type AttemptEnd, isHeard, type Publish } from '../observe/events.js'
 import { attempts, type AttemptTrace } from '../observe/tracing.js'
 import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
@@ -105,7 +105,9 @@ export function attemptWith (
     if (aborter.reason instanceof AttemptWithdrawn) return { lease, verdict: { kind: 'release' } }
     const verdict = judge(outcome, lease, policyFor(task))
     const durationMs = performance.now() - start
-    const end = attemptEnd(task, policy.name, context, at, durationMs, outcome, verdict)
+    const end = attemptEnd(task, policy.name, context, durationMs, outcome, verdict)
+    // The log does without, and these take their time.
+    if (trace !== undefined || isHeard('attempt:end')) Object.assign(end, watched(task, context, at))
     if (trace !== undefined) trace.end = end
     publish('attempt:end', end)
     if (outcome.kind === 'unrouted' && verdict.kind === 'defer') {
@@ -193,26 +195,34 @@ function traceOf (
   return { taskId, queue, consumer, method, url, attempt, headers: { ...headers } }
 }
 
+/** Returns the members of the end of an attempt that only subscribers get to know. */
+function watched (
+  task: Task, { task: { attempt }, request }: Dispatch, at: number
+): Pick<AttemptEnd, 'route' | 'waitedMs'> {
+  const waitedMs = attempt === 1 ? Math.max(0, at - firstDueOf(task)) : undefined
+  return { route: request?.routeOptions.url, waitedMs }
+}
+
 /** Says how an attempt has ended. */
 function attemptEnd (
-  task: Task, consumer: string, { task: { queue, attempt }, route, reqId, originReqId }: Dispatch, at: number,
-  durationMs: number, outcome: Outcome, verdict: Verdict
+  { id, url }: Task, consumer: string, { task: { queue, attempt }, reqId, originReqId }: Dispatch, durationMs: number,
+  outcome: Outcome, verdict: Verdict
 ): AttemptEnd {
   const { reason, delayMs } = verdict as { reason?: string, delayMs?: number }
   const { status, answer, cause } = outcome as Partial<Extract<Outcome, { kind: 'answered' }>>
   return {
-    taskId: task.id,
+    taskId: id,
     queue,
     consumer,
-    url: task.url,
-    route,
+    url,
+    route: undefined,
     attempt,
     verdict: verdict.kind,
     status,
     location: answer?.headers.location,
     retryAfter: answer?.headers['retry-after'],
     durationMs,
-    waitedMs: attempt === 1 ? Math.max(0, at - firstDueOf(task)) : undefined,
+    waitedMs: undefined,
     reqId,
     originReqId,
     unrouted: outcome.kind === 'unrouted' ? true : undefined,

@@ -23,7 +23,7 @@ const WATCHERS = {
   nothing: 'nobody',
   metrics: '`fastify-taskqueue/metrics`',
   traces: '`fastify-taskqueue/otel`, no SDK',
-  spans: '`fastify-taskqueue/otel`, spans kept in memory'
+  spans: '`fastify-taskqueue/otel`, spans made and dropped'
 }
 const CONCURRENCY = 10
 
