@@ -23,7 +23,7 @@ interface Options extends OtelOptions {
 }
 
 /** Opens an app whose tasks note the `traceparent` that they have got. */
-async function open (t: Test, { taskqueue: options, instrumented = false, ...rest }: Options = {}): Promise<{ app: FastifyInstance, got: string[] }> {
+async function open (t: Test, { taskqueue: options, instrumented = false, ...rest }: Options = {}): Promise<{ app: FastifyInstance, got: string[], states: unknown[] }> {
   const app = Fastify()
   t.teardown(() => app.close())
   if (instrumented) {
@@ -34,7 +34,11 @@ async function open (t: Test, { taskqueue: options, instrumented = false, ...res
   await app.register(taskqueue, { consumer: { maxRetries: 2, backoff: () => 1 }, ...options })
   await app.register(otel, rest)
   const got: string[] = []
-  const note = (headers: Record<string, unknown>) => { got.push(String(headers.traceparent)) }
+  const states: unknown[] = []
+  const note = (headers: Record<string, unknown>) => {
+    got.push(String(headers.traceparent))
+    states.push(headers.tracestate)
+  }
   app.get('/add', async ({ taskqueue }) => taskqueue.add('/task'))
   app.get('/task', async ({ headers }) => {
     note(headers)
@@ -47,7 +51,7 @@ async function open (t: Test, { taskqueue: options, instrumented = false, ...res
     return {}
   })
   await app.ready()
-  return { app, got }
+  return { app, got, states }
 }
 
 const spans = (name?: string): ReadableSpan[] => exporter.getFinishedSpans().filter(span => name === undefined || span.name === name)
@@ -75,13 +79,14 @@ t.test('a commit has a span, which its tasks carry, and each attempt one in a tr
 })
 
 t.test('the context of the commit takes the place of the one that a task would inherit', async t => {
-  const { app } = await open(t, { relation: 'child' })
+  const { app, states } = await open(t, { relation: 'child' })
   const caller = trace.setSpanContext(ROOT_CONTEXT, { traceId: TRACE, spanId: 'b7ad6b7169203331', traceFlags: 1, isRemote: true })
   await context.with(caller, async () => await app.inject({ url: '/add', headers: { traceparent: traceparent(), tracestate: 'a=b' } }))
   const [attempt] = await ended('process default')
   const [commit] = spans('add default')
   t.strictSame([traceOf(commit!), parentOf(commit!)], [TRACE, 'b7ad6b7169203331'])
   t.strictSame([traceOf(attempt!), parentOf(attempt!), linksOf(attempt!)], [TRACE, idOf(commit!), []])
+  t.strictSame(states, [undefined], 'the state of another context is gone')
 })
 
 for (const relation of ['link', 'child', 'none'] as const) {
