@@ -64,9 +64,13 @@ export function healthOf (
   return async () => {
     const answers = await Promise.all(queues.byStore.map(async ([store, ofStore]) => {
       const ask = async () => await store.counts(ofStore.map(({ name }) => name))
-      const views = await deadlines.within(ask(), late).catch((error: unknown) => error as Error)
+      const views = await deadlines.within(ask(), late).catch((error: unknown) => {
+        // Any value can be thrown.
+        const failure = error instanceof Error ? error : new Error(String(error))
+        return ofStore.map(() => failure)
+      })
       const now = Date.now()
-      return ofStore.map((queue, index) => healthOfQueue(queue, views instanceof Error ? views : views[index]!, now))
+      return ofStore.map((queue, index) => healthOfQueue(queue, views[index]!, now))
     }))
     const all = answers.flat().sort((a, b) => a.name < b.name ? -1 : 1)
     const known = all.flatMap(({ consumer, isReachable }) => consumer === undefined ? [] : { ...consumer, isReachable })

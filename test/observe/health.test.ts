@@ -79,6 +79,9 @@ t.test('a store that does not answer holds nobody up for more than two seconds',
   const { isReady, queues } = await app.taskqueue.health()
   t.equal(isReady, false)
   t.match(queues, [{ isReachable: false, error: 'no answer within 2000 ms' }])
+  // eslint-disable-next-line no-throw-literal
+  store.counts = async () => { throw 'a text' }
+  t.match((await app.taskqueue.health()).queues, [{ isReachable: false, error: 'a text' }])
 })
 
 t.test('an app needs a restart if its consumer hears nothing from a store that answers', async t => {
