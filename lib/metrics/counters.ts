@@ -62,12 +62,13 @@ function commitsWith (make: Maker): { onStart (event: unknown): void, onEnd (eve
   return {
     onStart: trace => { starts.set(trace as CommitTrace, performance.now()) },
     onEnd (trace) {
-      const { tasks, keptOut = [], error } = trace as CommitTrace
+      const { tasks, keptOut, error } = trace as CommitTrace
       const start = starts.get(trace as CommitTrace)
       // Somebody may subscribe while a commit is under way.
       if (start !== undefined) seconds.observe({}, (performance.now() - start) / 1000)
       if (error !== undefined) return failed.inc({})
-      for (const { queue, taskId } of tasks) if (!keptOut.includes(taskId)) added.inc({ queue })
+      const kept = new Set(keptOut)
+      for (const { queue, taskId } of tasks) if (!kept.has(taskId)) added.inc({ queue })
     }
   }
 }

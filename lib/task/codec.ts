@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer'
 import { checkWhole, isPlain, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_PAYLOAD_TOO_LARGE, FST_TASKQUEUE_UNREADABLE } from '../errors.js'
 import { checkBackoffList } from './backoff.js'
-import { checkHeader } from './headers.js'
+import { areSame, checkHeader } from './headers.js'
 import { checkUserId } from './id.js'
 import { checkMethod } from './method.js'
 import { isAddress, LOCAL_IP } from './origin.js'
@@ -124,7 +124,7 @@ function write (task: Task): { readonly head: string, readonly payload: string |
   const text = isText ? payload : isUtf8(payload) ? payload.toString() : undefined
   const head: { -readonly [Name in keyof Task]?: Task[Name] } & { base64?: true } = { url }
   if (method !== usual.method) head.method = method
-  if (!isSame(headers, usual.headers)) head.headers = headers
+  if (!areSame(headers, usual.headers)) head.headers = headers
   if (inherited !== undefined) head.inherited = inherited
   if (ip !== undefined && ip !== LOCAL_IP) head.ip = ip
   if (protocol !== undefined && protocol !== 'http') head.protocol = protocol
@@ -200,11 +200,6 @@ type Usual = Pick<Task, 'method' | 'headers'>
 const WITH_PAYLOAD: Usual = { method: 'POST', headers: { 'content-type': 'application/json' } }
 const WITHOUT: Usual = { method: 'GET', headers: {} }
 const usualWith = (payload: unknown): Usual => payload === undefined ? WITHOUT : WITH_PAYLOAD
-
-function isSame (headers: Task['headers'], others: Task['headers']): boolean {
-  const names = Object.keys(headers)
-  return names.length === Object.keys(others).length && names.every(name => headers[name] === others[name])
-}
 
 /** Parses JSON. The parser's own message is dropped: it would quote the text, and so put a cookie in a log. */
 function parse (json: string) {

@@ -36,6 +36,12 @@ export function checkHeader (name: string, value: unknown): asserts value is str
   }
 }
 
+/** Whether headers are the same, in whatever order. */
+export function areSame (headers: Readonly<Record<string, string>>, others: Readonly<Record<string, string>>): boolean {
+  const names = Object.keys(headers)
+  return names.length === Object.keys(others).length && names.every(name => headers[name] === others[name])
+}
+
 /** Makes the headers of a task from those given to `add`, its content type and those it inherits. */
 export function headersOf (
   given: AddOptions['headers'], payload?: Payload, inheritance?: Inheritance

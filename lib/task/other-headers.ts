@@ -1,8 +1,9 @@
-import { checkHeader } from './headers.js'
+import { areSame, checkHeader } from './headers.js'
 import type { Task } from './task.js'
 
-/** Returns a task with other headers, or the task itself if one of them is no valid header. */
+/** Returns a task with other headers; the task itself if they are its own, or one of them is no valid header. */
 export function withHeaders (task: Task, headers: Readonly<Record<string, string>>): Task {
+  if (areSame(headers, task.headers)) return task
   const names = Object.keys(headers)
   try {
     for (const name of names) if (headers[name] !== task.headers[name]) checkHeader(name, headers[name])

@@ -3,6 +3,8 @@ import t, { type Test } from 'tap'
 import type { AttemptTrace, CommitTrace, Events } from '../../lib/index.js'
 import { startEcho } from '../support/echo-app.js'
 import { LocalStore } from '../../lib/store/local/store.js'
+import { withHeaders } from '../../lib/task/other-headers.js'
+import type { Task } from '../../lib/task/task.js'
 
 const NAMES = ['start', 'end', 'asyncStart', 'asyncEnd', 'error'] as const
 
@@ -72,7 +74,15 @@ t.test('what a subscriber sets of the headers as a commit starts is stored with 
   t.notOk('x-old' in headers)
 })
 
-t.test('so it is if the user of a task has to be awaited', async t => {
+t.test('a task whose headers a subscriber leaves alone is not written once more', async t => {
+  const task: Task = { id: 'a', method: 'GET', url: '/', headers: { a: 'x', b: 'y' }, inherited: 1, depth: 1 }
+  t.equal(withHeaders(task, { b: 'y', a: 'x' }), task)
+  const changes: Array<Record<string, string>> = [{ a: 'x' }, { a: 'x', b: 'z' }, { a: 'x', b: 'y', c: 'z' }]
+  for (const headers of changes) t.strictSame(withHeaders(task, headers).headers, headers)
+  t.equal(withHeaders(task, { b: 'y' }).inherited, undefined, 'none of those is left that were inherited')
+})
+
+t.test('so it is with the headers of a commit if the user of a task has to be awaited', async t => {
   const { run } = await startEcho(t, { taskqueue: { user: { id: async () => 'ann' } } })
   traceCommits(t, (event, { tasks }) => { if (event === 'start') tasks[0]!.headers.traceparent = 'ours' })
   const { headers, task } = await run('/task')
