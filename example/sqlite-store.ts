@@ -84,9 +84,9 @@ const carryOut = {
 export class SqliteStore implements Store {
   readonly #db: Database
   readonly #listeners = new Map<string, Array<(news: News) => void>>()
-  /** What the consumers of this process have said of themselves, and when. */
   /** How often something has happened in a minute, by queue, kind and minute. */
   readonly #happened = new Map<string, number>()
+  /** The last heartbeats of the consumers of this process, and when they came. */
   readonly #consumers = new Map<string, { readonly holding: Holding, readonly at: number }>()
   /** Ids that a commit under way has taken, until it is concluded. */
   readonly #reserved = new Map<string, Promise<void>>()

@@ -27,9 +27,9 @@ export function kindOf (value: unknown): string {
   return nameOf(value, 'a value of type ') ?? 'an object'
 }
 
-/** Cuts a text to the length that an error shows. */
-export function cut (text: string): string {
-  return text.length > SHOWN_LENGTH ? `${text.slice(0, SHOWN_LENGTH)}…` : text
+/** Cuts a text, by default to the length that an error shows. */
+export function cut (text: string, length = SHOWN_LENGTH): string {
+  return text.length > length ? `${text.slice(0, length)}…` : text
 }
 
 /** Hides everything before the last `@`: a text in the wrong place may be an address with a password in it. */

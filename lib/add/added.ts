@@ -38,11 +38,6 @@ export async function sealAll (added: readonly Added[]): Promise<Added[]> {
   }))
 }
 
-/** Describes a task to those who trace its commit. */
-export function traceOf ({ task: { id: taskId, method, url, headers }, entry: { queue } }: Added): TracedTask {
-  return { taskId, queue, method, url, headers: { ...headers } }
-}
-
 /** Gives a task the headers that it has in its trace. If they make it too large, it keeps its own. */
 export function asTraced (added: Added, { headers }: TracedTask): Added {
   const { codec, entry } = added

@@ -4,14 +4,12 @@ import {
   FST_TASKQUEUE_CLOSED, FST_TASKQUEUE_COMMIT_FAILED, FST_TASKQUEUE_DUPLICATE, FST_TASKQUEUE_INVALID_OPTION,
   FST_TASKQUEUE_INVALID_SAVEPOINT, FST_TASKQUEUE_TOO_LARGE, FST_TASKQUEUE_TOO_MANY
 } from '../errors.js'
-import { commits as traced, type CommitTrace } from '../observe/tracing.js'
+import { commits as traced, type CommitTrace, tracedTask } from '../observe/tracing.js'
 import { show } from '../show.js'
 import type { Store } from '../store/store.js'
 import type { NewTask, Prepared } from '../store/tasks.js'
 import type { AddOptions } from '../task/options.js'
-import {
-  type Added, type AddedTask, asTraced, byStore, describe, sealAll, traceOf, whichWereAdded
-} from './added.js'
+import { type Added, type AddedTask, asTraced, byStore, describe, sealAll, whichWereAdded } from './added.js'
 import type { OpenCommits } from './open-commits.js'
 import { TaskRoute } from './task-route.js'
 
@@ -195,7 +193,7 @@ export class TaskTransaction implements Transaction {
   async commitAll (prepare: Prepare = (store, tasks) => store.prepare(tasks)): Promise<CommittedTask[]> {
     if (this.size === 0) return []
     if (!traced.hasSubscribers) return await this.#commitAll(prepare)
-    const trace: CommitTrace = { tasks: this.#added.map(traceOf) }
+    const trace: CommitTrace = { tasks: this.#added.map(({ task, entry }) => tracedTask(task, entry.queue)) }
     return await traced.tracePromise(async () => {
       const tasks = await this.#commitAll(prepare, trace)
       trace.keptOut = tasks.filter(({ wasAdded }) => !wasAdded).map(({ id }) => id)

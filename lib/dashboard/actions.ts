@@ -1,9 +1,8 @@
 import { FST_TASKQUEUE_NOT_CONFIRMED } from '../errors.js'
 import type { Taskqueue } from '../plugin/app-taskqueue.js'
 import type { Queue } from '../queue/queue.js'
-import { groupDead, MOST_GROUPED } from './dead-letters.js'
-import { pathOfList, pathOfTask } from './layout.js'
-import { viewOf } from './task-view.js'
+import { groupsOf } from './dead-letters.js'
+import { pathOfDead, pathOfList, pathOfTask } from './layout.js'
 
 /** The fields of a form. */
 type Fields = Readonly<Record<string, string>>
@@ -18,8 +17,6 @@ interface Done {
 /** Acts on a queue or its tasks. May be asked twice for the same. */
 export type Action = (queue: Queue, fields: Fields, taskqueue: Taskqueue) => Promise<Done>
 
-const pathOfDead = ({ name }: Queue): string => `dead?name=${encodeURIComponent(name)}`
-
 /** Acts on one task, and shows it again. */
 const onTask = (act: (taskqueue: Taskqueue, id: string, fields: Fields) => Promise<boolean>): Action =>
   async (_queue, fields, taskqueue) => {
@@ -29,9 +26,9 @@ const onTask = (act: (taskqueue: Taskqueue, id: string, fields: Fields) => Promi
 
 /** Acts on the dead letters of a group, as far as they are still dead. */
 const onGroup = (act: 'redrive' | 'remove'): Action => async (queue, fields) => {
-  const groups = groupDead((await queue.list('dead', { limit: MOST_GROUPED })).map(task => viewOf(task)))
+  const groups = await groupsOf(queue)
   const ids = groups.find(({ key }) => key === fields.group)?.ids ?? []
-  return { changed: ids.length === 0 ? 0 : await queue[act](ids), path: pathOfDead(queue) }
+  return { changed: ids.length === 0 ? 0 : await queue[act](ids), path: pathOfDead(queue.name) }
 }
 
 /** Throws unless the operator has written the name of the queue. */
@@ -54,11 +51,11 @@ export const actions: Readonly<Record<string, Action>> = {
     return { changed: await queue.purge(), path: pathOfList(queue.name, 'waiting') }
   },
   async 'redrive-all' (queue) {
-    return { changed: await queue.redrive(), path: pathOfDead(queue) }
+    return { changed: await queue.redrive(), path: pathOfDead(queue.name) }
   },
   async 'remove-all' (queue, fields) {
     refuseUnconfirmed(queue, fields)
-    return { changed: await queue.remove(), path: pathOfDead(queue) }
+    return { changed: await queue.remove(), path: pathOfDead(queue.name) }
   },
   'redrive-group': onGroup('redrive'),
   'remove-group': onGroup('remove'),

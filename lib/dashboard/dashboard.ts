@@ -1,11 +1,12 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { isPlain } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from '../errors.js'
+import { userOf } from '../plugin/settings.js'
 import { show as showValue } from '../show.js'
 import type { State } from '../store/found.js'
 import { actions } from './actions.js'
 import { ICON_FILE, SCRIPT_FILE, STYLE_FILE } from './assets.js'
-import { deadLettersPage, groupDead, MOST_GROUPED } from './dead-letters.js'
+import { deadLettersPage, groupsOf } from './dead-letters.js'
 import { allowAction, type Authorize, PAGE_HEADERS, type Role, roleOf } from './guard.js'
 import { html } from './html.js'
 import { type Frame, layout, type Page } from './layout.js'
@@ -99,8 +100,8 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     const role = await roleOf(request, authorize)
     const queue = queueOf(request.query.name)
     if (queue === undefined) return reply.callNotFound()
-    const [tasks, { dead }] = await Promise.all([queue.list('dead', { limit: MOST_GROUPED }), queue.counts()])
-    const model = { queue: queue.name, count: dead, groups: groupDead(tasks.map(task => viewOf(task))) }
+    const [groups, { dead }] = await Promise.all([groupsOf(queue), queue.counts()])
+    const model = { queue: queue.name, count: dead, groups }
     return send(request, reply, role, model, frame => deadLettersPage(model, frame))
   })
 
@@ -137,9 +138,8 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
       const { changed, path } = await act(queue, fields, taskqueue)
       // The page that follows should show it.
       snapshot.forget()
-      const { user } = request as { user?: { id?: unknown, sub?: unknown } }
       const { id: taskId, group, minutes } = fields
-      const about = { action: name, queue: queue.name, taskId, group, minutes, changed, userId: user?.id ?? user?.sub }
+      const about = { action: name, queue: queue.name, taskId, group, minutes, changed, userId: userOf(request) }
       request.log.info(about, 'an operator acts on a queue')
       if (wantsJson(request)) return { changed }
       return reply.redirect(`../${path}`, 303)

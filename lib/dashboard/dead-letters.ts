@@ -1,8 +1,10 @@
 import { createHash } from 'node:crypto'
-import { cut, time } from './format.js'
+import type { Queue } from '../queue/queue.js'
+import type { TaskStatus } from '../queue/status.js'
+import { cut } from '../show.js'
+import { time } from './format.js'
 import { type Html, html } from './html.js'
-import { action, confirmedAction, type Frame, type Page, pathOfList, pathOfTask } from './layout.js'
-import type { TaskView } from './task-view.js'
+import { action, confirmedAction, type Frame, type Page, pathOfList, pathOfTask, table } from './layout.js'
 
 /** Dead letters that have the same request and died for the same reason. */
 export interface DeadGroup {
@@ -23,10 +25,15 @@ export interface DeadLetters {
 }
 
 /** How many dead letters are grouped: the newest. */
-export const MOST_GROUPED = 1000
+const MOST_GROUPED = 1000
+
+/** Returns the groups of the newest dead letters of a queue. */
+export async function groupsOf (queue: Queue): Promise<DeadGroup[]> {
+  return groupDead(await queue.list('dead', { limit: MOST_GROUPED }))
+}
 
 /** Groups dead letters by their requests and reasons. Parts of a path that look like ids count as the same. */
-export function groupDead (tasks: readonly TaskView[]): DeadGroup[] {
+function groupDead (tasks: readonly TaskStatus[]): DeadGroup[] {
   const groups = new Map<string, DeadGroup & { readonly ids: string[] }>()
   for (const { id, method = '?', url = 'unreadable', reason = '', endedAt } of tasks) {
     const request = `${method} ${patternOf(url)}`
@@ -62,9 +69,7 @@ export function deadLettersPage ({ queue, count, groups }: DeadLetters, frame: F
 ${action(frame, 'redrive-all', `Redrive all ${count.toLocaleString('en')}`, { queue })}
 ${confirmedAction(frame, 'remove-all', `Remove all ${count.toLocaleString('en')}`, { queue }, queue)}</div>
 ${grouped < count && html`<p class="note">These are the newest ${grouped.toLocaleString('en')}.</p>`}
-<div class="scroll"><table>
-<thead><tr>${HEADS.map(head => html`<th scope="col">${head}</th>`)}</tr></thead>
-<tbody>${groups.map(group => row(queue, group, frame, now))}</tbody></table></div>`
+${table(HEADS, groups.map(group => row(queue, group, frame, now)))}`
   }
 }
 

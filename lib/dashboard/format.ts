@@ -21,8 +21,3 @@ export function time (date: Date | undefined, now: number): Html {
   const relative = ms > 0 ? `in ${duration(ms)}` : `${duration(-ms)} ago`
   return html`<time datetime="${iso}" title="${iso}">${relative}</time>`
 }
-
-/** Cuts a text, and says so. */
-export function cut (text: string, length: number): string {
-  return text.length <= length ? text : `${text.slice(0, length)}…`
-}

@@ -80,8 +80,18 @@ export function confirmedAction (
 <button class="danger">${label}</button></form></details>`
 }
 
+/** A table, which scrolls by itself where it is too wide. */
+export function table (heads: readonly string[], rows: readonly Html[], kind?: string): Html {
+  return html`<div class="scroll"><table class="${kind}">
+<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead>
+<tbody>${rows}</tbody></table></div>`
+}
+
 /** Returns the path of the list of a queue's tasks in a state. */
 export const pathOfList = (queue: string, state: string, offset = 0): string =>
   `queue?name=${encodeURIComponent(queue)}&state=${state}${offset > 0 ? `&offset=${offset}` : ''}`
 
 export const pathOfTask = (id: string): string => `task?id=${encodeURIComponent(id)}`
+
+/** Returns the path of the dead letters of a queue by what they have in common. */
+export const pathOfDead = (queue: string): string => `dead?name=${encodeURIComponent(queue)}`

@@ -3,7 +3,7 @@ import type { History } from '../store/found.js'
 import { chart } from './chart.js'
 import { count, duration } from './format.js'
 import { type Html, html } from './html.js'
-import { action, type Frame, type Page, pathOfList } from './layout.js'
+import { action, type Frame, type Page, pathOfList, table } from './layout.js'
 
 export interface Overview {
   readonly queues: ReadonlyArray<QueueHealth & { readonly history?: History }>
@@ -17,9 +17,7 @@ export function overviewPage ({ queues }: Overview, frame: Frame): Page {
   const heads = ['Queue', 'Waiting', 'Delayed', 'Running', 'Dead', 'Oldest', 'Last hour', '']
   return {
     title: 'Queues',
-    content: html`<div class="scroll"><table class="queues">
-<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead>
-<tbody>${rows}</tbody></table></div>
+    content: html`${table(heads, rows, 'queues')}
 <p class="note">All processes together, but for what runs “here”. “Oldest” is how long the first task in line has waited
 since it was due. Bars show the last 60 minutes: <span class="key done">done</span>,
 <span class="key failed">failed attempts</span>.</p>`

@@ -1,7 +1,7 @@
 import type { ConsumedQueue, ProcessStatus } from '../queue/processes.js'
 import { duration, time } from './format.js'
 import { type Html, html } from './html.js'
-import { type Page, pathOfList, pathOfTask } from './layout.js'
+import { type Page, pathOfList, pathOfTask, table } from './layout.js'
 
 /** How many tasks of a process are named. */
 const MOST_NAMED = 5
@@ -24,9 +24,7 @@ export function processesPage (processes: readonly ProcessStatus[], now = Date.n
     title: 'Processes',
     content: processes.length === 0
       ? html`<p class="empty">No process consumes. Tasks wait until one does.</p>`
-      : html`<div class="scroll"><table>
-<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead>
-<tbody>${rows}</tbody></table></div>
+      : html`${table(heads, rows)}
 <p class="note">Processes tell of themselves every fifth of a lease. What a process holds is what it runs and what it
 has claimed ahead. If it is gone, others take over what it held.</p>`
   }

@@ -1,7 +1,8 @@
+import { cut } from '../show.js'
 import type { State } from '../store/found.js'
-import { cut, duration, time } from './format.js'
+import { duration, time } from './format.js'
 import { type Content, type Html, html } from './html.js'
-import { action, confirmedAction, type Frame, type Page, pathOfList, pathOfTask } from './layout.js'
+import { action, confirmedAction, type Frame, type Page, pathOfDead, pathOfList, pathOfTask, table } from './layout.js'
 import type { TaskView } from './task-view.js'
 
 export const STATES = [
@@ -38,7 +39,7 @@ export function taskListPage (list: TaskList, frame: Frame, now = Date.now()): P
 ${isPaused && html`<span class="badge">paused</span>`}
 ${isPaused ? action(frame, 'resume', 'Resume', { queue }) : action(frame, 'pause', 'Pause', { queue })}
 ${(state === 'waiting' || state === 'delayed') && confirmedAction(frame, 'purge', DROP, { queue }, queue)}
-${state === 'dead' && html`<a href="dead?name=${encodeURIComponent(queue)}">By route and reason</a>`}
+${state === 'dead' && html`<a href="${pathOfDead(queue)}">By route and reason</a>`}
 </div>
 ${tasks.length > 0 ? tableOf(tasks, state, now) : html`<p class="empty">${none}.</p>`}
 ${pager(list)}`
@@ -53,9 +54,7 @@ function tableOf (tasks: readonly TaskView[], state: State, now: number): Html {
 <td class="number">${task.running?.attempt ?? task.attempts.length}</td>
 <td class="reason">${task.reason !== undefined && cut(task.reason, 160)}</td></tr>`)
   const when = { waiting: 'Added', delayed: 'Due', running: 'Since' }[state as string] ?? 'Ended'
-  const heads = ['Id', 'Request', when, 'Attempts', 'Reason']
-  return html`<div class="scroll"><table>
-<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead><tbody>${rows}</tbody></table></div>`
+  return table(['Id', 'Request', when, 'Attempts', 'Reason'], rows)
 }
 
 function whenOf ({ addedAt, dueAt, endedAt, running }: TaskView, state: State, now: number): Content {

@@ -1,6 +1,6 @@
 import { duration, time } from './format.js'
 import { type Content, type Html, html } from './html.js'
-import { action, type Frame, type Page, pathOfList } from './layout.js'
+import { action, type Frame, type Page, pathOfList, table } from './layout.js'
 import { present } from './redact.js'
 import type { Show, TaskView } from './task-view.js'
 
@@ -63,10 +63,7 @@ function attemptsOf ({ attempts }: TaskView, now: number): Html {
   const rows = attempts.map(({ startedAt, durationMs, status, reason }) => html`<tr>
 <td>${time(startedAt, now)}</td><td class="number">${durationMs === undefined ? '–' : duration(durationMs)}</td>
 <td class="number">${status ?? '–'}</td><td class="reason">${reason}</td></tr>`)
-  const heads = ['Began', 'Took', 'Status', 'Reason']
-  return html`<div class="scroll"><table>
-<thead><tr>${heads.map(head => html`<th scope="col">${head}</th>`)}</tr></thead>
-<tbody>${rows}</tbody></table></div>`
+  return table(['Began', 'Took', 'Status', 'Reason'], rows)
 }
 
 function payloadOf ({ payload }: TaskView): Html {

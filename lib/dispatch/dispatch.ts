@@ -81,7 +81,8 @@ function outcomeOf (app: FastifyInstance, { response, body }: Exchange, task: Ta
   if (typeof head !== 'string') return { kind: 'failed', reason: 'response ended before it was sent' }
   const status = Number(head.slice(9, 12))
   // The router of a closing app answers this before any hook.
-  if (!context.seen && status === 503 && response.getHeader('connection') === 'close') return { kind: 'unseen' }
+  const isTurnedAway = status === 503 && response.getHeader('connection') === 'close'
+  if (context.request === undefined && isTurnedAway) return { kind: 'unseen' }
   // If it is still unknown, a plugin registered before this one has answered before any hook of this one.
   if (status >= 400) context.routed ??= takes(app, task)
   if (context.routed === false) return unrouted(task)

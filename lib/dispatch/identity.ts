@@ -32,17 +32,14 @@ export interface Dispatch {
   readonly aborter: LazyAbortController
   /** The place of the task in a chain of tasks, from 1. */
   readonly depth: number
-  /** The id of the request that began the chain of tasks, and of the request that this task is, once it has one. */
+  /** The id of the request that began the chain of tasks. */
   readonly originReqId?: string | undefined
-  reqId?: string
-  /** The request as a hook has seen it. */
+  /** The request that the task is, once a hook has seen it. */
   request?: FastifyRequest
   /** The store that keeps the task. */
   readonly store: Store
   /** The tasks that this task has added to its own store. They are stored when it is settled. */
   readonly chain: NewTask[]
-  /** Whether a hook has seen the request. */
-  seen: boolean
   /** Whether a route of the app takes the request; undefined while unknown. */
   routed?: boolean
   /** The last error of the request, if there was one. Any value can be thrown. */
@@ -98,8 +95,6 @@ export function guardHeaders (app: FastifyInstance): void {
     guard(raw as unknown as Raw)
     const context = dispatchOf(raw)
     if (context !== undefined) {
-      context.seen = true
-      context.reqId = request.id
       context.request = request
       // This is read now: later a handler may call the not-found handler, and then the 404 is its verdict.
       context.routed = !request.is404

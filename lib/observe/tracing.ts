@@ -1,4 +1,5 @@
 import { tracingChannel } from 'node:diagnostics_channel'
+import type { Task } from '../task/task.js'
 import type { AttemptEnd } from './events.js'
 
 /** A task as the subscribers of a tracing channel see it. */
@@ -13,6 +14,11 @@ export interface TracedTask {
    * is no valid header, or makes the task too large, is ignored.
    */
   readonly headers: Record<string, string>
+}
+
+/** Describes a task to the subscribers of a tracing channel. */
+export function tracedTask ({ id: taskId, method, url, headers }: Task, queue: string): TracedTask {
+  return { taskId, queue, method, url, headers: { ...headers } }
 }
 
 /** A commit of tasks, from the first call to a store until all stores have been told. */

@@ -1,6 +1,6 @@
 import { Deadlines } from '../deadlines.js'
 import type { Queue } from '../queue/queue.js'
-import type { Queues } from '../queue/queues.js'
+import { namesOf, type Queues } from '../queue/queues.js'
 import { waitingSince } from '../queue/status.js'
 import type { Consumer } from '../run/consumer.js'
 import type { ConsumerStatus } from '../run/consumer-status.js'
@@ -63,7 +63,7 @@ export function healthOf (
   }
   return async () => {
     const answers = await Promise.all(queues.byStore.map(async ([store, ofStore]) => {
-      const ask = async () => await store.counts(ofStore.map(({ name }) => name))
+      const ask = async () => await store.counts(namesOf(ofStore))
       const views = await deadlines.within(ask(), late).catch((error: unknown) => {
         // Any value can be thrown.
         const failure = error instanceof Error ? error : new Error(String(error))

@@ -183,7 +183,8 @@ function readUser (user: UserOptions): Required<UserOptions> {
   return { id, load }
 }
 
-function userOf (request: FastifyRequest): string | undefined {
+/** Returns the id of the user who makes a request, by default. */
+export function userOf (request: FastifyRequest): string | undefined {
   const { user } = request as { user?: { id?: string, sub?: string } }
   return user?.id ?? user?.sub
 }

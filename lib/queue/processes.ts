@@ -1,4 +1,4 @@
-import type { Presence } from '../store/heartbeat.js'
+import { BEATS_PER_LEASE, type Presence } from '../store/heartbeat.js'
 
 /** A process that consumes queues, as the stores know it: all consumers of one name. */
 export interface ProcessStatus {
@@ -22,9 +22,6 @@ export interface ConsumedQueue {
   readonly taskIds: readonly string[]
 }
 
-/** How many periods of the heartbeat a lease lasts. */
-const BEATS = 5
-
 /** Puts consumers together that have one name, in the order of their names. */
 export function processesOf (consumers: readonly Presence[], now = Date.now()): ProcessStatus[] {
   const names = [...new Set(consumers.map(({ consumer }) => consumer))].sort()
@@ -34,7 +31,7 @@ export function processesOf (consumers: readonly Presence[], now = Date.now()): 
       name,
       startedAt: new Date(Math.min(...all.map(({ startedAt }) => startedAt))),
       heardAt: new Date(now - Math.min(...all.map(({ silentMs }) => silentMs))),
-      isAlive: all.some(({ silentMs, heartbeatMs }) => silentMs <= heartbeatMs * BEATS),
+      isAlive: all.some(({ silentMs, heartbeatMs }) => silentMs <= heartbeatMs * BEATS_PER_LEASE),
       queues: all.map(({ queue, concurrency, held, taskIds }) => ({ queue, concurrency, held, taskIds }))
         .sort((a, b) => a.queue < b.queue ? -1 : 1)
     }

@@ -59,4 +59,4 @@ export class Queues {
   }
 }
 
-const namesOf = (queues: readonly Queue[]): string[] => queues.map(({ name }) => name)
+export const namesOf = (queues: readonly Queue[]): string[] => queues.map(({ name }) => name)

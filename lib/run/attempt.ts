@@ -5,7 +5,7 @@ import type { Exchanger } from '../dispatch/exchange.js'
 import type { Dispatch, RequestTask } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import { type AttemptEnd, isHeard, type Publish } from '../observe/events.js'
-import { attempts, type AttemptTrace } from '../observe/tracing.js'
+import { attempts, type AttemptTrace, tracedTask } from '../observe/tracing.js'
 import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
 import type { Keep, Lease, Settlement, Verdict } from '../store/turn.js'
@@ -95,8 +95,7 @@ export function attemptWith (
       depth: task.depth,
       originReqId: task.originReqId,
       store,
-      chain: [],
-      seen: false
+      chain: []
     }
     const { timeoutMs = policy.timeoutMs } = task
     const timer = setTimeout(() => { aborter.abort(new Error(`no answer within ${timeoutMs} ms`)) }, timeoutMs)
@@ -121,7 +120,7 @@ export function attemptWith (
       lease,
       verdict: sealed(codec, queue, lease.id, verdict),
       chain: verdict.kind === 'dead'
-        ? await followersOf(task, lease, verdict.reason, outcome, context.reqId)
+        ? await followersOf(task, lease, verdict.reason, outcome, context.request?.id)
         : isDone ? context.chain : [],
       record: isKept
         ? codec.encodeRecord(queue, lease.id, recordOf(task, outcome, verdict, at, durationMs))
@@ -149,7 +148,7 @@ export function attemptWith (
       return { ...bury(prejudged.reason), chain: await followersOf(task, lease, prejudged.reason) }
     }
     if (!attempts.hasSubscribers) return await make(task, lease, aborter)
-    const trace = traceOf(task, policy.name, queue, lease)
+    const trace: AttemptTrace = { ...tracedTask(task, queue), consumer: policy.name, attempt: lease.attempt }
     return await attempts.tracePromise(() => make(withHeaders(task, trace.headers), lease, aborter, trace), trace)
   }
 }
@@ -189,12 +188,6 @@ class CurrentTask implements RequestTask {
   get signal (): AbortSignal { return this.#aborter.signal }
 }
 
-function traceOf (
-  { id: taskId, method, url, headers }: Task, consumer: string, queue: string, { attempt }: Lease
-): AttemptTrace {
-  return { taskId, queue, consumer, method, url, attempt, headers: { ...headers } }
-}
-
 /** Returns the members of the end of an attempt that only subscribers get to know. */
 function watched (
   task: Task, { task: { attempt }, request }: Dispatch, at: number
@@ -205,7 +198,7 @@ function watched (
 
 /** Says how an attempt has ended. */
 function attemptEnd (
-  { id, url }: Task, consumer: string, { task: { queue, attempt }, reqId, originReqId }: Dispatch, durationMs: number,
+  { id, url }: Task, consumer: string, { task: { queue, attempt }, request, originReqId }: Dispatch, durationMs: number,
   outcome: Outcome, verdict: Verdict
 ): AttemptEnd {
   const { reason, delayMs } = verdict as { reason?: string, delayMs?: number }
@@ -223,7 +216,7 @@ function attemptEnd (
     retryAfter: answer?.headers['retry-after'],
     durationMs,
     waitedMs: undefined,
-    reqId,
+    reqId: request?.id,
     originReqId,
     unrouted: outcome.kind === 'unrouted' ? true : undefined,
     reason,

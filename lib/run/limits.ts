@@ -1,3 +1,4 @@
+import { BEATS_PER_LEASE } from '../store/heartbeat.js'
 import type { Keep } from '../store/turn.js'
 
 /** What bounds a consumer. */
@@ -10,5 +11,5 @@ export interface ConsumerLimits {
   readonly keepDead: Keep | undefined
 }
 
-/** Returns the period, in milliseconds, that leaves a lease four chances to be prolonged. */
-export const heartbeatMs = (leaseMs: number): number => leaseMs / 5
+/** Returns the period of the heartbeat that prolongs a lease, in milliseconds. */
+export const heartbeatMs = (leaseMs: number): number => leaseMs / BEATS_PER_LEASE

@@ -23,6 +23,9 @@ export interface Presence extends Pick<Holding, 'queue' | 'consumer' | 'startedA
   readonly taskIds: readonly string[]
 }
 
+/** How many beats of a heartbeat a lease lasts: it leaves a lease four chances to be prolonged. */
+export const BEATS_PER_LEASE = 5
+
 /** How many tasks of a consumer are shown. */
 export const SHOWN_LEASES = 100
 

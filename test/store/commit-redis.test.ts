@@ -72,12 +72,19 @@ async function start (t: Test, { path }: RedisServer) {
 
 const post = async (url: string) => await fetch(url, { method: 'POST' })
 
-t.test('a task whose id nobody chose makes way, while it is only prepared, for one whose adder chose that id', async t => {
-  const redis = await startRedis(t)
-  const store = new RedisStore({ path: redis.path }, 'p', 2000)
+const task = (id: string, message: string, onDuplicate?: OnDuplicate) => ({ queue: 'q', id, message, ...onDuplicate !== undefined && { onDuplicate } })
+
+/** Opens a store in a Redis of its own. */
+async function openStore (t: Test): Promise<RedisStore> {
+  const { path } = await startRedis(t)
+  const store = new RedisStore({ path }, 'p', 2000)
   t.teardown(() => store.close())
   await store.open()
-  const task = (id: string, message: string, onDuplicate?: OnDuplicate) => ({ queue: 'q', id, message, ...onDuplicate !== undefined && { onDuplicate } })
+  return store
+}
+
+t.test('a task whose id nobody chose makes way, while it is only prepared, for one whose adder chose that id', async t => {
+  const store = await openStore(t)
   const chosen = await store.prepare([task('a', 'chosen', 'keep'), task('b', 'chosen', 'replace')])
   const made = await store.prepare([task('a', 'made'), task('b', 'made'), task('c', 'made')])
   await chosen.commit()
@@ -96,11 +103,7 @@ t.test('a task whose id nobody chose makes way, while it is only prepared, for o
 })
 
 t.test('a task that made way is added after all if the id is free again by its commit, with all others of it', async t => {
-  const redis = await startRedis(t)
-  const store = new RedisStore({ path: redis.path }, 'p', 2000)
-  t.teardown(() => store.close())
-  await store.open()
-  const task = (id: string, message: string, onDuplicate?: OnDuplicate) => ({ queue: 'q', id, message, ...onDuplicate !== undefined && { onDuplicate } })
+  const store = await openStore(t)
   const [made, dropped] = [await store.prepare([task('a', 'made'), { ...task('b', 'made'), delayMs: 60_000 }]), await store.prepare([task('c', 'made'), task('d', 'made')])]
   await (await store.prepare([task('a', 'chosen', 'keep'), task('d', 'chosen', 'keep')])).commit()
   t.equal(await store.find(['q'], 'b'), undefined)
@@ -114,10 +117,7 @@ t.test('a task that made way is added after all if the id is free again by its c
 })
 
 t.test('a piece of which an id is known leaves the other pieces of its call alone', async t => {
-  const redis = await startRedis(t)
-  const store = new RedisStore({ path: redis.path }, 'p', 2000)
-  t.teardown(() => store.close())
-  await store.open()
+  const store = await openStore(t)
   const add = async (...tasks: NewTask[]) => { await (await store.prepare(tasks)).commit() }
   const task = (id: string, message: string, queue = 'q') => ({ queue, id, message })
   await add(task('known', 'first'))

@@ -123,7 +123,7 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
     depth: 1,
     store: new LocalStore(),
     chain: [],
-    seen: true,
+    request: {} as FastifyRequest,
     // What is compared are answers, those to what is not found as well.
     get routed () { return true },
     set routed (_) {}
