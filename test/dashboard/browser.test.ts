@@ -99,6 +99,34 @@ t.test('whoever operates pauses, resumes, reschedules, runs, cancels, searches a
   t.strictSame(wrong, [])
 })
 
+t.test('whoever operates redrives and removes dead letters: one, those of a kind, and all', async t => {
+  const { app, url } = await serve(t)
+  const queue = app.taskqueue.queue('default')
+  const die = async (...urls: string[]) => {
+    const ids = await app.taskqueue.addAll(urls.map(url => ({ url })))
+    for (const id of ids) await app.taskqueue.wait(id!)
+  }
+  const countOf = async (attempts: number) => (await queue.list('dead')).filter(task => task.attempts.length === attempts).length
+  const { page, wrong } = await openPage()
+  await die('/fails/1', '/fails/2', '/fails/other/x')
+  await page.goto(`${url}dead?name=default`)
+  await page.getByRole('row', { name: /fails\/:id/ }).getByRole('button', { name: 'Redrive' }).click()
+  await until(async () => await countOf(2) === 2)
+  await page.getByRole('button', { name: 'Redrive all 3' }).click()
+  await until(async () => await countOf(3) === 2 && await countOf(2) === 1)
+  await page.goto(`${url}queue?name=default&state=dead`)
+  await page.locator('td.id a').first().click()
+  await page.getByRole('button', { name: 'Remove' }).click()
+  await until(async () => (await queue.counts()).dead === 2)
+  await page.goto(`${url}dead?name=default`)
+  await page.getByText('Remove all 2').first().click()
+  await page.getByLabel(/Write default/).fill('default')
+  await page.getByRole('button', { name: 'Remove all 2' }).click()
+  await page.getByText('No task of default is dead').waitFor()
+  t.match(await queue.counts(), { dead: 0 })
+  t.strictSame(wrong, [])
+})
+
 t.test('nothing that is hostile runs or leads away, wherever it stands', async t => {
   const { app, url } = await serve(t, { show: { payload: true, answer: true }, taskqueue: { consumer: { maxRetries: 0, name: HOSTILE[0]! } } })
   const ids: string[] = []
