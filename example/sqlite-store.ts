@@ -4,10 +4,11 @@
 import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
-  CANCELLED_MS, FORGET_CONSUMER_MS, HISTORY_MINUTES, RECORD_LIMIT, SHOWN_BYTES, SHOWN_LEASES, errorCodes, type Claim, type Counts, type Found, type Held, type History, type Holding, type Keep, type Lease, type NewTask,
+  CANCELLED_MS, FORGET_CONSUMER_MS, HISTORY_MINUTES, RECORD_LIMIT, SHOWN_BYTES, SHOWN_LEASES, errorCodes, type Claim, type Counts, type Found, type Held, type History, type Holding, type Keep, type KeyView, type Lease, type NewTask,
   type News, type Order, type Outlook, type Prepared, type Presence, type Pulse, type QueueView, type Settlement, type State, type Store, type Turn, type TurnResult
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
+import { laneSchema, SqliteLanes } from './sqlite-lanes.js'
 
 /**
  * `position` gives the order in which tasks are claimed, in which leases expire together, and in which tasks have ended. `due` is 0 while a
@@ -22,7 +23,7 @@ import sqlite, { type Database } from 'node-sqlite3-wasm'
 const schema = `
   CREATE TABLE IF NOT EXISTS task (
     position INTEGER PRIMARY KEY,
-    queue TEXT NOT NULL, id TEXT NOT NULL, message TEXT NOT NULL,
+    queue TEXT NOT NULL, id TEXT NOT NULL, message TEXT NOT NULL, priority INTEGER NOT NULL DEFAULT 1, key TEXT NOT NULL DEFAULT '',
     state TEXT NOT NULL CHECK (state IN ('waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired')),
     due INTEGER, expires INTEGER, ended INTEGER, kept INTEGER,
     fence INTEGER NOT NULL DEFAULT 0, attempt INTEGER NOT NULL DEFAULT 0, retries INTEGER NOT NULL DEFAULT 0, deaths INTEGER NOT NULL DEFAULT 0,
@@ -34,10 +35,14 @@ const schema = `
   CREATE INDEX IF NOT EXISTS task_due ON task (queue, due);
   CREATE INDEX IF NOT EXISTS task_state ON task (queue, state, position);
   CREATE INDEX IF NOT EXISTS task_expires ON task (queue, expires);
+  CREATE INDEX IF NOT EXISTS task_key ON task (queue, key, state, suspect, priority, position);
   CREATE TABLE IF NOT EXISTS task_mark (
     queue TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('paused', 'awaited', 'deduped', 'cancelled')), name TEXT NOT NULL, until INTEGER NOT NULL,
     PRIMARY KEY (queue, kind, name)
-  )`
+  );
+  ${laneSchema}`
+
+const LEVELS = ['high', 'normal', 'low'] as const
 
 const now = "CAST(round(unixepoch('subsec') * 1000) AS INTEGER)"
 const last = '(SELECT max(position) + 1 FROM task)'
@@ -51,7 +56,7 @@ const ended = (state: State) => `state = '${state}', due = NULL, expires = NULL,
 const shown = `iif(state = 'delayed' AND due <= ${now}, 'waiting', state)`
 const isKept = `(kept IS NULL OR kept > ${now})`
 const order = {
-  waiting: 'suspect DESC, due, position', delayed: 'due, position', running: 'due, position', dead: 'position DESC', done: 'position DESC', cancelled: 'position DESC', expired: 'position DESC'
+  waiting: 'suspect DESC, due, iif(due = 0 AND suspect = 0, key, 0), iif(due = 0 AND suspect = 0, priority, 0), position', delayed: 'due, position', running: 'due, position', dead: 'position DESC', done: 'position DESC', cancelled: 'position DESC', expired: 'position DESC'
 }
 
 /** With all that it may cost once more. */
@@ -62,13 +67,14 @@ const deferred = `
 
 const carryOut = {
   done: `${ended('done')}, kept = ${now} + :keptMs, message = '', reason = NULL`,
-  release: "state = 'waiting', due = 0",
+  /** Until all that a turn releases goes to the front. */
+  release: "state = 'delayed'",
   retry: `state = 'delayed', due = ${now} + :delayMs, position = ${last}, retries = retries + 1, suspect = 0, reason = :reason`,
   defer: deferred,
   unrouted: `${deferred}, unroutedMs = unroutedMs + :delayMs`,
   dead: `${ended('dead')}, reason = :reason`,
   follow: `
-    message = next->>'message', expires = next->>'expires', next = NULL, ${pardoned}, reason = NULL, progress = NULL, position = ${last},
+    message = next->>'message', priority = next->>'priority', key = next->>'key', expires = next->>'expires', next = NULL, ${pardoned}, reason = NULL, progress = NULL, position = ${last},
     state = iif(next->>'due' > ${now}, 'delayed', 'waiting'), due = iif(next->>'due' > ${now}, next->>'due', 0)`
 }
 
@@ -90,6 +96,7 @@ export class SqliteStore implements Store {
   readonly #consumers = new Map<string, { readonly holding: Holding, readonly at: number }>()
   /** Ids that a commit under way has taken, until it is concluded. */
   readonly #reserved = new Map<string, Promise<void>>()
+  readonly #lanes = new SqliteLanes((sql, values) => this.#all(sql, values), (sql, values) => this.#run(sql, values))
 
   /** Leaves it to the app to close the database. */
   constructor (db: Database) {
@@ -147,23 +154,73 @@ export class SqliteStore implements Store {
   async turn (queue: string, { settlements, claim, keep, keepDead }: Turn): Promise<TurnResult> {
     return this.#atomically(() => {
       const released: string[] = []
-      const settled = settlements.map(settlement => this.#settle(queue, settlement, keep, released))
+      const wasShared = this.#lanes.isShared(queue)
+      const isBlocked = wasShared && this.#outlook(queue).wakeInMs > 0
+      if (wasShared) this.#lanes.refresh(queue, '')
+      const followed: string[] = []
+      const settled = settlements.map(settlement => this.#settle(queue, settlement, keep, released, followed))
+      if (followed.length > 0) this.#lanes.refresh(queue, '')
+      this.#moveEach(queue, followed, `UPDATE task SET ${carryOut.follow} WHERE ${one}`)
       this.#giveBack(queue, released)
       this.#add(settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : []), task => !this.#keepsOut(task))
-      const leases = claim === undefined ? [] : this.#claim(queue, claim, keep)
+      const isShared = this.#lanes.isShared(queue)
+      const leases = claim === undefined ? [] : this.#claim(queue, claim, keep, isShared)
       this.#trim(queue, keep)
       const dropped = keepDead === undefined ? 0 : this.#dropDead(queue, keepDead)
-      return { settled, leases, outlook: this.#outlook(queue), ...dropped > 0 && { dropped } }
+      const outlook = this.#outlook(queue)
+      // Others may wait for what this turn has made room for.
+      if (isBlocked && outlook.wakeInMs === 0) this.#tell(queue, { kind: 'work' })
+      return { settled, leases, outlook, ...dropped > 0 && { dropped }, ...isShared && { isShared: true } }
     })
   }
 
-  #claim (queue: string, { limit, alone, leaseMs }: Claim, keep: Keep): Lease[] {
+  #claim (queue: string, claim: Claim, keep: Keep, isShared: boolean): Lease[] {
     this.#sweep(queue, keep)
+    if (isShared) {
+      this.#lanes.refresh(queue, '')
+      this.#lanes.sweep(queue)
+    }
     if (this.#hasMark(queue, 'paused')) return []
+    return isShared ? this.#claimShared(queue, claim) : this.#claimInOrder(queue, claim)
+  }
+
+  /** Claims tasks as levels, keys and limits have it. */
+  #claimShared (queue: string, { limit, ahead = 0, alone, leaseMs }: Claim): Lease[] {
+    const leases: Lease[] = []
+    const most = Math.min(alone ? 1 : limit - ahead, this.#lanes.room(queue, alone).allowed)
+    while (leases.length < most) {
+      const key = alone ? undefined : this.#lanes.first(queue)
+      if (!alone && key === undefined) break
+      const id = key === undefined ? undefined : this.#lanes.pick(queue, key)
+      const [lease] = this.#claimInOrder(queue, { limit: 1, alone, leaseMs }, id)
+      if (lease === undefined) break
+      leases.push(lease)
+      const of = key ?? this.#keyOf(queue, lease.id)
+      if (of !== '') this.#lanes.spend(queue, of, 1)
+      this.#lanes.refresh(queue, of)
+    }
+    this.#lanes.spend(queue, '', leases.length)
+    // They expire together, in this order.
+    this.#each(queue, leases.map(({ id }) => id), `UPDATE task SET due = ${now} + :leaseMs, position = ${last} WHERE ${one}`, { leaseMs })
+    return leases
+  }
+
+  #keyOf (queue: string, id: string): string {
+    return this.#all<{ key: string }>(`SELECT key FROM task WHERE ${one}`, { queue, id })[0]?.key ?? ''
+  }
+
+  /** Has lanes put in line anew after tasks of theirs have moved. */
+  #refresh (queue: string, ids: readonly string[]): void {
+    const isShared = this.#lanes.isShared(queue)
+    for (const key of ids.map(id => this.#keyOf(queue, id))) if (isShared || key !== '') this.#lanes.refresh(queue, key)
+  }
+
+  /** Claims the first tasks, or the given one. */
+  #claimInOrder (queue: string, { limit, alone, leaseMs }: Claim, id: string | null = null): Lease[] {
     const rows = this.#all<Omit<Lease, 'fence' | 'suspect'> & { suspect: number }>(`
       SELECT id, message, attempt + 1 AS attempt, retries, deferredMs, unroutedMs, deaths, suspect
-      FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect ORDER BY position LIMIT :limit`,
-    { queue, suspect: Number(alone), limit: alone ? 1 : limit })
+      FROM task WHERE queue = :queue AND due = 0 AND suspect = :suspect AND (:id IS NULL OR id = :id) ORDER BY position LIMIT :limit`,
+    { queue, id, suspect: Number(alone), limit: alone ? 1 : limit })
     const fence = randomInt(2 ** 48 - 1)
     const leases = rows.map(row => ({ ...row, fence, suspect: row.suspect === 1 }))
     // In one statement, so that they expire together.
@@ -195,8 +252,16 @@ export class SqliteStore implements Store {
 
   async counts (queues: readonly string[]): Promise<QueueView[]> {
     return await Promise.all(queues.map(async queue => {
-      const [first] = await this.list(queue, 'waiting', 0, 1)
-      return { ...this.#count(queue), paused: this.#hasMark(queue, 'paused'), ...first !== undefined && { first } }
+      const first = this.#first(queue)
+      const limits = this.#lanes.limitsOf(queue)
+      const restMs = this.#lanes.restMs(queue)
+      return {
+        ...this.#count(queue),
+        paused: this.#hasMark(queue, 'paused'),
+        ...first !== undefined && { first },
+        ...restMs > 0 && { restMs },
+        ...limits !== undefined && { limits }
+      }
     }))
   }
 
@@ -213,6 +278,18 @@ export class SqliteStore implements Store {
       ...about, silentMs: performance.now() - at, held: leases.length, taskIds: leases.slice(0, SHOWN_LEASES).map(({ id }) => id)
     }))
     return heard.filter(({ queue, silentMs }) => queues.includes(queue) && silentMs <= FORGET_CONSUMER_MS)
+  }
+
+  /** The task that would be claimed first. */
+  #first (queue: string): Found | undefined {
+    const [lane] = this.#all<{ key: string }>('SELECT key FROM task_lane WHERE queue = :queue AND class IS NOT NULL ORDER BY class, since LIMIT 1', { queue })
+    const where = `queue = :queue AND ${shown} = 'waiting'`
+    const all = this.#show(`${where} ORDER BY suspect DESC, due, iif(due > 0 OR suspect = 1, 0, key <> :key), iif(due > 0 OR suspect = 1, '', key), iif(due > 0 OR suspect = 1, 1, priority), position LIMIT 1`, { queue, key: lane?.key ?? '' })
+    return all.map(({ consumer, isWhole, ...task }) => task)[0]
+  }
+
+  async keys (queue: string, after: string, limit: number): Promise<KeyView[]> {
+    return this.#lanes.keys(queue, after, limit)
   }
 
   #count (queue: string): Counts {
@@ -243,21 +320,29 @@ export class SqliteStore implements Store {
 
   async operate (queue: string, steering: Order): Promise<number> {
     const changed = this.#atomically(() => this.#steer(queue, steering))
-    if (changed > 0 || steering.kind === 'resume') this.#tell(queue, { kind: 'work' })
+    if (changed > 0 || ['resume', 'limit', 'limitKey', 'rest'].includes(steering.kind)) this.#tell(queue, { kind: 'work' })
     return changed
   }
 
   #steer (queue: string, steering: Order): number {
+    this.#lanes.refresh(queue, '')
     switch (steering.kind) {
       case 'cancel': return this.#cancel(queue, steering.ids, steering.keep)
-      case 'schedule': return this.#each(queue, steering.ids, `
-        UPDATE task SET
-          position = iif(state = 'waiting' AND :due <= ${now}, position, ${last}), state = iif(:due > ${now}, 'delayed', 'waiting'), due = iif(:due > ${now}, :due, 0)
-        WHERE ${one} AND state IN ('waiting', 'delayed') AND suspect = 0`, { due: dueOf(steering, Date.now()) })
-      case 'redrive': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `
+      case 'schedule': return this.#schedule(queue, steering.ids, dueOf(steering, Date.now()))
+      case 'redrive': return this.#moveEach(queue, steering.ids ?? this.#deadIn(queue), `
         UPDATE task SET state = 'waiting', due = 0, ended = NULL, ${pardoned}, position = ${last} WHERE ${one} AND state = 'dead'`)
       case 'remove': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `DELETE FROM task WHERE ${one} AND state = 'dead'`)
-      case 'purge': return this.#run("DELETE FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed')", { queue })
+      case 'purge': return this.#purge(queue)
+      case 'prioritize': return this.#prioritize(queue, steering.ids, LEVELS.indexOf(steering.priority))
+      case 'limit':
+        this.#lanes.setLimits(queue, '', steering.limits)
+        return 0
+      case 'limitKey':
+        this.#lanes.setLimits(queue, steering.key, steering.limits)
+        return 0
+      case 'rest':
+        this.#lanes.rest(queue, steering.key ?? '', steering.ms, false)
+        return 0
       case 'pause':
         this.#mark(queue, 'paused')
         return 0
@@ -265,6 +350,64 @@ export class SqliteStore implements Store {
         this.#run("DELETE FROM task_mark WHERE queue = :queue AND kind = 'paused'", { queue })
         return 0
     }
+  }
+
+  #schedule (queue: string, ids: readonly string[], due: number): number {
+    const isLate = due > Date.now()
+    let changed = 0
+    for (const id of new Set(ids)) {
+      const [task] = this.#all<{ state: State }>(`SELECT state FROM task WHERE ${one} AND state IN ('waiting', 'delayed') AND suspect = 0`, { queue, id })
+      if (task === undefined) continue
+      changed++
+      // A waiting task that is due at once keeps its place in line.
+      if (!isLate && task.state === 'waiting') continue
+      this.#moveEach(queue, [id], `UPDATE task SET position = ${last}, state = :state, due = :due WHERE ${one}`,
+        isLate ? { state: 'delayed', due } : { state: 'waiting', due: 0 })
+    }
+    return changed
+  }
+
+  #purge (queue: string): number {
+    const keys = this.#all<{ key: string }>("SELECT DISTINCT key FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed') ORDER BY key", { queue })
+    const purged = this.#run("DELETE FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed')", { queue })
+    for (const { key } of keys) this.#lanes.refresh(queue, key)
+    return purged
+  }
+
+  #prioritize (queue: string, ids: readonly string[], priority: number): number {
+    let changed = 0
+    for (const id of new Set(ids)) {
+      const [task] = this.#all<{ state: State, suspect: number, priority: number }>(
+        `SELECT state, suspect, priority FROM task WHERE ${one} AND state IN ('waiting', 'delayed', 'running')`, { queue, id })
+      if (task === undefined) continue
+      changed++
+      if (task.priority === priority) continue
+      const isInLine = task.state === 'waiting' && task.suspect === 0
+      if (isInLine) this.#leave(queue, [id])
+      this.#run(`UPDATE task SET priority = :priority WHERE ${one}`, { queue, id, priority })
+      if (!isInLine) continue
+      this.#run(`UPDATE task SET state = 'waiting', position = ${last} WHERE ${one}`, { queue, id })
+      this.#refresh(queue, [id])
+    }
+    return changed
+  }
+
+  /** Takes tasks out of their lanes for the moment. */
+  #leave (queue: string, ids: readonly string[]): void {
+    if (!this.#lanes.isShared(queue)) return
+    for (const id of ids) {
+      this.#run(`UPDATE task SET state = 'delayed' WHERE ${one} AND state = 'waiting'`, { queue, id })
+      this.#refresh(queue, [id])
+    }
+  }
+
+  /** Changes tasks that may be in line or come into line. */
+  #moveEach (queue: string, ids: readonly string[], sql: string, values: Values = {}): number {
+    return [...new Set(ids)].reduce((changed, id) => {
+      const moved = this.#run(sql, { queue, id, ...values })
+      if (moved > 0) this.#refresh(queue, [id])
+      return changed + moved
+    }, 0)
   }
 
   #deadIn (queue: string): string[] {
@@ -308,36 +451,61 @@ export class SqliteStore implements Store {
   #add (tasks: readonly NewTask[], isMeant: (task: NewTask) => boolean): void {
     for (const task of tasks) {
       if (!isMeant(task)) continue
-      const { queue, id, message, expiresMs } = task
+      const { queue, id, message, expiresMs, priority = 'normal', key = '' } = task
+      const lane = { priority: LEVELS.indexOf(priority), key }
       const time = Date.now()
       const due = dueOf(task, time)
       const expires = expiresMs === undefined ? null : Math.ceil(time + expiresMs)
-      if (this.#run(`UPDATE task SET next = :next WHERE ${one} AND state = 'running'`, { queue, id, next: JSON.stringify({ message, due, expires }) }) === 0) {
+      if (this.#run(`UPDATE task SET next = :next WHERE ${one} AND state = 'running'`, { queue, id, next: JSON.stringify({ message, due, expires, ...lane }) }) === 0) {
+        const [{ key: before } = { key: '' }] = this.#all<{ key: string }>(`SELECT key FROM task WHERE ${one} AND state NOT IN ('done', 'cancelled', 'expired')`, { queue, id })
+        const isShared = this.#lanes.isShared(queue)
         this.#run(`DELETE FROM task WHERE ${one}`, { queue, id })
-        this.#run('INSERT INTO task (queue, id, message, state, due, expires) VALUES (:queue, :id, :message, :state, :due, :expires)',
-          { queue, id, message, expires, ...due > time ? { state: 'delayed', due } : { state: 'waiting', due: 0 } })
+        if (isShared || before !== '') this.#lanes.refresh(queue, before)
+        this.#run('INSERT INTO task (queue, id, message, priority, key, state, due, expires) VALUES (:queue, :id, :message, :priority, :key, :state, :due, :expires)',
+          { queue, id, message, ...lane, expires, ...due > time ? { state: 'delayed', due } : { state: 'waiting', due: 0 } })
+        if (this.#lanes.isShared(queue)) {
+          this.#lanes.refresh(queue, '')
+          if (due <= time) this.#lanes.refresh(queue, key)
+        }
       }
       this.#tell(queue, { kind: 'work' })
     }
   }
 
-  /** Says whether the lease was held; what is to be given back is added to `released`. */
-  #settle (queue: string, { lease: { id, fence }, verdict, record: text, dedupeMs = 0 }: Settlement, keep: Keep, released: string[]): boolean {
+  /** Says whether the lease was held; what is to be given back is added to `released`, and what is replaced to `followed`. */
+  #settle (queue: string, { lease: { id, fence }, verdict, record: text, dedupeMs = 0 }: Settlement, keep: Keep, released: string[], followed: string[]): boolean {
     const [row] = this.#all<{ next: string | null }>(`SELECT next FROM task WHERE ${held}`, { queue, id, fence })
     if (row === undefined) return false
-    const { kind, unseen, unrouted, ...rest } = { unseen: false, unrouted: false, ...verdict }
+    const { kind, unseen, unrouted, busy, ...rest } = { unseen: false, unrouted: false, busy: false, ...verdict }
+    const isShared = this.#lanes.isShared(queue)
+    this.#run(`UPDATE task SET state = 'delayed' WHERE ${one}`, { queue, id })
+    if (isShared) this.#refresh(queue, [id])
+    if (unseen) {
+      for (const key of new Set(['', this.#keyOf(queue, id)])) this.#lanes.spend(queue, key, -1)
+      this.#refresh(queue, [id])
+    }
+    const rests = busy && this.#rest(queue, id, (verdict as { delayMs: number }).delayMs)
     if (text !== undefined) this.#run(`UPDATE task SET ${record(':text')} WHERE ${one}`, { queue, id, text })
     this.#run(`UPDATE task SET ${unseen || unrouted ? 'attempt = attempt - 1' : 'expires = NULL'} WHERE ${one}`, { queue, id })
     if (row.next !== null) {
-      this.#run(`UPDATE task SET ${carryOut.follow} WHERE ${one}`, { queue, id })
+      followed.push(id)
     } else {
       this.#run(`UPDATE task SET ${carryOut[unrouted ? 'unrouted' : kind]} WHERE ${one}`, { queue, id, ...rest, ...kind === 'done' ? { keptMs: keep.ms } : {} })
       if (kind !== 'release' && kind !== 'defer') this.#note(queue, kind === 'done' ? 'done' : 'failed')
       if (kind === 'done' && dedupeMs > 0) this.#mark(queue, 'deduped', id, dedupeMs)
       if (kind === 'done' || kind === 'dead') this.#tellEnd(queue, id)
-      if (kind === 'release') released.push(id)
+      if (kind === 'release' || rests) released.push(id)
     }
+    if (isShared) this.#refresh(queue, [id])
     this.#tell(queue, { kind: 'work' })
+    return true
+  }
+
+  /** Has the key of a task rest, or if it has none the queue, if that has limits. */
+  #rest (queue: string, id: string, ms: number): boolean {
+    const key = this.#keyOf(queue, id)
+    if (key === '' && this.#lanes.limitsOf(queue) === undefined) return false
+    this.#lanes.rest(queue, key, ms, true)
     return true
   }
 
@@ -352,33 +520,43 @@ export class SqliteStore implements Store {
 
   /** To the front, the first of them foremost. */
   #giveBack (queue: string, ids: readonly string[]): void {
-    this.#each(queue, ids.toReversed(), `UPDATE task SET position = ${first} WHERE ${one}`)
+    this.#moveEach(queue, ids.toReversed(), `UPDATE task SET state = 'waiting', due = 0, position = ${first} WHERE ${one}`)
   }
 
   /** Ends a task that has not been settled. */
   #end (queue: string, id: string, state: 'cancelled' | 'expired', { ms }: Keep): boolean {
     const isEnded = this.#run(`UPDATE task SET ${ended(state)}, kept = ${now} + :ms WHERE ${one} AND state IN ('waiting', 'delayed', 'running')`, { queue, id, ms }) > 0
-    if (isEnded) this.#tellEnd(queue, id)
+    if (isEnded) {
+      this.#tellEnd(queue, id)
+      this.#refresh(queue, [id])
+    }
     return isEnded
   }
 
   /** Does what time demands: leases expire, tasks expire or become due. */
   #sweep (queue: string, keep: Keep): void {
-    const abandoned = this.#all<{ id: string }>(`
-      SELECT id FROM task WHERE queue = :queue AND state = 'running' AND due <= ${now} ORDER BY due, position`, { queue }).map(({ id }) => id)
-    this.#each(queue, abandoned, `
-      UPDATE task SET
-        state = 'waiting', due = 0, expires = NULL, deaths = deaths + suspect, suspect = 1, ${record('NULL')},
-        message = coalesce(next->>'message', message), retries = iif(next IS NULL, retries, 0),
-        deferredMs = iif(next IS NULL, deferredMs, 0), unroutedMs = iif(next IS NULL, unroutedMs, 0), next = NULL
-      WHERE ${one}`)
-    this.#giveBack(queue, abandoned)
+    const leased = this.#all<{ id: string, next: string | null }>(`
+      SELECT id, next FROM task WHERE queue = :queue AND state = 'running' AND due <= ${now} ORDER BY due, position`, { queue })
+    const abandoned = leased.map(({ id }) => id)
+    for (const { id, next } of leased) {
+      const before = this.#keyOf(queue, id)
+      this.#run(`
+        UPDATE task SET
+          state = 'waiting', due = 0, expires = NULL, deaths = deaths + suspect, suspect = 1, ${record('NULL')},
+          message = coalesce(next->>'message', message), priority = coalesce(next->>'priority', priority), key = coalesce(next->>'key', key),
+          retries = iif(next IS NULL, retries, 0), deferredMs = iif(next IS NULL, deferredMs, 0), unroutedMs = iif(next IS NULL, unroutedMs, 0), next = NULL
+        WHERE ${one}`, { queue, id })
+      // The task that follows may have another key or level.
+      if (next !== null && this.#lanes.isShared(queue)) for (const key of ['', before, this.#keyOf(queue, id)]) this.#lanes.refresh(queue, key)
+    }
+    // They count as running, as they did before.
+    this.#each(queue, abandoned.toReversed(), `UPDATE task SET position = ${first} WHERE ${one}`)
     const expired = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state IN ('waiting', 'delayed') AND expires <= ${now} ORDER BY expires, position`, { queue })
     for (const { id } of expired) this.#end(queue, id, 'expired', keep)
     const due = this.#all<{ id: string }>(`
       SELECT id FROM task WHERE queue = :queue AND state = 'delayed' AND due <= ${now} ORDER BY due, position`, { queue })
-    this.#each(queue, due.map(({ id }) => id), `UPDATE task SET state = 'waiting', due = 0, position = ${last} WHERE ${one}`)
+    this.#moveEach(queue, due.map(({ id }) => id), `UPDATE task SET state = 'waiting', due = 0, position = ${last} WHERE ${one}`)
   }
 
   /** Forgets what has ended too long ago. */
@@ -403,18 +581,25 @@ export class SqliteStore implements Store {
 
   #outlook (queue: string): Outlook {
     if (this.#hasMark(queue, 'paused')) return { wakeInMs: Infinity, suspects: false }
+    const isShared = this.#lanes.isShared(queue)
     const [row] = this.#all<{ ms: number | null, suspects: number }>(`
-      SELECT max(0, min(due) - ${now}) AS ms, count(*) FILTER (WHERE suspect = 1 AND due = 0) AS suspects
-      FROM task WHERE queue = :queue`, { queue })
-    return { wakeInMs: row?.ms ?? Infinity, suspects: row !== undefined && row.suspects > 0 }
+      SELECT max(0, min(due) FILTER (WHERE due > 0 OR NOT :isShared) - ${now}) AS ms, count(*) FILTER (WHERE suspect = 1 AND due = 0) AS suspects
+      FROM task WHERE queue = :queue`, { queue, isShared: Number(isShared) })
+    const { ms, suspects } = { ms: row?.ms ?? Infinity, suspects: row?.suspects ?? 0 }
+    const claimableInMs = isShared ? this.#lanes.claimableInMs(queue, suspects) : Infinity
+    return { wakeInMs: Math.max(0, Math.min(ms, Math.ceil(claimableInMs))), suspects: suspects > 0 }
   }
 
   #show (where: string, values: Values): Found[] {
     const rows = this.#all<Row>(`
-      SELECT queue, id, ${shown} AS state, message, due AS dueAt, ended AS endedAt, attempt, reason, progress, records, started, consumer FROM task WHERE ${where}`, values)
-    return rows.map(({ message, dueAt, endedAt, reason, progress, records, started, consumer, ...row }) => ({
+      SELECT queue, id, ${shown} AS state, message, priority, key, due AS dueAt, ended AS endedAt, attempt, reason, progress, records, started, consumer FROM task WHERE ${where}`, values)
+    return rows.map(({ message, priority, key, dueAt, endedAt, reason, progress, records, started, consumer, ...row }) => ({
       ...row,
       message: row.state === 'done' ? undefined : message,
+      ...!['done', 'cancelled', 'expired'].includes(row.state) && {
+        ...priority !== 1 && { priority: LEVELS[priority as 0 | 2] },
+        ...key !== '' && { key }
+      },
       dueAt: row.state === 'delayed' ? dueAt : undefined,
       endedAt: endedAt ?? undefined,
       isWhole: ['done', 'cancelled', 'expired'].includes(row.state) || Buffer.byteLength(message) > SHOWN_BYTES ? undefined : true,
@@ -485,6 +670,8 @@ function dueOf ({ delayMs = 0, runAt }: Pick<NewTask, 'delayMs' | 'runAt'>, time
 
 interface Row extends Pick<Found, 'queue' | 'id' | 'state' | 'attempt'> {
   readonly message: string
+  readonly priority: number
+  readonly key: string
   readonly dueAt: number
   readonly endedAt: number | null
   readonly reason: string | null

@@ -71,6 +71,12 @@ export const FST_TASKQUEUE_INVALID_ID = createError<[string]>(
   'The id of a task must be 1 to 255 printable ASCII characters without spaces, got %s',
   400, TypeError
 )
+/** A key is no text that every store can keep. A client may have chosen it, so the status blames the client. */
+export const FST_TASKQUEUE_INVALID_KEY = createError<[string]>(
+  'FST_TASKQUEUE_INVALID_KEY',
+  'The key of a task must be 1 to 255 printable ASCII characters, without spaces at its ends, or a number, got %s',
+  400, TypeError
+)
 /** The queue has a task with this id, and `onDuplicate` is `'reject'`. */
 export const FST_TASKQUEUE_DUPLICATE = createError<[string]>(
   'FST_TASKQUEUE_DUPLICATE',

@@ -21,7 +21,7 @@ export interface Added {
 }
 
 type AddedRequest = Pick<Task, 'id' | 'method' | 'url' | 'headers' | 'userId'>
-type AddedPlace = Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs'>
+type AddedPlace = Pick<NewTask, 'queue' | 'delayMs' | 'runAt' | 'expiresMs' | 'priority' | 'key'>
 
 /** A task as it was queued, for tests. */
 export interface AddedTask extends AddedRequest, AddedPlace {
@@ -77,7 +77,7 @@ export function whichWereAdded (added: readonly Added[], keptOut: Prepared['kept
 /** Describes a task for `app.taskqueue.added`. */
 export function describe ({ task, entry }: Added): AddedTask {
   const { id, method, url, headers, payload, userId } = task
-  const { queue, delayMs, runAt, expiresMs } = entry
+  const { queue, delayMs, runAt, expiresMs, priority, key } = entry
   return {
     id,
     queue,
@@ -88,6 +88,8 @@ export function describe ({ task, entry }: Added): AddedTask {
     ...payload !== undefined && { payload: valueOf(payload, headers['content-type']) },
     ...delayMs !== undefined && { delayMs },
     ...runAt !== undefined && { runAt },
-    ...expiresMs !== undefined && { expiresMs }
+    ...expiresMs !== undefined && { expiresMs },
+    ...priority !== undefined && { priority },
+    ...key !== undefined && { key }
   }
 }

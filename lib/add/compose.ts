@@ -6,7 +6,7 @@ import type { Queues } from '../queue/queues.js'
 import type { Codec } from '../task/codec.js'
 import { checkUserId } from '../task/id.js'
 import type { AddOptions, Inheritance } from '../task/options.js'
-import { makeTask, MAX_REQ_ID_LENGTH, placeOf, type Task } from '../task/task.js'
+import { laneOf, makeTask, MAX_REQ_ID_LENGTH, placeOf, type Task } from '../task/task.js'
 import type { Internals } from './fastify-internals.js'
 import { type CopyHeaders, inheritFrom, isSecure, withoutCredentials } from './inheritance.js'
 import type { TaskConfigs } from './task-config.js'
@@ -78,13 +78,15 @@ export class Composer {
     task.ip = ip
     task.protocol = protocol
     task.originReqId = source.originReqId
-    const place = placeOf(options)
-    task.dueAt = laterOf(place)
+    const due = placeOf(options)
+    task.dueAt = laterOf(due)
     task.depth = task.dueAt === undefined ? source.depth + 1 : 1
     if (task.depth > this.#settings.maxDepth) throw new FST_TASKQUEUE_TOO_DEEP(this.#settings.maxDepth)
     const config = target instanceof TaskRoute ? target.config : this.#configs.of(task)
     task.maxRetries ??= config?.maxRetries
     task.timeoutMs ??= config?.timeoutMs
+    const keyOf = options.key === undefined && source.request !== undefined ? config?.key : undefined
+    const place = { ...due, ...laneOf(options, { ...config, key: keyOf?.(source.request!) }) }
     if (target instanceof TaskRoute) target.check(task, params!)
     const { name: queue, store } = this.#queues.get(options.queue ?? config?.queue)
     if (!(target instanceof TaskRoute)) this.#warnings.added(task, queue)
@@ -109,6 +111,7 @@ export class Composer {
       inheritance: inheritFrom(request, this.#settings.copyHeaders, this.#internals),
       depth,
       originReqId,
+      request,
       userId: () => this.#userIdOf(request)
     }
   }
@@ -131,6 +134,7 @@ interface Source {
   /** The place in its chain of the task that adds; 0 if no task does. */
   readonly depth: number
   readonly originReqId?: string | undefined
+  readonly request?: FastifyRequest
   readonly userId: () => string | undefined | Promise<string | undefined>
 }
 

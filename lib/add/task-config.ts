@@ -8,6 +8,7 @@ import { show } from '../show.js'
 import { type Backoff, backoffBy, type BackoffList, checkBackoff, isBackoffList } from '../task/backoff.js'
 import { METHODS } from '../task/method.js'
 import type { TaskDefaults } from '../task/options.js'
+import { checkPriority } from '../task/task.js'
 import { LOCAL_HOST } from '../task/origin.js'
 import { MAX_URL_LENGTH } from '../task/url.js'
 import type { OnDead } from './on-dead.js'
@@ -83,21 +84,23 @@ export class TaskConfigs {
 }
 
 function checkConfig (config: TaskConfig, queues: Queues): void {
-  const { queue, maxRetries, timeoutMs, backoff, onDead, ...unknown } = config
+  const { queue, priority, key, maxRetries, timeoutMs, backoff, onDead, ...unknown } = config
   const [name] = Object.keys(unknown)
   if (name !== undefined) {
-    const expected = 'one of queue, maxRetries, timeoutMs, backoff, onDead'
+    const expected = 'one of queue, priority, key, maxRetries, timeoutMs, backoff, onDead'
     throw new FST_TASKQUEUE_INVALID_OPTION(`config.task.${name}`, expected, 'an option that it does not have')
   }
   if (queue !== undefined) queues.get(queue)
+  checkPriority('config.task.priority', priority)
+  checkFunction('config.task.key', key)
   checkWhole('config.task.maxRetries', maxRetries, 0)
   checkWhole('config.task.timeoutMs', timeoutMs, 1, LONGEST_TIMER_MS)
   checkBackoff('config.task.backoff', backoff)
-  checkOnDead('config.task.onDead', onDead)
+  checkFunction('config.task.onDead', onDead)
 }
 
-export function checkOnDead (name: string, onDead: unknown): void {
-  if (onDead !== undefined && typeof onDead !== 'function') {
-    throw new FST_TASKQUEUE_INVALID_OPTION(name, 'a function', show(onDead))
+export function checkFunction (name: string, value: unknown): void {
+  if (value !== undefined && typeof value !== 'function') {
+    throw new FST_TASKQUEUE_INVALID_OPTION(name, 'a function', show(value))
   }
 }

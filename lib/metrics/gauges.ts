@@ -19,6 +19,10 @@ const QUESTIONS: Readonly<Record<string, Question>> = {
     help: '1 if the queue is paused.',
     answer: ({ isPaused }) => isPaused === undefined ? undefined : Number(isPaused)
   },
+  rest_seconds: {
+    help: 'For how long the whole queue still rests.',
+    answer: ({ restMs }) => restMs === undefined ? undefined : restMs / 1000
+  },
   store_up: {
     help: '1 if the store of the queue answers this process.',
     answer: ({ isReachable }) => Number(isReachable)

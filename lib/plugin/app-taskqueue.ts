@@ -13,9 +13,11 @@ import { statusOf, type TaskStatus } from '../queue/status.js'
 import type { TaskWaiter } from '../queue/task-waiter.js'
 import type { History } from '../store/found.js'
 import type { Order } from '../store/order.js'
+import type { Priority } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
 import { checkId } from '../task/id.js'
 import type { AddOptions } from '../task/options.js'
+import { checkPriority } from '../task/task.js'
 import { dueOf } from '../task/time.js'
 import type { Health } from './health.js'
 
@@ -75,6 +77,11 @@ export interface Taskqueue {
   /** Makes a delayed task run now. Resolves to whether there was a task that waits or is delayed. */
   runNow (id: string): Promise<boolean>
   /**
+   * Gives a task that waits, is delayed or runs another level. One that waits goes to the end of the line there; one
+   * that runs has it when it is tried again. Resolves to whether there was such a task.
+   */
+  prioritize (id: string, priority: Priority): Promise<boolean>
+  /**
    * Says how the queues fare: whether their stores answer, how many tasks wait and for how long, and what the consumers
    * of this process do. Never rejects, and resolves within two seconds.
    */
@@ -91,7 +98,7 @@ export interface Taskqueue {
   processes (): Promise<ProcessStatus[]>
   /**
    * Runs all tasks that are due in the queues that this process consumes, and the due tasks that these add. Resolves
-   * when none is left.
+   * when none is left that may be claimed: it does not wait for a rate, a limit or a rest.
    */
   drain (): Promise<void>
   /**
@@ -110,7 +117,8 @@ export const MOST_AT_ONCE = 10_000
 type Adder = Pick<Taskqueue, 'add' | 'addAll' | 'transaction' | 'added'>
 type Inspector = Pick<
   Taskqueue,
-  'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow' | 'health' | 'history' | 'processes'
+  'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow' | 'prioritize' | 'health' | 'history' |
+  'processes'
 >
 type Runner = Pick<Taskqueue, 'drain' | 'runOne'>
 
@@ -185,6 +193,11 @@ export function createInspector (
       checkId(id)
       return await operate(id, { kind: 'schedule' })
     },
+    async prioritize (id, priority) {
+      checkId(id)
+      checkPriority('priority', priority ?? null)
+      return await operate(id, { kind: 'prioritize', priority })
+    },
     health,
     history: () => queues.histories(),
     processes: async () => processesOf(await queues.consumers())
@@ -192,7 +205,9 @@ export function createInspector (
 }
 
 /** An order that concerns one task. */
-type SingleOrder = Omit<Extract<Order, { kind: 'cancel' }>, 'ids'> | Omit<Extract<Order, { kind: 'schedule' }>, 'ids'>
+type SingleOrder = {
+  [Kind in 'cancel' | 'schedule' | 'prioritize']: Omit<Extract<Order, { kind: Kind }>, 'ids'>
+}['cancel' | 'schedule' | 'prioritize']
 
 /** Creates the part of `app.taskqueue` that runs tasks on demand. */
 export function createRunner (

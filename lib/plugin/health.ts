@@ -35,6 +35,8 @@ export interface QueueHealth {
   readonly running?: number
   readonly dead?: number
   readonly isPaused?: boolean
+  /** For how many milliseconds the whole queue rests; 0 if it does not. */
+  readonly restMs?: number
   /**
    * For how many milliseconds the task that is first in line has waited since it was due; 0 if none waits. It is the
    * difference of two clocks if another machine has added the task.
@@ -57,9 +59,9 @@ export function healthOf (
     const consumer = consumers.get(name)?.status
     const base = { name, ...consumer !== undefined && { consumer } }
     if (view instanceof Error) return { ...base, isReachable: false, error: view.message }
-    const { waiting, delayed, running, dead, paused: isPaused, first } = view
+    const { waiting, delayed, running, dead, paused: isPaused, restMs = 0, first } = view
     const oldestMs = first === undefined ? 0 : Math.max(0, now - waitingSince(codec, first)) || 0
-    return { ...base, isReachable: true, waiting, delayed, running, dead, isPaused, oldestMs }
+    return { ...base, isReachable: true, waiting, delayed, running, dead, isPaused, restMs, oldestMs }
   }
   return async () => {
     const answers = await Promise.all(queues.byStore.map(async ([store, ofStore]) => {

@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
 import type { OnDead } from '../add/on-dead.js'
 import type { RedisLocation } from '../store/redis/location.js'
+import type { Limits } from '../store/limits.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import type { Backoff, BackoffList } from '../task/backoff.js'
 
@@ -132,6 +133,12 @@ export interface QueueOptions {
    * queue. @default {}
    */
   consumer?: ConsumerOptions | false
+  /**
+   * What bounds the tasks of the queue in all processes, and those of each key. The store keeps it: the limits of the
+   * process that has started last hold, or those that `setLimits` has set since. An empty object takes limits back.
+   * @default whatever the store keeps
+   */
+  limits?: Limits
 }
 
 export interface ConsumerOptions {

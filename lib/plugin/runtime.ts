@@ -54,10 +54,13 @@ export class Runtime {
     this.consumers = consumers
   }
 
-  /** Opens all stores, and makes each consumer watch its queue. */
+  /** Opens all stores, sets the limits that are given for queues, and makes each consumer watch its queue. */
   async open (): Promise<void> {
     const { stores } = this.#queues
     await Promise.all(stores.map(store => store.open()))
+    await Promise.all(this.#settings.queues.map(async ({ name, limits }) => {
+      if (limits !== undefined) await this.#queues.get(name).store.operate(name, { kind: 'limit', limits })
+    }))
     await Promise.all([...this.consumers.values()].map(consumer =>
       consumer.watch(() => { this.#heartbeats.get(this.#storeOf(consumer))?.beat() })))
   }

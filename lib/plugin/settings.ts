@@ -3,11 +3,13 @@ import { hostname } from 'node:os'
 import type { FastifyRequest } from 'fastify'
 import { type CopyHeaders, isInheritable } from '../add/inheritance.js'
 import type { OnDead } from '../add/on-dead.js'
-import { checkOnDead } from '../add/task-config.js'
+import { checkFunction } from '../add/task-config.js'
 import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { exchangers } from '../dispatch/exchange.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import { readLimits } from '../queue/limits.js'
 import { cut, show } from '../show.js'
+import type { Limits } from '../store/limits.js'
 import type { RedisLocation } from '../store/redis/location.js'
 import type { Keep } from '../store/turn.js'
 import type { CreateStore, StoreType } from '../store/types.js'
@@ -22,6 +24,8 @@ export interface QueueSettings {
   readonly name: string
   readonly type: 'local' | 'redis' | StoreType | CreateStore
   readonly redis: RedisLocation | undefined
+  /** Undefined leaves the limits of the store as they are. */
+  readonly limits: Limits | undefined
   readonly consumer: ConsumerSettings | false
 }
 
@@ -78,7 +82,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('keepMs', keepMs, 1, MAX_DELAY_MS)
   checkWhole('keepDead', keepDead, 0)
   checkWhole('keepDeadMs', keepDeadMs, 1)
-  checkOnDead('onDead', onDead)
+  checkFunction('onDead', onDead)
   expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
   expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
@@ -110,7 +114,9 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
   const path = `queues.${cut(name)}`
   expect(path, name, 'named with 1 to 64 of A-Z a-z 0-9 . _ -', QUEUE_NAME.test(name))
   expect(path, options, 'an object', isRecord(options))
-  const { redis = defaults.redis, type = redis === undefined ? 'local' : 'redis', consumer = {}, ...unknown } = options!
+  const {
+    redis = defaults.redis, type = redis === undefined ? 'local' : 'redis', consumer = {}, limits, ...unknown
+  } = options!
   refuse(unknown, path)
   expect(`${path}.type`, type, "'local', 'redis', a store type or a function that creates a store", isStoreType(type))
   if (options!.redis !== undefined) checkRedis(`${path}.redis`, options!.redis)
@@ -124,6 +130,7 @@ function readQueue (name: string, options: QueueOptions | undefined, defaults: {
     name,
     type,
     redis,
+    limits: limits === undefined ? undefined : readLimits(`${path}.limits`, limits),
     consumer: consumer !== false && defaults.consumer !== false && {
       name: defaults.name,
       autoStart: true,

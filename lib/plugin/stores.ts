@@ -72,8 +72,8 @@ function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas
 }
 
 const METHODS = [
-  'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'history', 'consumers', 'find', 'list', 'operate',
-  'setProgress', 'close'
+  'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'history', 'consumers', 'find', 'list', 'keys',
+  'operate', 'setProgress', 'close'
 ] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {

@@ -1,4 +1,5 @@
 import type { Found, State } from '../store/found.js'
+import type { Priority } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
 import { timeOfId } from '../task/id.js'
 import type { Answer } from '../task/outcome.js'
@@ -21,6 +22,10 @@ export interface TaskStatus {
    * it, of a task that waits, is delayed, runs or is dead, and whose whole message has at most 64 KiB.
    */
   readonly payload?: unknown
+  /** Its level in the queue, unless it has ended. @default 'normal' */
+  readonly priority?: Priority
+  /** Its key, unless it has ended. */
+  readonly key?: string
   /** When it was added. */
   readonly addedAt?: Date
   /** The id of the request that added it, or that added the first task of the chain that led to it. */
@@ -74,7 +79,7 @@ export interface AttemptStatus {
 
 /** Makes the status of a task that a store has found. */
 export function statusOf (codec: Codec, found: Found): TaskStatus {
-  const { queue, id, state, message, dueAt, endedAt, reason, progress, records, isWhole = false } = found
+  const { queue, id, state, message, priority, key, dueAt, endedAt, reason, progress, records, isWhole = false } = found
   const decode = (text: string) => codec.decodeRecord(queue, id, text)
   const read = records.map(text => text === undefined ? undefined : decode(text) as Entry | undefined)
   const last = read.at(-1)
@@ -89,6 +94,8 @@ export function statusOf (codec: Codec, found: Found): TaskStatus {
     ...url !== undefined && { url },
     ...userId !== undefined && { userId },
     ...payload !== undefined && { payload: valueOf(payload, headers?.['content-type']) },
+    ...priority !== undefined && { priority },
+    ...key !== undefined && { key },
     ...addedAt !== undefined && { addedAt: new Date(addedAt) },
     ...originReqId !== undefined && { originReqId },
     ...dueAt !== undefined && { dueAt: new Date(dueAt) },

@@ -10,7 +10,7 @@ export interface Standing {
   readonly allowed: number
   /** Whether it claims whatever there is, without having to be asked. */
   readonly isUnlimited: boolean
-  /** How many tasks may run at once, and how many more it claims ahead. */
+  /** How many tasks may run at once, and how many more it claims ahead unless others are to have a share. */
   readonly concurrency: number
   readonly ahead: number
   /** How many tasks run, and how many are claimed and not begun. */
@@ -23,18 +23,22 @@ export interface Admission {
   readonly begins: boolean
   /** What to claim: a suspect that then runs alone, a number of tasks, or nothing. */
   readonly claims: 'suspect' | number
+  /** How many of these have to wait for room. */
+  readonly ahead: number
   /** Whether it has nothing else to do, so that the store may later claim something for it. */
   readonly waits: boolean
 }
 
-const NOTHING: Admission = { begins: false, claims: 0, waits: false }
+const NOTHING: Admission = { begins: false, claims: 0, ahead: 0, waits: false }
 
 /** Decides what a consumer may begin and claim. Suspects go first, and run beside nothing else. */
 export function admission (standing: Standing): Admission {
   const { isOpen, suspects, isShared, allowed, isUnlimited, concurrency, ahead, running, ready } = standing
   if (!isOpen) return NOTHING
-  if (suspects) return allowed > 0 ? { begins: false, claims: 'suspect', waits: false } : NOTHING
+  if (suspects) return allowed > 0 ? { ...NOTHING, claims: 'suspect' } : NOTHING
   if (!isShared) return NOTHING
   const claims = Math.max(0, Math.min(concurrency + ahead - running - ready, allowed))
-  return { begins: true, claims, waits: isUnlimited && claims > 0 && running + ready === 0 }
+  const room = Math.max(0, concurrency - running - ready)
+  const waits = isUnlimited && claims > 0 && running + ready === 0
+  return { begins: true, claims, ahead: Math.max(0, claims - room), waits }
 }

@@ -44,7 +44,7 @@ export class Consumer {
   readonly #outage: Outage
   readonly #whenIdle: Array<() => void> = []
   readonly #phases = new Phases()
-  /** Whether the store has suspects in this queue. */
+  /** Whether the queue has suspects. */
   #suspects = false
   /** How many turns the store was asked for. */
   #turns = 0
@@ -158,12 +158,12 @@ export class Consumer {
 
   async #takeTurn (): Promise<void> {
     if (this.#prefetch.size > 0 && !this.#admission().begins) this.#returnPrefetched()
-    const { claims, waits } = this.#admission()
+    const { claims, ahead, waits } = this.#admission()
     const leave = claims === 'suspect' ? this.#isolation.enter(this.#wakeAfterIsolation) : undefined
     const limit = claims === 'suspect' ? Number(leave !== undefined) : claims
     // A turn that claims nothing ends the waiting.
     const isLast = this.#phases.now === 'closing' && this.#waits
-    if (limit > 0 || this.#inFlight.ended.length > 0 || isLast) await this.#exchange(limit, waits, leave)
+    if (limit > 0 || this.#inFlight.ended.length > 0 || isLast) await this.#exchange(limit, ahead, waits, leave)
   }
 
   /** While the store does not answer only the alarm wakes the consumer. Otherwise each turn that fails could do so. */
@@ -185,7 +185,7 @@ export class Consumer {
   }
 
   /** Tells the store what has ended, and begins what it hands out. @param leave ends the isolation of a suspect */
-  async #exchange (limit: number, waits: boolean, leave?: () => void): Promise<void> {
+  async #exchange (limit: number, ahead: number, waits: boolean, leave?: () => void): Promise<void> {
     const settlements = this.#inFlight.ended.slice()
     const { leaseMs, keep, keepDead } = this.#limits
     const start = performance.now()
@@ -194,16 +194,16 @@ export class Consumer {
     this.#waits = waits
     this.#isolation.begin()
     try {
-      const { settled, leases, outlook, dropped = 0 } = await this.#store.turn(this.queue, {
+      const { settled, leases, outlook, dropped = 0, isShared = false } = await this.#store.turn(this.queue, {
         settlements,
         heartbeatMs: heartbeatMs(leaseMs),
-        claim: limit > 0 ? { limit, alone: leave !== undefined, leaseMs, ...waits && { waits } } : undefined,
+        claim: limit > 0 ? { limit, ahead, alone: leave !== undefined, leaseMs, ...waits && { waits } } : undefined,
         keep,
         ...keepDead !== undefined && { keepDead }
       })
       this.#outage.noteAnswer()
       this.#waits = waits && leases.length === 0
-      this.#prefetch.noteTrip(performance.now() - start)
+      this.#prefetch.noteTurn(performance.now() - start, isShared)
       this.#reporter.tellSettled(this.#inFlight.takeEnded(settled.length), settled)
       this.#reporter.tellClaimed(leases)
       if (dropped > 0) this.#reporter.tell('dead:dropped', { dropped })

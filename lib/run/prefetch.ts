@@ -23,6 +23,8 @@ export class Prefetch {
   readonly #ends: PrefetchEnds
   readonly #pace = new Pace()
   #leases: Lease[] = []
+  /** Whether tasks may be claimed ahead: not of a queue with keys or limits. */
+  #isOpen = true
   /** Since when none of them has begun. */
   #restingSince = 0
   #review: NodeJS.Timeout | undefined
@@ -39,13 +41,16 @@ export class Prefetch {
   get size (): number { return this.#leases.length }
 
   /** How many tasks to claim beyond those that can run at once. */
-  get ahead (): number { return this.#pace.ahead(this.#concurrency) }
+  get ahead (): number { return this.#isOpen ? this.#pace.ahead(this.#concurrency) : 0 }
 
   /** Takes note of how long an attempt took. */
   notePace (ms: number): void { this.#pace.note(ms) }
 
-  /** Takes note of how long the store took to answer. */
-  noteTrip (ms: number): void { this.#pace.noteTrip(ms) }
+  /** Takes note of how long the store took to answer, and whether the queue has keys or limits. */
+  noteTurn (ms: number, isShared: boolean): void {
+    this.#pace.noteTrip(ms)
+    this.#isOpen = !isShared
+  }
 
   /** Takes in what was claimed, and begins what there is room for. */
   add (leases: readonly Lease[]): void {

@@ -1,3 +1,6 @@
+import type { Limits } from './limits.js'
+import type { Priority } from './tasks.js'
+
 export type State = 'waiting' | 'delayed' | 'running' | 'dead' | 'done' | 'cancelled' | 'expired'
 
 /** Tasks by state. Suspects, and delayed tasks that have become due, count as waiting. */
@@ -13,6 +16,10 @@ export interface QueueView extends Counts {
   readonly paused: boolean
   /** The task that would be claimed first; missing if none waits. */
   readonly first?: Found | undefined
+  /** For how many milliseconds the whole queue rests. @default 0 */
+  readonly restMs?: number
+  /** The limits of the queue, if it was given any. */
+  readonly limits?: Limits | undefined
 }
 
 /** The past of a queue: a number for each of the last `HISTORY_MINUTES`, the present minute last. */
@@ -41,6 +48,9 @@ export interface Found {
    * it has at most `SHOWN_BYTES` and its end is not awaited. @default false
    */
   readonly isWhole?: boolean | undefined
+  /** The level of the task until it has ended, unless that is `normal`; and its key. A dead task has both. */
+  readonly priority?: Priority | undefined
+  readonly key?: string | undefined
   /** When a running task was claimed. */
   readonly startedAt?: number | undefined
   /** The name of the consumer that runs the task, once that has extended the lease. Only `find` tells it. */

@@ -1,3 +1,5 @@
+import type { KeyLimits, Limits } from './limits.js'
+import type { Priority } from './tasks.js'
 import type { Keep } from './turn.js'
 
 /** What to do with tasks of a queue. An order passes over ids of tasks in any state that it does not name. */
@@ -15,3 +17,11 @@ export type Order =
   /** Stops all claims, by any consumer, until the queue is resumed. */
   | { readonly kind: 'pause' }
   | { readonly kind: 'resume' }
+  /** Gives tasks that wait, are delayed or run another level. One that waits goes to the end of the line there. */
+  | { readonly kind: 'prioritize', readonly ids: readonly string[], readonly priority: Priority }
+  /** Sets the limits of the queue, in place of those that it has. */
+  | { readonly kind: 'limit', readonly limits: Limits }
+  /** Sets the limits of one key, in place of those that each key has; without limits, takes that back. */
+  | { readonly kind: 'limitKey', readonly key: string, readonly limits?: KeyLimits }
+  /** Has a key, or the queue, rest for so many milliseconds from now on, in place of a former rest; 0 ends a rest. */
+  | { readonly kind: 'rest', readonly ms: number, readonly key?: string }

@@ -1,5 +1,6 @@
 import type { Found, History, QueueView, State } from './found.js'
 import type { Holding, Presence, Pulse } from './heartbeat.js'
+import type { KeyView } from './limits.js'
 import type { News } from './news.js'
 import type { Order } from './order.js'
 import type { NewTask, Prepared } from './tasks.js'
@@ -33,9 +34,18 @@ import type { Held, Turn, TurnResult } from './turn.js'
  * therefore needs no timer, no leader and no process that cleans up. A claim does what time demands in this order, in
  * a paused queue as well: leases expire, tasks expire, delayed tasks become due.
  *
- * The line has one order. A task goes to the end of it when it is added, follows another task or becomes due. A task
- * that is released goes to the front; of several that one turn releases, the first is foremost. Tasks that are due at
- * the same time become due in the order in which they were delayed.
+ * The tasks with one key wait in a lane of their own, and all tasks without a key in one lane. A lane has a line for
+ * each level. A task goes to the end of its line when it is added, follows another task or becomes due. A task that is
+ * released goes to the front; of several that one turn releases, the first is foremost. Tasks that are due at the same
+ * time become due in the order in which they were delayed.
+ *
+ * A claim takes each task from the lane of which the fewest tasks run, suspects included. Among several such lanes it
+ * takes the one that has been so for the longest time. Within a lane it takes the highest level that waits, with two
+ * exceptions, so that no level starves. While several levels wait, every eighth claim takes the lowest one. While all
+ * three wait, the fourth of each eight takes the middle one.
+ *
+ * A lane whose key has reached a limit or rests is passed over. A limit of the queue, or its rest, holds for all lanes
+ * and for suspects.
  *
  * A lease expires because its consumer has died, and one of the consumer's tasks may have killed it. All of them
  * become suspects. A suspect is claimed alone, by a consumer that runs nothing else meanwhile. Only a death during
@@ -91,10 +101,15 @@ export interface Store {
   find (queues: readonly string[], id: string, awaitMs?: number): Promise<Found | undefined>
 
   /**
-   * Lists tasks of one state, each once. Suspects and waiting tasks come in the order of claiming, delayed and running
-   * tasks in the order of their times, ended tasks with the newest first. A list shorter than the limit is the last.
+   * Lists tasks of one state, each once. Waiting tasks come in this order: suspects; the lane without a key, then the
+   * other lanes by their keys, each with the highest level first; delayed tasks that have become due. Delayed and
+   * running tasks come in the order of their times, ended tasks with the newest first. A list shorter than the limit is
+   * the last.
    */
   list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]>
+
+  /** Lists the keys behind `after` of which tasks wait or run, in the order of their bytes. */
+  keys (queue: string, after: string, limit: number): Promise<readonly KeyView[]>
 
   /** Carries out an order, in one atomic step for each task, and returns how many tasks it has changed. */
   operate (queue: string, order: Order): Promise<number>

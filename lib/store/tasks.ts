@@ -25,7 +25,16 @@ export interface NewTask {
    * as it is, and nobody is told.
    */
   readonly onDuplicate?: OnDuplicate
+  /** The level of the task in line, which it keeps until it ends or an order changes it. @default 'normal' */
+  readonly priority?: Priority
+  /**
+   * Whose task it is: 1 to 255 printable ASCII characters. Tasks share the consumers of the queue by their keys, and
+   * each key has limits of its own.
+   */
+  readonly key?: string
 }
+
+export type Priority = 'high' | 'normal' | 'low'
 
 export type OnDuplicate = 'keep' | 'reject' | 'replace'
 

@@ -38,12 +38,24 @@ export type Verdict =
   | { readonly kind: 'done' }
   | { readonly kind: 'retry', readonly delayMs: number, readonly reason: string }
   /**
-   * Like a retry, but it costs none: `Lease.deferredMs` grows by the delay. `unrouted` says that no route of the
-   * claimer takes the task. Then `unroutedMs` grows as well, the attempt does not count, and the store should tell
-   * other consumers, which may have the route.
+   * Like a retry, but it costs none: `Lease.deferredMs` grows by the delay.
+   *
+   * - `unrouted` says that no route of the claimer takes the task. Then `unroutedMs` grows as well, the attempt does
+   *   not count, and the store should tell other consumers, which may have the route.
+   * - `busy` says that there was no room for the task. If the task has a key, or else if the queue has limits, the task
+   *   goes to the front of its line instead, and the key or the queue rests for the delay.
    */
-  | { readonly kind: 'defer', readonly delayMs: number, readonly reason: string, readonly unrouted?: boolean }
-  /** Puts the task back to the front of the line. If the app has not seen the task, the attempt does not count. */
+  | {
+    readonly kind: 'defer'
+    readonly delayMs: number
+    readonly reason: string
+    readonly unrouted?: boolean
+    readonly busy?: boolean
+  }
+  /**
+   * Puts the task back to the front of the line. If the app has not seen the task, the attempt does not count, neither
+   * for the task nor for a rate.
+   */
   | { readonly kind: 'release', readonly unseen?: boolean }
   | { readonly kind: 'dead', readonly reason: string }
 
@@ -69,6 +81,11 @@ export interface Settlement {
 export interface Claim {
   /** The most tasks to claim, 1 or more. */
   readonly limit: number
+  /**
+   * How many of these cannot begin at once. The store leaves them unclaimed if the queue has keys or limits.
+   * @default 0
+   */
+  readonly ahead?: number
   /** Whether to claim one suspect or nothing. The claimer runs nothing else meanwhile. */
   readonly alone: boolean
   /**
@@ -112,13 +129,15 @@ export interface TurnResult {
   readonly outlook: Outlook
   /** How many dead letters this turn dropped because of `keepDead`. */
   readonly dropped?: number
+  /** Whether the queue has keys or limits, so that nothing is claimed ahead. @default false */
+  readonly isShared?: boolean
 }
 
 /** What is left to claim in a queue; nothing while the queue is paused. */
 export interface Outlook {
   /**
-   * Milliseconds until there is something to claim. 0 means that there is something now; Infinity, that nothing is
-   * known to come.
+   * Milliseconds until there is something that may be claimed. 0 means that there is something now; Infinity, that
+   * nothing is known to come. What waits only for other tasks to end is not known to come.
    */
   readonly wakeInMs: number
   /** Whether there are suspects. */

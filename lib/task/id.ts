@@ -1,5 +1,7 @@
 import { randomUUID } from 'node:crypto'
-import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_USER_ID } from '../errors.js'
+import {
+  FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_KEY, FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_INVALID_USER_ID
+} from '../errors.js'
 import { show } from '../show.js'
 
 /** Checks the id given to `add`; makes one if none was given. */
@@ -51,6 +53,14 @@ export function uuidv7 (now = Date.now()): string {
 export function timeOfId (id: string): number | undefined {
   const isV7 = /^[\da-f]{8}-[\da-f]{4}-7[\da-f]{3}-[89ab][\da-f]{3}-[\da-f]{12}$/.test(id)
   return isV7 ? Number.parseInt(id.slice(0, 8) + id.slice(9, 13), 16) : undefined
+}
+
+/** Checks the key of a task. A number becomes a string, null becomes undefined. */
+export function checkKey (key: unknown): string | undefined {
+  if (key === undefined || key === null) return undefined
+  const text = Number.isFinite(key) || typeof key === 'bigint' ? String(key) : key
+  if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
+  throw new FST_TASKQUEUE_INVALID_KEY(show(key))
 }
 
 /** Checks the id of a user. A number becomes a string, null becomes undefined. */

@@ -1,4 +1,5 @@
-import type { OnDuplicate } from '../store/tasks.js'
+import type { FastifyRequest } from 'fastify'
+import type { OnDuplicate, Priority } from '../store/tasks.js'
 import type { BackoffList } from './backoff.js'
 import type { TaskMethod } from './method.js'
 import type { Protocol } from './origin.js'
@@ -43,6 +44,17 @@ export interface AddOptions {
    * RFC 3339 with its zone, like 2030-01-31T18:00:00+01:00. Excludes `delayMs`. @default now
    */
   runAt?: Date | string | number
+  /**
+   * Its level among the tasks with its `key`, or among those without one: tasks of a higher level run first. Of eight
+   * tasks at least one is of each lower level that waits. A task keeps its level when it is tried again or redriven.
+   * @default 'normal'
+   */
+  priority?: Priority
+  /**
+   * Whose task it is, like the id of a tenant: 1 to 255 printable ASCII characters, or a number. Keys share the
+   * consumers of the queue fairly, and the queue's `limits` may bound each of them. Null for none. @default none
+   */
+  key?: string | number | null
   /** How often a failed task is tried again. @default the consumer's `maxRetries` */
   maxRetries?: number
   /**
@@ -61,7 +73,10 @@ export interface AddOptions {
 }
 
 /** What `config.task` of a route can say of its tasks, as `add` can. */
-export type TaskDefaults = Pick<AddOptions, 'queue' | 'maxRetries' | 'timeoutMs'>
+export interface TaskDefaults extends Pick<AddOptions, 'queue' | 'priority' | 'maxRetries' | 'timeoutMs'> {
+  /** Returns the key of a task that a request adds. It is not called for a task that is added outside of a request. */
+  key?: (request: FastifyRequest) => AddOptions['key']
+}
 
 /** What a task takes over from the request that adds it, unless `add` says otherwise. */
 export interface Inheritance {

@@ -1,10 +1,10 @@
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
-import type { NewTask, OnDuplicate } from '../store/tasks.js'
+import type { NewTask, OnDuplicate, Priority } from '../store/tasks.js'
 import { type BackoffList, checkBackoffList } from './backoff.js'
 import { headersOf } from './headers.js'
-import { idOf, timeOfId } from './id.js'
+import { checkKey, idOf, timeOfId } from './id.js'
 import { checkMethod, type TaskMethod } from './method.js'
 import type { AddOptions, Inheritance } from './options.js'
 import type { Protocol } from './origin.js'
@@ -56,8 +56,9 @@ export const MAX_REQ_ID_LENGTH = 255
 
 const OPTIONS: readonly string[] = [
   'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs',
-  'maxRetries', 'backoff', 'timeoutMs', 'user'
+  'priority', 'key', 'maxRetries', 'backoff', 'timeoutMs', 'user'
 ] satisfies Array<keyof AddOptions>
+const PRIORITIES: ReadonlySet<unknown> = new Set<Priority>(['high', 'normal', 'low'])
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 
 /**
@@ -113,6 +114,24 @@ export function placeOf (options: AddOptions): Pick<NewTask, 'delayMs' | 'runAt'
     ...expiresMs !== undefined && { expiresMs },
     ...onDuplicate !== undefined && { onDuplicate }
   }
+}
+
+/**
+ * Returns the level and the key of a task, as far as they are not the usual ones. `defaults` are those of its route,
+ * which hold if `add` says nothing.
+ */
+export function laneOf (
+  options: Pick<AddOptions, 'priority' | 'key'>, defaults: { readonly priority?: Priority, readonly key?: unknown } = {}
+): Pick<NewTask, 'priority' | 'key'> {
+  const priority = options.priority ?? defaults.priority ?? 'normal'
+  checkPriority('priority', priority)
+  const key = options.key === undefined ? checkKey(defaults.key) : checkKey(options.key)
+  return { ...priority !== 'normal' && { priority }, ...key !== undefined && { key } }
+}
+
+export function checkPriority (name: string, priority: unknown): asserts priority is Priority | undefined {
+  if (priority === undefined || PRIORITIES.has(priority)) return
+  throw new FST_TASKQUEUE_INVALID_OPTION(name, "'high', 'normal' or 'low'", show(priority))
 }
 
 /** Returns when a task was first due, in milliseconds since the epoch, by the clock of the process that added it. */

@@ -42,7 +42,7 @@ export function judge (outcome: Outcome, lease: Counters, policy: RetryPolicy): 
   // At least a second, so that a task does not come back in vain all the time.
   const isBusy = retryAfterMs !== undefined && retryAfterMs > 0 && BUSY.has(status)
   const deferMs = isBusy ? Math.max(retryAfterMs, 1000) : Infinity
-  if (lease.deferredMs + deferMs <= MAX_DEFERRED_MS) return { kind: 'defer', delayMs: deferMs, reason }
+  if (lease.deferredMs + deferMs <= MAX_DEFERRED_MS) return { kind: 'defer', delayMs: deferMs, reason, busy: true }
   return tryAgain(reason, lease, policy, retryAfterMs)
 }
 

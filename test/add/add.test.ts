@@ -248,7 +248,7 @@ t.test('a task that is too large is refused, whatever makes it large', async t =
 t.test('an option that add does not have is refused', async t => {
   const { refuses } = await startRefusing(t)
   for (const name of ['delay', 'Payload', 'body', 'retries', 'url']) {
-    await refuses('/task', { [name]: 1 }, 'FST_TASKQUEUE_INVALID_OPTION', `Option '${name}' must be one of method, query, headers, payload, queue, id, onDuplicate, dedupeMs, delayMs, runAt, expiresMs, maxRetries, backoff, timeoutMs, user, got an option that add does not have`)
+    await refuses('/task', { [name]: 1 }, 'FST_TASKQUEUE_INVALID_OPTION', `Option '${name}' must be one of method, query, headers, payload, queue, id, onDuplicate, dedupeMs, delayMs, runAt, expiresMs, priority, key, maxRetries, backoff, timeoutMs, user, got an option that add does not have`)
   }
   for (const options of [null, 'mail', 1, true]) await refuses('/task', options, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'options' must be an object, got ")
 })

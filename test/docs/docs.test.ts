@@ -134,7 +134,7 @@ t.test('every error is in the reference, with the status that it has', async t =
 
 // What is here has a table in the reference, whose rows are its members.
 const TYPES = [
-  'TaskqueueOptions', 'UserOptions', 'QueueOptions', 'ConsumerOptions', 'AddOptions', 'TaskConfig',
+  'TaskqueueOptions', 'UserOptions', 'QueueOptions', 'Limits', 'Rate', 'ConsumerOptions', 'AddOptions', 'TaskConfig',
   'Transaction', 'Taskqueue', 'Queue', 'RequestTask', 'TaskStatus', 'AttemptStatus', 'AddedTask', 'Store', 'StoreContext',
   'Events', 'CommitTrace', 'AttemptTrace', 'QueueHealth', 'ProcessStatus'
 ]

@@ -8,6 +8,7 @@ import type { FastifyInstance } from 'fastify'
 import { build as buildIds } from '../../example/ids.js'
 import { build as buildOperate } from '../../example/operate.js'
 import { build as buildStatus } from '../../example/status.js'
+import { build as buildTenants } from '../../example/tenants.js'
 import { build as buildTime } from '../../example/time.js'
 import type { RedisLocation, TaskqueueOptions } from '../../lib/index.js'
 import { endWithMe, startRedis } from '../support/redis-server.js'
@@ -132,6 +133,48 @@ for (const type of ['local', 'redis']) {
     }
     t.equal((await call('GET', '/queues/letters/tasks?state=lost')).statusCode, 400)
   })
+
+  t.test(`${type} queue: no tenant waits for the thousand messages of another, and one without room rests alone`, async t => {
+    const sent: string[] = []
+    let secondsForBo: number | undefined = 60
+    const app = await open(t, await buildTenants({
+      taskqueue: { ...await optionsOf(t, type), consumer: { autoStart: false } },
+      send: async (tenant, text) => {
+        if (tenant === 'bo' && secondsForBo !== undefined) return secondsForBo
+        sent.push(`${tenant} ${text}`)
+        return undefined
+      }
+    }))
+    const add = async (tenant: string, texts: string[], urgent?: boolean) => (await post(app, `/tenants/${tenant}/messages`, { texts, urgent })).json()
+    const look = async () => (await app.inject('/tenants')).json()
+    const runSome = async (count: number) => { for (let n = 0; n < count; n++) t.equal(await app.taskqueue.runOne(), true) }
+
+    t.strictSame(await add('acme', Array(1000).fill('news')), { added: 1000 })
+    await add('ada', ['hello'])
+    await add('bo', ['hello', 'again'])
+    await add('acme', ['password'], true)
+    t.match(await look(), [{ key: 'acme', waiting: 1001 }, { key: 'ada', waiting: 1 }, { key: 'bo', waiting: 2 }])
+
+    await runSome(5)
+    t.strictSame(sent, ['acme password', 'ada hello', 'acme news', 'acme news'])
+    const [acme, bo] = await look()
+    t.match([acme, bo], [{ key: 'acme', waiting: 998 }, { key: 'bo', waiting: 2, running: 0 }])
+    const restMs = new Date(bo.restingUntil).getTime() - Date.now()
+    t.ok(restMs > 50_000 && restMs <= 60_000, `it rests for ${restMs} ms`)
+
+    secondsForBo = undefined
+    await app.taskqueue.queue('messages').rest(0, 'bo')
+    await runSome(4)
+    t.strictSame(sent.filter(text => text.startsWith('bo')), ['bo hello', 'bo again'])
+
+    const limit = async (limits: object) => (await app.inject({ method: 'PUT', url: '/tenants/acme/limits', payload: limits })).statusCode
+    t.equal(await limit({ rate: { max: 1, ms: 60_000 } }), 204)
+    t.match(await look(), [{ key: 'acme', limits: { rate: { max: 1, ms: 60_000 } } }])
+    t.equal(await limit({ running: 0 }), 500)
+    await runSome(1)
+    t.equal(await app.taskqueue.runOne(), false, 'its rate allows one a minute')
+    t.equal((await post(app, '/tenants/Acme!/messages', { texts: [] })).statusCode, 400)
+  })
 }
 
 t.test('each can be run, with the Redis that it is given', async t => {
@@ -141,7 +184,8 @@ t.test('each can be run, with the Redis that it is given', async t => {
     time: 'postponed beyond its use: expired',
     ids: 'sent the digest',
     status: '{"state":"done","report":{"title":"November","pages":5}}',
-    operate: '9998 letters sent'
+    operate: '9998 letters sent',
+    tenants: '1004 messages sent'
   }).map(async ([name, lastLine]) => {
     const { stdout } = await run(process.execPath, [join(examples, `${name}.js`)], { env: { ...env, REDIS_URL: `unix://${path}` } })
     t.equal(stdout.trimEnd().split('\n').at(-1), lastLine, name)

@@ -24,13 +24,14 @@ for (const [type, options] of Object.entries({ local: {}, redis: { redis: { path
     await app.taskqueue.add('/held', { queue: 'paused' })
     await app.taskqueue.add('/held', { queue: 'paused', delayMs: 60_000 })
     await app.taskqueue.queue('paused').pause()
+    await app.taskqueue.queue('paused').rest(60_000)
     await until(async () => (await app.taskqueue.health()).queues[0]!.consumer!.running === 2)
     const { isReady, isLive, queues } = await app.taskqueue.health()
     t.strictSame([isReady, isLive], [true, true])
     t.match(queues, [
-      { name: 'busy', isReachable: true, waiting: 1, delayed: 0, running: 2, dead: 0, isPaused: false, consumer: { name: 'ours', state: 'consuming', concurrency: 2, running: 2, ahead: 0, leaseMs: 10_000 } },
+      { name: 'busy', isReachable: true, waiting: 1, delayed: 0, running: 2, dead: 0, isPaused: false, restMs: 0, consumer: { name: 'ours', state: 'consuming', concurrency: 2, running: 2, ahead: 0, leaseMs: 10_000 } },
       { name: 'idle', isReachable: true, waiting: 0, oldestMs: 0, consumer: { running: 0 } },
-      { name: 'paused', isReachable: true, waiting: 1, delayed: 1, isPaused: true, consumer: undefined }
+      { name: 'paused', isReachable: true, waiting: 1, delayed: 1, isPaused: true, restMs: Number, consumer: undefined }
     ])
     t.ok(queues[0]!.oldestMs! > 0 && queues[0]!.oldestMs! < 60_000)
     t.ok(queues[0]!.consumer!.silentMs < 10_000)

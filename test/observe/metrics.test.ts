@@ -56,6 +56,7 @@ for (const [name, client] of Object.entries(clients)) {
       'taskqueue_oldest_waiting_seconds{queue="mail"}': 0,
       'taskqueue_paused{queue="mail"}': 0,
       'taskqueue_paused{queue="paused"}': 1,
+      'taskqueue_rest_seconds{queue="mail"}': 0,
       'taskqueue_store_up{queue="mail"}': 1,
       'taskqueue_running{queue="mail"}': 0,
       'taskqueue_concurrency{queue="mail"}': 2

@@ -145,14 +145,14 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, history, consumers, find, list, operate, setProgress, close'
+  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, history, consumers, find, list, keys, operate, setProgress, close'
   const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],
     [() => 1, all, '1'],
     [() => Object.assign(new LocalStore(), { operate: undefined }), 'a type whose stores have operate', 'a LocalStore'],
-    [() => half, 'a type whose stores have extend, watch, counts, history, consumers, find, list, operate, setProgress, close', 'an object']
+    [() => half, 'a type whose stores have extend, watch, counts, history, consumers, find, list, keys, operate, setProgress, close', 'an object']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
 
@@ -230,7 +230,7 @@ t.test('options that are left out have the documented defaults', async t => {
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!
-  t.strictSame(rest, { name: 'default', type: 'local', redis: undefined })
+  t.strictSame(rest, { name: 'default', type: 'local', redis: undefined, limits: undefined })
   const { name, ...limits } = consumer as Exclude<typeof consumer, false>
   t.strictSame(limits, { autoStart: true, concurrency: 1, maxRetries: 10, backoff: exponential, timeoutMs: 60_000, missingRouteMs: 3_600_000, leaseMs: 10_000, closeGraceMs: 10_000 })
   t.match(name, new RegExp(`^.+:${process.pid}:[0-9a-f]+$`))
@@ -248,7 +248,7 @@ t.test('an option that is undefined is as good as left out', async t => {
   t.strictSame(consumerOf({ consumer: undefinedConsumer }), consumerOf({}))
   t.strictSame(consumerOf({ consumer: { concurrency: 4 }, queues: { q: { consumer: undefinedConsumer } } }), consumerOf({ consumer: { concurrency: 4 } }))
   const { queues: [queue], ...settings } = readOptions({
-    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, keep: undefined, keepMs: undefined, keepDead: undefined, keepDeadMs: undefined, noteAdded: undefined, dispatch: undefined
+    redis: undefined, queues: { default: { type: undefined, redis: undefined, consumer: undefined, limits: undefined } }, user: { id: undefined, load: undefined }, copyHeaders: undefined, secrets: undefined, prefix: undefined, commitTimeoutMs: undefined, maxPayloadBytes: undefined, encrypt: undefined, replicas: undefined, maxTasksPerRequest: undefined, maxDepth: undefined, keep: undefined, keepMs: undefined, keepDead: undefined, keepDeadMs: undefined, noteAdded: undefined, dispatch: undefined
   })
   t.match(queue, { type: 'local', consumer: { concurrency: 1 } })
   t.match(settings, {

@@ -5,15 +5,16 @@ const standing: Standing = {
   isOpen: true, suspects: false, isShared: true, allowed: Infinity, isUnlimited: false, concurrency: 4, ahead: 0, running: 0, ready: 0
 }
 
-const begins = (claims: number): Admission => ({ begins: true, claims, waits: false })
-const nothing: Admission = { begins: false, claims: 0, waits: false }
-const suspect: Admission = { begins: false, claims: 'suspect', waits: false }
+const begins = (claims: number, ahead = 0): Admission => ({ begins: true, claims, ahead, waits: false })
+const nothing: Admission = { begins: false, claims: 0, ahead: 0, waits: false }
+const suspect: Admission = { begins: false, claims: 'suspect', ahead: 0, waits: false }
 
 const table: ReadonlyArray<[title: string, differences: Partial<Standing>, expected: Admission]> = [
   ['as many tasks as can run at once', {}, begins(4)],
   ['none beyond those that run', { running: 3 }, begins(1)],
   ['none where all room is taken', { running: 4 }, begins(0)],
-  ['some ahead where tasks are short', { running: 4, ahead: 8 }, begins(8)],
+  ['some ahead where tasks are short', { running: 4, ahead: 8 }, begins(8, 8)],
+  ['some of them ahead where there is room for the others', { running: 3, ahead: 2 }, begins(3, 2)],
   ['none beyond those that are claimed already', { running: 4, ahead: 8, ready: 8 }, begins(0)],
   ['none where more is claimed than there is room for', { running: 4, ahead: 2, ready: 8 }, begins(0)],
   ['no more than is allowed', { allowed: 1 }, begins(1)],

@@ -127,6 +127,6 @@ t.test('config.task of any route is checked when the route is declared', async t
   const declare = (task: object) => () => { app.get('/x', { config: { task } }, async () => '') }
   t.throws(declare({ onDead: 'x' }), { code: 'FST_TASKQUEUE_INVALID_OPTION', message: "Option 'config.task.onDead' must be a function, got \"x\"" })
   t.throws(declare({ backoff: [] }), { message: /^Option 'config\.task\.backoff' must be a function, or a list of 1 to 100 delays/ })
-  t.throws(declare({ retries: 1 }), { message: "Option 'config.task.retries' must be one of queue, maxRetries, timeoutMs, backoff, onDead, got an option that it does not have" })
+  t.throws(declare({ retries: 1 }), { message: "Option 'config.task.retries' must be one of queue, priority, key, maxRetries, timeoutMs, backoff, onDead, got an option that it does not have" })
   t.throws(declare({ queue: 'nope' }), { code: 'FST_TASKQUEUE_UNKNOWN_QUEUE' })
 })

@@ -206,7 +206,7 @@ t.test('a turn whose answer is lost says once more how many dead letters it has 
   await settle(store, (await claim(store, 3)).map(lease => ({ lease, verdict: { kind: 'dead', reason: 'status 404' } })))
   const keys = [...KEYS.map(key => `prefix:{q}:${key}`), 'prefix:{q}:turn:another']
   for (const round of ['at first', 'once more']) {
-    const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 10, 1000, 1, '', 65536) as unknown[]
+    const reply = await admin.eval(scripts.turn.body, keys.length, ...keys, 1, 200, 1000, 0, 0, 0, 10, 1000, 1, '', 65536) as unknown[]
     t.equal(reply[3], 2, round)
   }
   t.match((await store.counts(['q']))[0], { dead: 1 })

@@ -8,16 +8,18 @@ import { expiry } from './expiry.js'
 import { finding } from './finding.js'
 import { keeping } from './keeping.js'
 import { leases } from './leases.js'
+import { limiting } from './limiting.js'
 import { news } from './news.js'
 import { operating } from './operating.js'
 import { replacing } from './replacing.js'
 import { settling } from './settling.js'
+import { sharing } from './sharing.js'
 
 export type { ConformanceTest }
 
 const chapters = [
   adding, claiming, settling, deferring, leases, duplicates, replacing, expiry, finding, keeping, cancelling, operating,
-  news
+  sharing, limiting, news
 ]
 
 /**

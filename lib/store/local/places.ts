@@ -1,4 +1,5 @@
 import type { Counts, State } from '../found.js'
+import { Lanes } from './lanes.js'
 import { Line } from './line.js'
 import type { StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
@@ -6,11 +7,11 @@ import { Timetable } from './timetable.js'
 /** The tasks of one queue, each in exactly one place. A task that waits or is delayed may be in `expiring` as well. */
 export class Places {
   readonly tasks = new Map<string, StoredTask>()
-  readonly waiting = new Line<StoredTask>()
   readonly suspects = new Line<StoredTask>()
   readonly delayed = new Timetable()
   /** Running tasks, by the end of their lease on the lease clock. */
   readonly running = new Timetable()
+  readonly lanes = new Lanes(() => ({ running: this.running.size, suspects: this.suspects.size }))
   readonly dead = new Timetable()
   /** Tasks that are done, cancelled or expired. */
   readonly ended = new Timetable()
@@ -18,6 +19,7 @@ export class Places {
 
   add (task: StoredTask): void {
     this.tasks.set(task.id, task)
+    this.lanes.note(task)
     this.watchExpiry(task)
     if (task.due > 0 && task.due > performance.now()) this.delay(task)
     else this.push(task)
@@ -25,7 +27,7 @@ export class Places {
 
   push (task: StoredTask): void {
     task.state = 'waiting'
-    this.waiting.push(task)
+    this.lanes.push(task)
   }
 
   delay (task: StoredTask): void {
@@ -43,8 +45,28 @@ export class Places {
     for (const task of tasks.toReversed()) {
       task.state = 'waiting'
       this.watchExpiry(task)
-      this.#lineOf(task).unshift(task)
+      if (task.suspect) {
+        this.suspects.unshift(task)
+        this.lanes.hold(task)
+      } else {
+        this.lanes.unshift(task)
+      }
     }
+  }
+
+  /** Puts suspects at the front, the first of them foremost. They count as running, as they did before. */
+  suspect (tasks: readonly StoredTask[]): void {
+    for (const task of tasks.toReversed()) {
+      task.state = 'waiting'
+      this.suspects.unshift(task)
+    }
+  }
+
+  /** The task that would be claimed first. */
+  get first (): StoredTask | undefined {
+    const [suspect] = this.suspects.tasks()
+    if (suspect !== undefined || this.lanes.first !== undefined) return suspect ?? this.lanes.first
+    return this.delayed.first <= performance.now() ? this.tasks.get(this.delayed.ids()[0]!) : undefined
   }
 
   end (task: StoredTask, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
@@ -57,6 +79,7 @@ export class Places {
       task.message = ''
       task.reason = undefined
     }
+    if (state !== 'dead') this.lanes.forget(task)
     const place = state === 'dead' ? this.dead : this.ended
     place.set(task.id, performance.now())
   }
@@ -66,6 +89,7 @@ export class Places {
     if (task === undefined) return
     this.tasks.delete(id)
     this.#takeOut(task)
+    this.lanes.forget(task)
   }
 
   /** Returns the tasks of these ids that are in one of these states, each once. */
@@ -79,7 +103,7 @@ export class Places {
   counts (): Counts {
     const due = this.delayed.countUpTo(performance.now())
     return {
-      waiting: this.waiting.size + this.suspects.size + due,
+      waiting: this.lanes.size + this.suspects.size + due,
       delayed: this.delayed.size - due,
       running: this.running.size,
       dead: this.dead.size
@@ -91,7 +115,7 @@ export class Places {
     switch (state) {
       case 'waiting':
         for (const { id } of this.suspects.tasks()) yield id
-        for (const { id } of this.waiting.tasks()) yield id
+        for (const { id } of this.lanes.tasks()) yield id
         yield * this.delayed.ids().slice(0, this.delayed.countUpTo(performance.now()))
         break
       case 'delayed':
@@ -109,12 +133,17 @@ export class Places {
   }
 
   #takeOut (task: StoredTask): void {
-    if (task.place !== undefined) this.#lineOf(task).delete(task)
-    else this.#timetableOf(task).delete(task.id)
+    if (task.place === undefined) {
+      this.#timetableOf(task).delete(task.id)
+      if (task.state === 'running') this.lanes.letGo(task)
+    } else if (task.suspect) {
+      this.suspects.delete(task)
+      this.lanes.letGo(task)
+    } else {
+      this.lanes.delete(task)
+    }
     if (task.expires < Infinity) this.expiring.delete(task.id)
   }
-
-  #lineOf ({ suspect }: StoredTask): Line<StoredTask> { return suspect ? this.suspects : this.waiting }
 
   #timetableOf ({ state }: StoredTask): Timetable {
     switch (state) {

@@ -1,5 +1,5 @@
 import type { Found, History, QueueView, State } from '../found.js'
-import { CANCELLED_MS } from '../heartbeat.js'
+import type { KeyView } from '../limits.js'
 import type { Order } from '../order.js'
 import type { NewTask } from '../tasks.js'
 import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../turn.js'
@@ -7,8 +7,9 @@ import { dueOf, LeaseClock } from './clock.js'
 import { Consumers } from './consumers.js'
 import { Minutes } from './history.js'
 import { Listeners } from './listeners.js'
+import { leaseName, Orders } from './orders.js'
 import { Places } from './places.js'
-import { addRecord, isUncounted, makeSuspect, newTask, pardon, show, showWhole, type StoredTask } from './task.js'
+import { addRecord, isUncounted, makeSuspect, newTask, show, showWhole, type StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
 
 /** The most dead letters that one turn drops. */
@@ -27,12 +28,14 @@ export class LocalQueue {
   readonly #recent = new Timetable()
   /** Leases that were lost by a cancellation, by the time until which the queue remembers it. */
   readonly #revoked = new Timetable()
+  readonly #orders: Orders
   #paused = false
   #keep: Keep = { count: Infinity, ms: Infinity }
   #lastFence = 0
 
   constructor (name: string) {
     this.#name = name
+    this.#orders = new Orders(this.#places, this.listeners, this.#revoked, keep => { this.keep(keep) })
   }
 
   keepsOut ({ id, onDuplicate }: NewTask): boolean {
@@ -60,18 +63,25 @@ export class LocalQueue {
 
   settle (settlements: readonly Settlement[]): boolean[] {
     const released: StoredTask[] = []
+    const replaced: StoredTask[] = []
     const settled = settlements.map(({ lease, verdict, record, dedupeMs = 0 }) => {
       if (!this.#holds(lease)) return false
       const task = this.#places.tasks.get(lease.id)!
       this.#places.running.delete(lease.id)
+      this.#places.lanes.letGo(task)
       if (record !== undefined) addRecord(task, record)
+      if (verdict.kind === 'release' && verdict.unseen === true) this.#places.lanes.refund(task)
       if (isUncounted(verdict)) task.attempt--
       else task.expires = Infinity
-      if (task.next !== undefined) this.#follow(task, task.next)
+      const isBusy = verdict.kind === 'defer' && verdict.busy === true
+      const rests = isBusy && this.#places.lanes.restAtLeast(task, verdict.delayMs)
+      if (task.next !== undefined) replaced.push(task)
       else if (verdict.kind === 'release') released.push(task)
+      else if (rests) released.push(deferred(task, verdict))
       else this.#carryOut(task, verdict, dedupeMs)
       return true
     })
+    for (const task of replaced) this.#follow(task, task.next!)
     // A turn gives back all its tasks at once, so that the first of them becomes the foremost.
     this.#giveBack(released)
     return settled
@@ -90,8 +100,7 @@ export class LocalQueue {
         this.#delay(task, verdict)
         break
       case 'defer':
-        task.deferredMs += verdict.delayMs
-        this.#delay(task, verdict)
+        this.#delay(deferred(task, verdict), verdict)
         if (verdict.unrouted !== true) break
         task.unroutedMs += verdict.delayMs
         this.#places.watchExpiry(task)
@@ -113,6 +122,7 @@ export class LocalQueue {
 
   /** Adds the task that replaces another one whose attempt has ended, and numbers its attempts from there on. */
   #follow ({ fence, attempt, records }: StoredTask, next: StoredTask): void {
+    this.#places.forget(next.id)
     this.#places.add(Object.assign(next, { fence, attempt, records }))
     this.listeners.wake()
   }
@@ -122,13 +132,14 @@ export class LocalQueue {
     if (tasks.length > 0) this.listeners.wake()
   }
 
-  claim ({ limit, alone, leaseMs }: Claim): Lease[] {
+  /** @param isShared whether the queue has had lanes or limits at any time of this turn */
+  claim ({ limit, ahead = 0, alone, leaseMs }: Claim, isShared: boolean): Lease[] {
     this.#sweep()
     if (this.#paused) return []
-    const { waiting, suspects, running, expiring } = this.#places
+    const { lanes, suspects, running, expiring } = this.#places
     const startedAt = Date.now()
-    const claimed = alone ? suspects.take(1) : waiting.take(limit)
-    return claimed.map(task => {
+    const leases: Lease[] = []
+    const begin = (task: StoredTask) => {
       const { id } = task
       task.state = 'running'
       task.fence = ++this.#lastFence
@@ -138,19 +149,36 @@ export class LocalQueue {
       expiring.delete(id)
       running.set(id, this.clock.now + leaseMs)
       const { message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect } = task
-      return { id, message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect }
-    })
+      leases.push({ id, message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect })
+    }
+    if (!alone) lanes.take(limit, ahead, isShared, begin)
+    else if (lanes.room(true).allowed > 0) {
+      for (const task of suspects.take(1)) {
+        begin(task)
+        // What has died may not wait for its key, since all others wait for it.
+        if (task.key !== '') lanes.spend(task.key)
+        lanes.hold(task)
+      }
+    }
+    lanes.spend('', leases.length)
+    return leases
   }
 
   /** Does what time demands, in the order that `Store` prescribes. */
   #sweep (): void {
     const now = performance.now()
     const { tasks, running, expiring, delayed } = this.#places
-    const abandoned = running.takeUpTo(this.clock.now).map(id => tasks.get(id)!)
-    for (const task of abandoned) makeSuspect(task)
-    this.#giveBack(abandoned)
+    const abandoned = running.ids().slice(0, running.countUpTo(this.clock.now)).map(id => tasks.get(id)!)
+    for (const task of abandoned) {
+      if (task.next !== undefined) this.#places.lanes.rehold(task, task.next)
+      makeSuspect(task)
+    }
+    running.takeUpTo(this.clock.now)
+    this.#places.suspect(abandoned)
+    if (abandoned.length > 0) this.listeners.wake()
     for (const id of expiring.takeUpTo(now)) this.#end(tasks.get(id)!, 'expired')
     for (const id of delayed.takeUpTo(now)) this.#places.push(tasks.get(id)!)
+    this.#places.lanes.endRests()
     this.#recent.takeUpTo(now)
     this.#revoked.takeUpTo(now)
   }
@@ -176,14 +204,17 @@ export class LocalQueue {
     return this.#revoked.at(leaseName(lease)) > performance.now()
   }
 
+  get isShared (): boolean { return this.#places.lanes.isShared }
+
+  /** Whether nothing may be claimed at the moment. */
+  get isBlocked (): boolean { return this.#paused || this.#places.lanes.claimableInMs > 0 }
+
   get outlook (): Outlook {
     if (this.#paused) return { wakeInMs: Infinity, suspects: false }
-    const { waiting, suspects, delayed, running } = this.#places
-    const hasSuspects = suspects.size > 0
-    if (hasSuspects || waiting.size > 0) return { wakeInMs: 0, suspects: hasSuspects }
+    const { lanes, suspects, delayed, running } = this.#places
     const delayedMs = delayed.first - performance.now()
     const leasedMs = running.first - this.clock.now
-    return { wakeInMs: Math.max(0, Math.min(delayedMs, leasedMs)), suspects: hasSuspects }
+    return { wakeInMs: Math.max(0, Math.min(lanes.claimableInMs, delayedMs, leasedMs)), suspects: suspects.size > 0 }
   }
 
   get history (): History {
@@ -191,8 +222,18 @@ export class LocalQueue {
   }
 
   view (): QueueView {
-    return { ...this.#places.counts(), paused: this.#paused, first: this.list('waiting', 0, 1)[0] }
+    this.trim()
+    const { first, lanes: { restMs, limits } } = this.#places
+    return {
+      ...this.#places.counts(),
+      paused: this.#paused,
+      first: first && show(this.#name, first),
+      ...restMs > 0 && { restMs },
+      ...limits !== undefined && { limits }
+    }
   }
+
+  keys (after: string, limit: number): KeyView[] { return this.#places.lanes.keys(after, limit) }
 
   find (id: string): Found | undefined {
     this.trim()
@@ -213,79 +254,9 @@ export class LocalQueue {
 
   /** Carries out an order, and returns how many tasks it has changed. */
   operate (order: Order): number {
-    switch (order.kind) {
-      case 'cancel': return this.#cancel(order.ids, order.keep)
-      case 'schedule': return this.#schedule(order.ids, order)
-      case 'redrive': return this.#redrive(order.ids)
-      case 'remove': return this.#remove(order.ids)
-      case 'purge': return this.#purge()
-      case 'pause':
-        this.#paused = true
-        return 0
-      case 'resume':
-        this.#paused = false
-        this.listeners.wake()
-        return 0
-    }
-  }
-
-  #cancel (ids: readonly string[], keep: Keep): number {
-    const tasks = this.#places.select(ids, 'waiting', 'delayed', 'running')
-    for (const task of tasks) {
-      if (task.state === 'running') {
-        this.#revoked.set(leaseName(task), performance.now() + CANCELLED_MS)
-        this.listeners.tell({ kind: 'change' })
-      }
-      this.#end(task, 'cancelled')
-    }
-    this.keep(keep)
-    return tasks.length
-  }
-
-  #schedule (ids: readonly string[], when: Pick<NewTask, 'delayMs' | 'runAt'>): number {
-    const { waiting, delayed } = this.#places
-    // Suspects wait to run alone, not for a time.
-    const tasks = this.#places.select(ids, 'waiting', 'delayed').filter(({ suspect }) => !suspect)
-    for (const task of tasks) {
-      Object.assign(task, dueOf(when.delayMs, when.runAt))
-      const isLate = task.due > performance.now()
-      // A waiting task that is due at once keeps its place in line.
-      if (!isLate && task.state === 'waiting') continue
-      waiting.delete(task)
-      delayed.delete(task.id)
-      if (isLate) this.#places.delay(task)
-      else this.#places.push(task)
-    }
-    if (tasks.length > 0) this.listeners.wake()
-    return tasks.length
-  }
-
-  #redrive (ids: readonly string[] = this.#places.dead.ids()): number {
-    const tasks = this.#places.select(ids, 'dead')
-    for (const task of tasks) {
-      this.#places.dead.delete(task.id)
-      pardon(task)
-      this.#places.push(task)
-    }
-    if (tasks.length > 0) this.listeners.wake()
-    return tasks.length
-  }
-
-  #remove (ids: readonly string[] = this.#places.dead.ids()): number {
-    const tasks = this.#places.select(ids, 'dead')
-    for (const { id } of tasks) this.#places.forget(id)
-    return tasks.length
-  }
-
-  #purge (): number {
-    const { waiting, suspects, delayed } = this.#places
-    const lined = [...waiting.take(Infinity), ...suspects.take(Infinity)]
-    const ids = [...lined.map(({ id }) => id), ...delayed.takeUpTo(Infinity)]
-    for (const id of ids) {
-      this.#places.forget(id)
-      this.listeners.tellEnd(id)
-    }
-    return ids.length
+    if (order.kind === 'pause') this.#paused = true
+    if (order.kind === 'resume') this.#paused = false
+    return this.#orders.carryOut(order)
   }
 
   #end (task: StoredTask, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
@@ -317,5 +288,10 @@ export class LocalQueue {
   }
 }
 
-/** The name under which a lease is revoked. */
-const leaseName = ({ id, fence }: Held) => `${fence} ${id}`
+/** Takes note that a task was deferred. */
+function deferred (task: StoredTask, { delayMs, reason }: Verdict & { kind: 'defer' }): StoredTask {
+  task.suspect = false
+  task.deferredMs += delayMs
+  task.reason = reason
+  return task
+}

@@ -1,6 +1,7 @@
 import { FST_TASKQUEUE_DUPLICATE } from '../../errors.js'
 import type { Found, History, QueueView, State } from '../found.js'
 import type { Holding, Presence, Pulse } from '../heartbeat.js'
+import type { KeyView } from '../limits.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
 import type { Store } from '../store.js'
@@ -69,13 +70,20 @@ export class LocalStore implements Store {
   async turn (name: string, { settlements, heartbeatMs, claim, keep, keepDead }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
     queue.clock.tick(heartbeatMs)
+    const { isShared: wasShared, isBlocked } = queue
     const settled = queue.settle(settlements)
     const chained = settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : [])
     this.#add(chained, (queue, task) => !queue.keepsOut(task))
-    const leases = claim === undefined ? [] : queue.claim(claim)
+    const { isShared } = queue
+    const leases = claim === undefined ? [] : queue.claim(claim, isShared)
     queue.keep(keep)
     const dropped = keepDead === undefined ? 0 : queue.dropDead(keepDead)
-    return { settled, leases, outlook: queue.outlook, ...dropped > 0 && { dropped } }
+    const { outlook } = queue
+    // Others may wait for what this turn has made room for.
+    if (wasShared && isBlocked && outlook.wakeInMs === 0) queue.listeners.wake()
+    return {
+      settled, leases, outlook, ...dropped > 0 && { dropped }, ...isShared && { isShared: true }
+    }
   }
 
   async extend (holdings: readonly Holding[]): Promise<Pulse[]> {
@@ -119,6 +127,10 @@ export class LocalStore implements Store {
 
   async list (queue: string, state: State, offset: number, limit: number): Promise<readonly Found[]> {
     return this.#queue(queue).list(state, offset, limit)
+  }
+
+  async keys (queue: string, after: string, limit: number): Promise<KeyView[]> {
+    return this.#queue(queue).keys(after, limit)
   }
 
   async operate (queue: string, order: Order): Promise<number> {

@@ -1,5 +1,5 @@
 import { type Found, RECORD_LIMIT, SHOWN_BYTES, type State } from '../found.js'
-import type { NewTask } from '../tasks.js'
+import type { NewTask, Priority } from '../tasks.js'
 import type { Verdict } from '../turn.js'
 import { type Due, dueOf } from './clock.js'
 import type { InLine } from './line.js'
@@ -8,6 +8,9 @@ import type { InLine } from './line.js'
 export interface StoredTask extends Attempts, Due, InLine {
   readonly id: string
   message: string
+  /** The level and the key of the task; '' stands for none. */
+  priority: Priority
+  key: string
   state: State
   /** When the task expires. Infinity if it never does, as is so once an attempt has counted. */
   expires: number
@@ -36,11 +39,15 @@ interface Attempts {
 
 const NO_RECORDS: StoredTask['records'] = []
 
-export function newTask ({ id, message, delayMs, runAt, expiresMs = Infinity }: NewTask): StoredTask {
+export function newTask (
+  { id, message, delayMs, runAt, expiresMs = Infinity, priority = 'normal', key = '' }: NewTask
+): StoredTask {
   const { due, dueAt } = dueOf(delayMs, runAt)
   return {
     id,
     message,
+    priority,
+    key,
     state: 'waiting',
     place: undefined,
     due,
@@ -89,14 +96,17 @@ export function pardon (task: StoredTask): void {
 }
 
 export function show (queue: string, task: StoredTask): Found {
-  const { id, message, due, dueAt, endedAt, attempt, reason, progress, records, startedAt } = task
+  const { id, message, priority, key, due, dueAt, endedAt, attempt, reason, progress, records, startedAt } = task
   const isDue = task.state === 'delayed' && due <= performance.now()
   const state = isDue ? 'waiting' : task.state
+  const isOver = state === 'done' || state === 'cancelled' || state === 'expired'
   return {
     queue,
     id,
     state,
     message: state === 'done' ? undefined : message,
+    priority: isOver || priority === 'normal' ? undefined : priority,
+    key: isOver || key === '' ? undefined : key,
     startedAt: state === 'running' ? startedAt : undefined,
     dueAt: state === 'delayed' ? dueAt : undefined,
     endedAt,

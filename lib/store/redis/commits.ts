@@ -7,7 +7,7 @@ import type { Arguments, Calls } from './calls.js'
 import { encodeNew } from './commands/prepare-new.js'
 import { encodeReserved } from './commands/reserved.js'
 import type { Keyspace } from './keyspace.js'
-import { encodeTasks } from './lua/tasks.js'
+import { encodeTasks, hasLane } from './lua/tasks.js'
 import { MAX_PENDING, type PendingOutcome, type PendingOutcomes, type PendingPiece } from './outcomes.js'
 import type { Replicas } from './replicas.js'
 import { waitAtMost } from './wait.js'
@@ -99,7 +99,7 @@ export class RedisCommits {
       this.#tell('rollback', parts, pieces)
       throw error
     }
-    if (areNew) return this.#prepared('commitNew', parts, pieces)
+    if (areNew) return this.#prepared(tasks.some(hasLane) ? 'commit' : 'commitNew', parts, pieces)
     // One is known all the same.
     this.#tell('rollback', parts, pieces)
     return await this.#prepareChosen(tasks, parts)

@@ -1,7 +1,19 @@
 /**
  * How a queue is kept in Redis. The places have the names that they have in the local store. In the keys of a queue:
  *
- *     waiting   list of ids, the next one first
+ *     waiting   list of ids, the next one first: tasks without a key and of the level normal
+ *     lane      hash by id of the level of a task, a place of 16 digits and its key, of all other tasks. The level is
+ *               0 for high, 1 for normal and 2 for low. Under " " and a key: how many claims, modulo 8, the lane of
+ *               that key has had since several of its levels wait
+ *     lanes     sorted set of these tasks in line, all of score 0, as "key NUL level place NUL id"
+ *     ready     sorted set of the keys of lanes that have tasks in line and do not rest; '' stands for no key. The
+ *               score is how many of their tasks run, times 2 to the 40th, and a number for the order among them
+ *     holding   sorted set of "key NUL id" of tasks with a key that run or are suspects, all of score 0
+ *     limits    hash of limits in JSON: under '' those of the queue, under a key those that it has of its own
+ *     resting   sorted set of keys by the time until which they rest, in microseconds; '' stands for the queue
+ *     pacing    sorted set of keys by the time from which on their rate allows a claim, in microseconds
+ *     tat       sorted set of keys by the time at which their next attempt would be due if all were evenly spaced; ''
+ *               stands for the queue
  *     suspects  list of ids that were running when their consumer died, the next one first
  *     delayed   sorted set of ids by due time, in microseconds of Redis's clock
  *     running   sorted set of ids by the end of their lease, in microseconds of the lease clock
@@ -49,7 +61,7 @@
 export const KEYS = [
   'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'attempts', 'clock', 'prepared', 'reserved', 'recent',
   'expiring', 'stale', 'ended', 'summary', 'awaited', 'revoked', 'consumers',
-  'idle', 'history'
+  'idle', 'history', 'lane', 'lanes', 'ready', 'holding', 'limits', 'resting', 'pacing', 'tat'
 ] as const
 
 export type Key = typeof KEYS[number]

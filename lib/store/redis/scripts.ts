@@ -5,6 +5,7 @@ import { counts } from './commands/counts.js'
 import { extend } from './commands/extend.js'
 import { find } from './commands/find.js'
 import { history } from './commands/history.js'
+import { keys } from './commands/keys.js'
 import { leave } from './commands/leave.js'
 import { list, listMore } from './commands/list.js'
 import { operate } from './commands/operate.js'
@@ -28,6 +29,7 @@ export const scripts = {
   extend,
   find,
   history,
+  keys,
   leave,
   list,
   listMore,

@@ -3,6 +3,7 @@ import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
 import type { Counts, Found, History, QueueView, State } from '../found.js'
 import type { Holding, Presence, Pulse } from '../heartbeat.js'
+import type { KeyView } from '../limits.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
 import type { Store } from '../store.js'
@@ -16,6 +17,7 @@ import { encodeHoldings, readPulses } from './commands/extend.js'
 import { encodeFind, readFound } from './commands/find.js'
 import { readHistory } from './commands/history.js'
 import { encodeList, encodeListMore, readList } from './commands/list.js'
+import { encodeKeys, readKeys } from './commands/keys.js'
 import { encodeOrder } from './commands/operate.js'
 import { encodeProgress } from './commands/set-progress.js'
 import { MAX_AT_ONCE, RedisCommits } from './commits.js'
@@ -185,14 +187,19 @@ export class RedisStore implements Store {
     }
   }
 
+  async keys (queue: string, after: string, limit: number): Promise<KeyView[]> {
+    const keys = this.#keyspace.keysOf('keys', [queue])
+    return readKeys(await this.#calls.run('keys', keys, encodeKeys(textOnly(after), limit)))
+  }
+
   async operate (queue: string, order: Order): Promise<number> {
     const keys = this.#keyspace.keysOf('operate', [queue])
     const carryOut = async (ids?: readonly string[]) =>
       await this.#calls.run('operate', keys, encodeOrder(order, ids?.map(textOnly))) as number
-    if (order.kind === 'pause' || order.kind === 'resume') return await carryOut()
     if (order.kind === 'purge') {
       return await this.#inParts(queue, ({ waiting, delayed }) => waiting + delayed, carryOut)
     }
+    if (!concernsTasks(order)) return await carryOut()
     if (order.ids === undefined) return await this.#inParts(queue, ({ dead }) => dead, carryOut)
     let changed = 0
     for (let i = 0; i < order.ids.length; i += MAX_AT_ONCE) {
@@ -281,6 +288,12 @@ export class RedisStore implements Store {
     throw this.#calls.unreachable(error)
   }
 }
+
+type OrderOfTasks = Extract<Order, { readonly ids?: readonly string[] }>
+
+const concernsTasks = (order: Order): order is OrderOfTasks =>
+  order.kind === 'cancel' || order.kind === 'schedule' || order.kind === 'prioritize' || order.kind === 'redrive' ||
+    order.kind === 'remove'
 
 /** Divides a list into pieces of a length, and one that may be shorter. */
 function inSteps<T> (list: readonly T[], length: number): T[][] {

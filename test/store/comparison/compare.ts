@@ -43,7 +43,7 @@ export async function openComparison (path: string): Promise<Comparison> {
   const run = (sequence: Sequence, looksOften = false) => inVirtualTime(async () => {
     await redis.flushdb()
     stores.local = new LocalStore()
-    db.exec('DELETE FROM task; DELETE FROM task_mark')
+    db.exec('DELETE FROM task; DELETE FROM task_mark; DELETE FROM task_lane')
     // Its leases go by the time of day.
     stores.sqlite = sequence.isOutOfTouch ? undefined : new SqliteStore(db)
     passTime(0, redis)
@@ -53,6 +53,7 @@ export async function openComparison (path: string): Promise<Comparison> {
         await world.step(planned)
         if (looksOften || step % 15 === 14) await world.look()
       } catch (error) {
+        await world.abandon()
         if (error instanceof Disagreement) return { sequence, step, what: error.message, shown: error.shown }
         throw error
       }
@@ -60,6 +61,7 @@ export async function openComparison (path: string): Promise<Comparison> {
     try {
       await world.end()
     } catch (error) {
+      await world.abandon()
       if (error instanceof Disagreement) return { sequence, step: sequence.steps.length, what: error.message, shown: error.shown }
       throw error
     }
@@ -126,7 +128,7 @@ function simplify (step: Step): Step[] {
   }
 }
 
-const plainer = (task: NewTask) => without(task, ['delayMs', 'runAt', 'expiresMs'])
+const plainer = (task: NewTask) => without(task, ['delayMs', 'runAt', 'expiresMs', 'priority', 'key'])
 
 const fewer = <T>(items: readonly T[], simplifyOne: (item: T) => T[] = () => []): T[][] => [
   ...items.length > 0 ? items.map((_, index) => items.toSpliced(index, 1)) : [],
@@ -240,6 +242,8 @@ class World {
   async look (): Promise<void> {
     for (const queue of QUEUES) {
       await this.#same(`counts of ${queue}`, (_, store) => store.counts([queue]))
+      await this.#same(`keys of ${queue}`, (_, store) => store.keys(queue, '', 100))
+      await this.#same(`a key of ${queue}`, (_, store) => store.keys(queue, 'k', 1))
       await this.#same(`tasks of ${queue}`, async (_, store) =>
         Object.fromEntries(await Promise.all(STATES.map(async state => [state, await store.list(queue, state, 0, 1000)]))))
     }
@@ -264,6 +268,13 @@ class World {
       }
       await this.#pass(6)
       await this.look()
+    }
+  }
+
+  /** Leaves nothing open that the next sequence would meet. */
+  async abandon (): Promise<void> {
+    for (const [queue, { leaseMs }] of this.#lost) {
+      await Promise.allSettled(this.#stores.map(async ([, store]) => await store.turn(queue, { settlements: [], heartbeatMs: leaseMs / 5, keep: this.#keep })))
     }
   }
 
@@ -306,7 +317,7 @@ class World {
         settlements, heartbeatMs: claim.leaseMs / 5, claim: claim.limit > 0 ? claim : undefined, keep: this.#keep, ...this.#keepDead !== undefined && { keepDead: this.#keepDead }
       })
       results.set(name, result)
-      return visible(result)
+      return { ...visible(result), isShared: result.isShared ?? false }
     }
     if (isLost) {
       for (const [name, store] of this.#stores) await take(name, store).catch(error => { if (name !== 'redis') throw error })
@@ -398,6 +409,7 @@ function settlementOf (lease: Lease, { verdict, delayMs = 0, lease: _, ...rest }
     release: { kind: 'release' },
     unseen: { kind: 'release', unseen: true },
     defer: { kind: 'defer', delayMs, reason },
+    busy: { kind: 'defer', delayMs, reason, busy: true },
     unrouted: { kind: 'defer', delayMs, reason, unrouted: true },
     dead: { kind: 'dead', reason }
   }
@@ -405,7 +417,7 @@ function settlementOf (lease: Lease, { verdict, delayMs = 0, lease: _, ...rest }
 }
 
 /** Times in which a millisecond or two are of no account. */
-const ROUGH = new Set(['dueAt', 'startedAt', 'endedAt', 'wakeInMs'])
+const ROUGH = new Set(['dueAt', 'startedAt', 'endedAt', 'wakeInMs', 'restMs'])
 
 /** Returns the keys that lead to what differs, if anything does. */
 function differing (one: unknown, other: unknown, path: readonly string[] = []): readonly string[] | undefined {

@@ -1,5 +1,6 @@
 import type { State } from '../../../lib/store/found.js'
-import type { NewTask, OnDuplicate } from '../../../lib/store/tasks.js'
+import type { KeyLimits, Limits, Rate } from '../../../lib/store/limits.js'
+import type { NewTask, OnDuplicate, Priority } from '../../../lib/store/tasks.js'
 import { START_MS } from './virtual-time.js'
 
 /** What happens to the stores, one step after the other. A lease is named by how many were handed out after it. */
@@ -12,6 +13,7 @@ export type Step =
     readonly queue: string,
     readonly limit: number,
     readonly alone: boolean,
+    readonly ahead?: number,
     readonly leaseMs: number
     readonly settlements: readonly PlannedSettlement[]
     /** Whether the answer is lost, so that the next turn of the queue asks for it again. */
@@ -25,7 +27,7 @@ export type Step =
 
 export interface PlannedSettlement {
   readonly lease: number
-  readonly verdict: 'done' | 'retry' | 'defer' | 'unrouted' | 'release' | 'unseen' | 'dead'
+  readonly verdict: 'done' | 'retry' | 'defer' | 'busy' | 'unrouted' | 'release' | 'unseen' | 'dead'
   readonly delayMs?: number
   readonly record?: string
   readonly chain?: readonly NewTask[]
@@ -38,6 +40,10 @@ export type PlannedOrder =
   | { readonly kind: 'schedule', readonly ids: readonly string[], readonly delayMs?: number, readonly runAt?: number }
   | { readonly kind: 'redrive' | 'remove', readonly ids?: readonly string[] }
   | { readonly kind: 'purge' | 'pause' | 'resume' }
+  | { readonly kind: 'prioritize', readonly ids: readonly string[], readonly priority: Priority }
+  | { readonly kind: 'limit', readonly limits: Limits }
+  | { readonly kind: 'limitKey', readonly key: string, readonly limits?: KeyLimits }
+  | { readonly kind: 'rest', readonly ms: number, readonly key?: string }
 
 export interface Sequence {
   readonly seed: number
@@ -51,11 +57,13 @@ export interface Sequence {
 }
 
 /** By far longer than a sequence takes, whose keys expire by the clock of the machine. Each step takes a millisecond besides: nothing is due at that very moment. */
-export const UNIT_MS = 60_000
+export const UNIT_MS = 30_000
 
 export const QUEUES = ['one', 'two'] as const
 export const STATES = ['waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'] as const satisfies readonly State[]
 export const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+export const KEYS = ['k', 'k k', 'kk', 'l']
+const LEVELS = ['high', 'normal', 'low'] as const
 
 /** Makes the sequence of a seed. */
 export function makeSequence (seed: number, length?: number): Sequence {
@@ -67,6 +75,10 @@ export function makeSequence (seed: number, length?: number): Sequence {
   // Most often few ids, so that they meet.
   const ids = IDS.slice(0, pick([1, 2, 4, 8]))
   const keepCount = pick([0, 3, 100, 100])
+  // Most sequences have no lanes, some have levels, keys or limits, and some all of them.
+  const uses = pick([[], [], ['levels'], ['keys'], ['levels', 'keys'], ['limits'], ['keys', 'limits'], ['levels', 'keys', 'limits']])
+  const rate = (): Rate => ({ max: pick([1, 2, 3]), ms: 6 * UNIT_MS, ...chance(0.5) && { burst: pick([1, 2, 4]) } })
+  const keyLimits = (): KeyLimits => ({ ...chance(0.6) && { running: 1 + below(3) }, ...chance(0.4) && { rate: rate() } })
   const leaseMs = () => pick([5.5, 5.5, 9.13]) * UNIT_MS
   const units = (...counts: number[]) => pick(counts) * UNIT_MS
   let made = 0
@@ -77,12 +89,16 @@ export function makeSequence (seed: number, length?: number): Sequence {
     const isNew = isOwn && (keepCount < 100 || chance(0.5))
     const mode = isOwn ? {} : { onDuplicate: pick<OnDuplicate>(['keep', 'keep', 'keep', 'reject', 'replace', 'replace', 'replace', 'replace']) }
     const when = chance(0.2) ? { delayMs: units(0, 1, 2, 3) } : chance(0.15) ? { runAt: START_MS + units(0, 2, 5, 8, 20) } : {}
-    return { queue, id: isNew ? `new ${made}` : pick(ids), message: `message ${made++}`, ...mode, ...when, ...chance(0.2) && { expiresMs: units(1, 2, 4, 9) + 100 * (made % 10) } }
+    const lane = {
+      ...uses.includes('levels') && chance(0.6) && { priority: pick(LEVELS) },
+      ...uses.includes('keys') && chance(0.8) && { key: pick(KEYS) }
+    }
+    return { queue, id: isNew ? `new ${made}` : pick(ids), message: `message ${made++}`, ...mode, ...when, ...lane, ...chance(0.2) && { expiresMs: units(1, 2, 4, 9) + 100 * (made % 10) } }
   }
   const tasks = () => times(1 + below(4), () => task(chance(0.7) ? QUEUES[0] : undefined))
   const settlement = (): PlannedSettlement => ({
     lease: below(chance(0.6) ? 3 : 8),
-    verdict: pick(['done', 'done', 'done', 'done', 'retry', 'retry', 'defer', 'unrouted', 'release', 'unseen', 'dead']),
+    verdict: pick(['done', 'done', 'done', 'done', 'retry', 'retry', 'defer', 'busy', 'unrouted', 'release', 'unseen', 'dead']),
     ...chance(0.7) && { delayMs: units(0, 0, 1, 2, 3) },
     ...chance(0.4) && { record: `record ${made++}` },
     ...chance(0.25) && { chain: tasks().slice(0, 2) },
@@ -99,6 +115,7 @@ export function makeSequence (seed: number, length?: number): Sequence {
       queue: pick(['one', 'one', 'two']),
       limit: pick([0, 1, 2, 4]),
       alone: chance(0.2),
+      ...chance(0.2) && { ahead: 1 },
       leaseMs: leaseMs(),
       settlements: times(below(5), settlement),
       ...chance(0.1) && { isLost: true }
@@ -116,6 +133,16 @@ export function makeSequence (seed: number, length?: number): Sequence {
         () => ({ kind: 'redrive', ...chance(0.5) && { ids: some() } }),
         () => ({ kind: 'remove', ...chance(0.8) && { ids: some() } }),
         () => ({ kind: pick(['purge', 'pause', 'resume', 'resume']) })
+      ])()
+    })],
+    [uses.includes('levels') ? 4 : 0, () => ({ kind: 'steer', queue: pick(QUEUES), order: { kind: 'prioritize', ids: some(), priority: pick(LEVELS) } })],
+    [uses.includes('limits') ? 6 : 0, () => ({
+      kind: 'steer',
+      queue: pick(['one', 'one', 'two']),
+      order: pick<() => PlannedOrder>([
+        () => ({ kind: 'limit', limits: { ...keyLimits(), ...chance(0.7) && { perKey: keyLimits() } } }),
+        () => ({ kind: 'limitKey', key: pick(KEYS), ...chance(0.7) && { limits: keyLimits() } }),
+        () => ({ kind: 'rest', ms: units(0, 1, 2, 4), ...chance(0.7) && { key: pick(KEYS) } })
       ])()
     })],
     [4, () => ({ kind: 'look', queue: pick(QUEUES), id: pick(ids), state: pick(STATES), offset: below(4), limit: below(4) })],

@@ -53,9 +53,9 @@ export async function add (store: Store, tasks: readonly NewTask[]): Promise<rea
 /** Takes a turn, which claims nothing unless it gets a limit. */
 export function turn (
   store: Store, queue: string, settlements: readonly Settlement[], limit = 0,
-  { alone = false, leaseMs = LONG_MS, ...rest }: Partial<Claim & Turn> = {}
+  { alone = false, ahead, leaseMs = LONG_MS, ...rest }: Partial<Claim & Turn> = {}
 ): Promise<TurnResult> {
-  const claim = limit > 0 ? { limit, alone, leaseMs } : undefined
+  const claim = limit > 0 ? { limit, alone, leaseMs, ...ahead !== undefined && { ahead } } : undefined
   return store.turn(queue, { settlements, heartbeatMs: leaseMs / 5, claim, keep: KEEP, ...rest })
 }
 

@@ -2,7 +2,7 @@ import { CANCELLED_MS, FORGET_CONSUMER_MS, type Holding, type Pulse } from '../.
 import type { Outlook } from '../../turn.js'
 import { KEYS, MAX_MESSAGE_BYTES } from '../keys.js'
 import { burying } from '../lua/burying.js'
-import { clock } from '../lua/clock.js'
+import { clock, outlook } from '../lua/clock.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
@@ -22,7 +22,7 @@ const IN_DOUBT_MS = 60 * 60 * 1000
  */
 export const extend: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${clock}${leases}${burying}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${clock}${outlook}${leases}${burying}
 ${localsOf(PARAMS)}read_time()
 
 -- Buries the tasks of a commit whose process has died before it could say what becomes of the request. Nobody knows
@@ -39,9 +39,10 @@ local function bury_if_in_doubt (k, commit)
   elseif now - since >= in_doubt_ms then
     list = list or {}
     for j = 1, #list, 3 do
-      local message = list[j + 1]
+      local message, lane = list[j + 1], lane_of(list[j + 2])
       local is_in_place = not message and redis.call('HEXISTS', k.message, list[j]) == 1
       if is_in_place or message and redis.call('HSETNX', k.message, list[j], message) == 1 then
+        if lane ~= '' then set_lane(k, list[j], lane) end
         bury(k, list[j], look_up(k, { list[j] })[1], 'its process died while it committed')
       end
     end
@@ -115,12 +116,13 @@ local function beat (k, arg, count)
     if results[1] then return unpack(results, 2) end
     fault = fault_of(results[2])
   end
-  local lease_clock, paused = try(tick, k, tonumber(ARGV[arg]))
+  local lease_clock, paused, is_set_back = try(tick, k, tonumber(ARGV[arg]))
   if not lease_clock then return { -1, 0, {}, {}, fault } end
   local lost, cancelled = try(check_leases, k, arg, count, lease_clock)
   try(note_consumer, k, arg, count)
   try(bury_in_doubt, k, try)
   try(drop_old, k)
+  if is_set_back and try(is_shared, k) then try(refresh_all, k) end
   local wake_in, suspects = try(outlook, k, lease_clock, paused)
   if try(is_handed, k, ARGV[arg + 3]) then wake_in = 0 end
   return { wake_in or -1, suspects or 0, lost or {}, cancelled or {}, fault }

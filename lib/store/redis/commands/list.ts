@@ -20,21 +20,26 @@ local last = offset + limit - 1
 local ids = {}
 if limit == 0 then return { {}, {} } end
 if state == 'waiting' then
-  local stale = redis.call('HGET', k.stale, ' ')
-  local passed = 0
+  local stale = math.max(0, finite(redis.call('HGET', k.stale, ' ')) or 0)
+  local without_key = redis.call('LLEN', k.waiting) - stale + redis.call('ZLEXCOUNT', k.lanes, range_of(''))
+  local function part_of (command, key)
+    return function (from, count) return redis.call(command, key, from, from + count - 1) end
+  end
+  local function members (from, count)
+    local found = redis.call('ZRANGEBYLEX', k.lanes, '(\\1', '+', 'LIMIT', from, count)
+    for i, member in ipairs(found) do found[i] = id_in(member) end
+    return found
+  end
   local places = {
-    { k.suspects, 'LLEN', 'LRANGE' }, { k.waiting, 'LLEN', 'LRANGE' }, { k.delayed, 'ZCARD', 'ZRANGE' }
+    { redis.call('LLEN', k.suspects), part_of('LRANGE', k.suspects) },
+    { without_key, function (from, count) return in_lane(k, '', from, count) end },
+    { redis.call('ZLEXCOUNT', k.lanes, '(\\1', '+'), members },
+    { redis.call('ZCARD', k.delayed), part_of('ZRANGE', k.delayed) }
   }
+  local skip = offset
   for _, place in ipairs(places) do
-    local from = math.max(0, offset - passed)
-    local length = redis.call(place[2], place[1])
-    if place[1] == k.waiting and stale then
-      if #ids < limit then append(ids, unpack(in_line(k, from, limit - #ids))) end
-      length = length - stale
-    elseif last >= passed then
-      append(ids, unpack(redis.call(place[3], place[1], from, last - passed)))
-    end
-    passed = passed + length
+    if #ids < limit and skip < place[1] then append(ids, unpack(place[2](skip, limit - #ids))) end
+    skip = math.max(0, skip - place[1])
   end
 elseif state == 'delayed' then
   ids = redis.call('ZRANGEBYSCORE', k.delayed, '(' .. number(now_us), '+inf', 'LIMIT', offset, limit)

@@ -1,14 +1,26 @@
 import { CANCELLED_MS } from '../../heartbeat.js'
+import type { Limits } from '../../limits.js'
 import type { Order } from '../../order.js'
+import type { Priority } from '../../tasks.js'
 import { KEYS } from '../keys.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
 import { preparing } from '../lua/preparing.js'
-import { encodeDue } from '../lua/tasks.js'
+import { encodeDue, LEVELS } from '../lua/tasks.js'
 import { encode, localsOf, type Script } from '../script.js'
 
-const PARAMS = { kind: 'text', all: 'number', due_at: 'text', keep_count: 'number', keep_ms: 'number' } as const
+const PARAMS = {
+  kind: 'text',
+  all: 'number',
+  due_at: 'text',
+  keep_count: 'number',
+  keep_ms: 'number',
+  level: 'text',
+  key: 'text',
+  limits: 'text',
+  rest_ms: 'number'
+} as const
 
 /**
  * Carries out an order on the tasks with the ids that follow the params, or if `all` is 1 on a thousand of all. Returns
@@ -50,10 +62,12 @@ function orders.cancel ()
   local cancelled, revoked = living(ids), {}
   for i, p in ipairs(look_up(k, cancelled)) do
     if redis.call('ZREM', k.running, cancelled[i]) == 1 then
+      let_go(k, cancelled[i])
       append(revoked, now, number(p.fence) .. ' ' .. cancelled[i])
     else
       unqueue(k, cancelled[i])
     end
+    forget_lanes(k, { cancelled[i] })
   end
   end_early(k, cancelled, 'cancelled', keep_count, keep_ms)
   keep_newest_ended(k, keep_count)
@@ -109,7 +123,10 @@ function orders.purge ()
   call_with('ZREM', k.delayed, found)
   append(found, unpack(redis.call('LPOP', k.suspects, 1000) or {}))
   append(found, unpack((pop(k, 1000))))
+  local members = redis.call('ZPOPMIN', k.lanes, 1000)
+  for i = 1, #members, 2 do append(found, id_in(members[i])) end
   drop_stale(k)
+  if is_shared(k) then refresh(k, '') end
   call_with('HDEL', k.message, found)
   forget(k, found)
   tell_end(k, found)
@@ -131,6 +148,57 @@ function orders.resume ()
   return 0
 end
 
+function orders.prioritize ()
+  local found = living(ids)
+  for i, old in ipairs(ask_for_each('HMGET', k.lane, found)) do
+    local id = found[i]
+    local old_level, place, of = lane_in(old)
+    if (old_level or '1') ~= level then
+      local lane = (level ~= '1' or (of or '') ~= '') and level .. (of or '') or ''
+      local is_in_line = not redis.call('ZSCORE', k.running, id) and not redis.call('ZSCORE', k.delayed, id) and
+        look_up(k, { id })[1].suspect == 0
+      if is_in_line then unqueue(k, id) end
+      set_lane(k, id, lane)
+      if is_in_line then put_last(k, { id }) end
+    end
+  end
+  if #found > 0 then wake(k) end
+  return #found
+end
+
+function orders.limit ()
+  become_shared(k)
+  if limits == '{}' then redis.call('HDEL', k.limits, '') else redis.call('HSET', k.limits, '', limits) end
+  known_limits, own_limits = {}, {}
+  refresh_all(k)
+  wake(k)
+  return 0
+end
+
+function orders.limitKey ()
+  become_shared(k)
+  if limits == '' then redis.call('HDEL', k.limits, key) else redis.call('HSET', k.limits, key, limits) end
+  known_limits, own_limits = {}, {}
+  refresh_all(k)
+  refresh(k, key)
+  wake(k)
+  return 0
+end
+
+function orders.rest ()
+  become_shared(k)
+  if rest_ms > 0 then
+    redis.call('ZADD', k.resting, number(now_us + rest_ms * 1000), key)
+    has_rest[k.lane] = true
+  else
+    redis.call('ZREM', k.resting, key)
+  end
+  refresh(k, key)
+  wake(k)
+  return 0
+end
+
+is_shared(k)
 return orders[kind]()
 `
 }
@@ -140,5 +208,18 @@ export function encodeOrder (order: Order, ids?: readonly string[]): Array<strin
   const { count, ms } = order.kind === 'cancel' ? order.keep : { count: '', ms: '' } as const
   const due = order.kind === 'schedule' ? encodeDue(order.delayMs, order.runAt) : ''
   const all = ids === undefined ? 1 : 0
-  return encode(PARAMS, { kind: order.kind, all, due_at: due, keep_count: count, keep_ms: ms }, ids)
+  const { priority = 'normal', key = '', limits, ms: restMs = '' } = order as {
+    priority?: Priority, key?: string, limits?: Limits, ms?: number
+  }
+  return encode(PARAMS, {
+    kind: order.kind,
+    all,
+    due_at: due,
+    keep_count: count,
+    keep_ms: ms,
+    level: LEVELS.indexOf(priority),
+    key,
+    limits: limits === undefined ? '' : JSON.stringify(limits),
+    rest_ms: restMs
+  }, ids)
 }

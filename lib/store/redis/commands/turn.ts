@@ -1,9 +1,9 @@
 import type { Held, Lease, Settlement, Turn, TurnResult, Verdict } from '../../turn.js'
 import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
-import { burying } from '../lua/burying.js'
-import { claiming, lending } from '../lua/claiming.js'
-import { clock } from '../lua/clock.js'
+import { burying, dropping } from '../lua/burying.js'
+import { claiming, lending, sharing } from '../lua/claiming.js'
+import { clock, outlook } from '../lua/clock.js'
 import { due } from '../lua/due.js'
 import { leases } from '../lua/leases.js'
 import { moving } from '../lua/moving.js'
@@ -19,6 +19,7 @@ const PARAMS = {
   heartbeat: 'number',
   lease_ms: 'number',
   limit: 'number',
+  ahead: 'number',
   alone: 'number',
   keep_count: 'number',
   keep_ms: 'number',
@@ -36,8 +37,8 @@ const PARAMS = {
  */
 export const turn: Script = {
   keys: KEYS,
-  body: /* lua */ `${gathering}${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}${clock}${leases}${burying}
-${localsOf(PARAMS)}read_time()
+  body: /* lua */ `${gathering}${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}${clock}${outlook}${leases}
+${burying}${dropping}${localsOf(PARAMS)}read_time()
 local k, last_turn = keys_of(0), KEYS[#KEYS]
 if alone == 1 then limit = math.min(limit, 1) end
 ${lending}
@@ -54,13 +55,13 @@ for queue = 1, (#KEYS - 1) / ${KEYS.length} - 1 do
   local to = keys_of(queue)
   local sets = { to.delayed, to.running, to.dead, to.expiring, to.recent, to.ended }
   for _, set in ipairs(sets) do redis.call('ZCARD', set) end
-  for _, hash in ipairs({ to.message, to.attempts, to.summary, to.stale }) do redis.call('HLEN', hash) end
+  for _, hash in ipairs({ to.message, to.attempts, to.summary, to.stale, to.lane }) do redis.call('HLEN', hash) end
   for _, list in ipairs({ to.waiting, to.suspects }) do redis.call('LLEN', list) end
 end
 
 local last = read_last(redis.call('GET', last_turn))
 if last.number > turn then return redis.error_reply('ERR this turn is over') end
-local lease_clock, paused = tick(k, heartbeat)
+local lease_clock, paused, is_set_back = tick(k, heartbeat)
 local waiting = last.number < turn and redis.pcall('HGET', k.idle, last_turn)
 if type(waiting) == 'string' then
   -- It waits no longer. If it has been taken for the consumer, this is what came of it.
@@ -72,15 +73,24 @@ if type(waiting) == 'string' then
   end
 end
 if last.number == turn then
-  local leases = lend_again(last.ids, last.fences, lease_clock)
-  return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0 }
+  local leases, shares = lend_again(last.ids, last.fences, lease_clock), is_shared(k) and 1 or 0
+  return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0, shares }
 end
-${settling}${due}${claiming}
+-- Others may wait for what this turn makes room for.
+local was_blocked = is_shared(k) and claimable_in(k) ~= 0
+if is_shared(k) and is_set_back then refresh_all(k) end
+${settling}${due}${claiming}${sharing}
+local shares = look_again(k)
 if limit > 0 then
   take_over()
   if expire() then
     move_due()
-    if not paused then claim() end
+    if shares then end_rests(k) end
+    if not paused then
+      if shares then claim_shared(alone == 1 and limit or limit - ahead) else claim(limit) end
+      end_claim()
+      beginning[k.lane] = 0
+    end
   end
 end
 -- This comes late, since ids that are taken again have made room.
@@ -89,11 +99,13 @@ local dropped = drop_dead(k, dead_count, dead_ms)
 -- The last turn is kept for as long as its consumer may hand it in again.
 local this_turn = { number = turn, settled = settled, ids = claimed, fences = fences, dropped = dropped }
 redis.call('SET', last_turn, cmsgpack.pack(this_turn), 'EX', 86400)
-if waits == 1 and #claimed == 0 and not paused then
+if waits == 1 and #claimed == 0 and not paused and not shares then
   local parked = { number = turn + 1, at = now, heartbeat = heartbeat, lease_ms = lease_ms, limit = limit }
   redis.pcall('HSET', k.idle, last_turn, cmsgpack.pack(parked))
 end
-return { { outlook(k, lease_clock, paused) }, settled, leases, dropped }
+local left, left_suspects = outlook(k, lease_clock, paused)
+if was_blocked and left == 0 then wake(k) end
+return { { left, left_suspects }, settled, leases, dropped, shares and 1 or 0 }
 `
 }
 
@@ -112,6 +124,7 @@ export function encodeTurn (
     heartbeat: Math.ceil(heartbeatMs),
     lease_ms: claim?.leaseMs ?? 0,
     limit: claim?.limit ?? 0,
+    ahead: claim?.ahead ?? 0,
     alone: claim?.alone === true ? 1 : 0,
     keep_count: keep.count,
     keep_ms: keep.ms,
@@ -142,7 +155,7 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
     case 'done': return dedupeMs === 0 ? 'done' : `done ${dedupeMs} `
     case 'retry': return `retry ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
     case 'defer': {
-      const kind = verdict.unrouted === true ? 'unrouted' : 'defer'
+      const kind = verdict.unrouted === true ? 'unrouted' : verdict.busy === true ? 'busy' : 'defer'
       return `${kind} ${Math.ceil(verdict.delayMs)} ${verdict.reason}`
     }
     case 'dead': return `dead 0 ${verdict.reason}`
@@ -153,16 +166,22 @@ function textOf (verdict: Verdict, dedupeMs = 0): string {
 /** Fetches the message of a lease, if it was too large for a reply. */
 export type FetchMessage = (lease: Held, length: number, signal: AbortSignal) => Promise<string | undefined>
 
-/** The outlook, 0 or 1 for each settlement, three values for each lease, and how many dead letters were dropped. */
-type TurnReply = [outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number]
+/**
+ * The outlook, 0 or 1 for each settlement, three values for each lease, how many dead letters were dropped, and 1 if
+ * the queue has lanes or limits.
+ */
+type TurnReply = [
+  outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number, isShared: 0 | 1
+]
 
 export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {
-  const [outlook, settled, leases, dropped] = reply as TurnReply
+  const [outlook, settled, leases, dropped, isShared] = reply as TurnReply
   return {
     outlook: readOutlook(outlook),
     settled: settled.map(Boolean),
     leases: readLeases(leases, fetch),
-    ...dropped > 0 && { dropped }
+    ...dropped > 0 && { dropped },
+    ...isShared === 1 && { isShared: true }
   }
 }
 

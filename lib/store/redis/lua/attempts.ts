@@ -68,10 +68,13 @@ local function records_in (list)
   return records
 end
 
--- Returns the task that follows another one: message, due time and expiry; nil if none follows.
+-- Returns the task that follows another one: message, due time, expiry and lane; nil if none follows.
 local function follower_in (packed)
   local next = packed and unpacked(packed)
-  return next and type(next[1]) == 'string' and finite(next[2]) and finite(next[3]) and next or nil
+  local is_task = next and type(next[1]) == 'string' and finite(next[2]) and finite(next[3])
+  if not is_task then return end
+  next[4] = type(next[4]) == 'string' and next[4] or ''
+  return next
 end
 
 local function records_of (k, id, p)

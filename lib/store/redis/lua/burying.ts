@@ -1,7 +1,4 @@
-/**
- * Makes dead letters of tasks, and drops dead letters. Takes the prelude; and from `moving`, `counts_of` and `forget`.
- * Leaves behind: `bury` and `drop_dead`.
- */
+/** Makes dead letters of tasks. Takes the prelude; and from `attempts`, `counts_of`. Leaves behind: `bury`. */
 export const burying = /* lua */ `
 -- How many this script has buried: they die in this order.
 local buried = 0
@@ -10,7 +7,10 @@ local function bury (k, id, p, reason)
   redis.call('ZADD', k.dead, number(now_us + buried), id)
   buried = buried + 1
 end
+`
 
+/** Drops dead letters. Takes the prelude; and from `moving`, `forget`. Leaves behind: `drop_dead`. */
+export const dropping = /* lua */ `
 -- Drops the oldest dead letters: those beyond so many, and those that are older than so many milliseconds. A bound
 -- that is nil does not count. Drops a thousand at most, and returns how many.
 local function drop_dead (k, count, ms)

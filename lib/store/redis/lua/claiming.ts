@@ -32,62 +32,72 @@ end
 `
 
 /**
- * Claims tasks. Takes the prelude; from `moving`, `look_up`, `pop`, `drop_stale` and `give_back`; from `leases`,
- * `lease_end`; from `burying`, `bury`; from `lending`, `lend`; and from the script, the queue `k`, `limit`, `alone`,
- * `lease_clock`, `lease_ms` and `reply_bytes`. Leaves behind: `claim`; and `claimed`, `fences` and `leases`, which
- * `claim` fills.
+ * Claims tasks of a queue that has one line. Takes the prelude; from `moving`, `look_up`, `pop`, `drop_stale` and
+ * `give_back`; from `leases`, `lease_end`; from `burying`, `bury`; from `lending`, `lend`; and from the script, the
+ * queue `k`, `alone`, `lease_clock`, `lease_ms` and `reply_bytes`. Leaves behind: `claim`; `take` and `end_claim`, of
+ * which it is made; and `claimed`, `fences` and `leases`, which they fill.
  */
 export const claiming = /* lua */ `
 local claimed, fences, leases = {}, {}, {}
+local noted, lent, room, looked = {}, {}, reply_bytes, 0
 
--- Claims up to limit tasks.
-local function claim ()
-  local noted, lent, room, looked, has_stale = {}, {}, reply_bytes, 0, false
-
-  -- Takes tasks as long as there is room in the reply for their messages, and returns how many. A message that would
-  -- not even fit alone takes no room: it is fetched later.
-  local function take (ids)
-    local lengths, short = {}, {}
-    for i, id in ipairs(ids) do
-      local length = redis.call('HSTRLEN', k.message, id)
-      if length <= reply_bytes then
-        if length > room then break end
-        room = room - length
-        short[#short + 1] = id
-      end
-      lengths[i] = length
+-- Takes tasks as long as there is room in the reply for their messages, and returns how many. A message that would not
+-- even fit alone takes no room: it is fetched later.
+local function take (ids)
+  local lengths, short = {}, {}
+  for i, id in ipairs(ids) do
+    local length = redis.call('HSTRLEN', k.message, id)
+    if length <= reply_bytes then
+      if length > room then break end
+      room = room - length
+      short[#short + 1] = id
     end
-    local messages, known, read = ask_for_each('HMGET', k.message, short), look_up(k, ids), 0
-    for i, length in ipairs(lengths) do
-      local id, p, message = ids[i], known[i], false
-      if length <= reply_bytes then
-        read = read + 1
-        message = messages[read]
-      end
-      looked = looked + 1
-      local has_message = message or length > reply_bytes and length <= ${MAX_MESSAGE_BYTES}
-      if has_message and string.find(id, '^[\\32-\\126]+$') then
-        -- No task is claimed twice in a microsecond.
-        p.fence, p.attempt = now_us + looked, p.attempt + 1
-        local n = #claimed
-        claimed[n + 1], fences[n + 1] = id, p.fence
-        lent[n * 2 + 2] = id
-        noted[n * 2 + 1], noted[n * 2 + 2] = id, lend(leases, id, p, length, message)
-      else
-        -- No store can have added this.
-        bury(k, id, p, 'it is not a task')
-      end
-    end
-    return #lengths
+    lengths[i] = length
   end
+  local messages, known, read = ask_for_each('HMGET', k.message, short), look_up(k, ids), 0
+  for i, length in ipairs(lengths) do
+    local id, p, message = ids[i], known[i], false
+    if length <= reply_bytes then
+      read = read + 1
+      message = messages[read]
+    end
+    looked = looked + 1
+    local has_message = message or length > reply_bytes and length <= ${MAX_MESSAGE_BYTES}
+    if has_message and string.find(id, '^[\\32-\\126]+$') then
+      -- No task is claimed twice in a microsecond.
+      p.fence, p.attempt = now_us + looked, p.attempt + 1
+      local n = #claimed
+      claimed[n + 1], fences[n + 1] = id, p.fence
+      lent[n * 2 + 2] = id
+      noted[n * 2 + 1], noted[n * 2 + 2] = id, lend(leases, id, p, length, message)
+    else
+      -- No store can have added this.
+      bury(k, id, p, 'it is not a task')
+    end
+  end
+  return #lengths
+end
 
-  -- An id that is no task does not count towards the limit.
-  while #claimed < limit and looked - #claimed < 1000 do
+-- Whether more may be claimed. An id that is no task does not count towards the limit.
+local function is_claiming (most)
+  return #claimed < most and looked - #claimed < 1000
+end
+
+local function end_claim ()
+  for i = 1, #claimed do lent[i * 2 - 1] = lease_end(lease_clock, lease_ms, i, #claimed) end
+  call_with('HSET', k.attempts, noted)
+  call_with('ZADD', k.running, lent)
+end
+
+-- Claims tasks, at most so many. Its caller calls end_claim.
+local function claim (most)
+  local has_stale = false
+  while is_claiming(most) do
     local line, popped, has_skipped = alone == 1 and k.suspects or k.waiting
     if alone == 1 then
       popped = redis.call('LPOP', line, 1) or {}
     else
-      popped, has_skipped = pop(k, limit - #claimed)
+      popped, has_skipped = pop(k, most - #claimed)
     end
     has_stale = has_stale or has_skipped
     if #popped == 0 then break end
@@ -98,8 +108,110 @@ local function claim ()
     end
   end
   if has_stale then drop_stale(k) end
-  for i = 1, #claimed do lent[i * 2 - 1] = lease_end(lease_clock, lease_ms, i, #claimed) end
-  call_with('HSET', k.attempts, noted)
-  call_with('ZADD', k.running, lent)
+end
+`
+
+/**
+ * Claims tasks of a queue that has lanes or limits. Takes the prelude; from `moving`, what `lanes` does; from
+ * `claiming`, `take`, `is_claiming` and `end_claim`; and from the script what that takes. Leaves behind:
+ * `claim_shared`.
+ */
+export const sharing = /* lua */ `
+-- Returns the level of a member of lanes.
+local function level_in (member)
+  return string.match(member, '^[^%z]*%z([012])')
+end
+
+-- Takes out of a lane what is to be claimed next, and returns its id; nil if there is nothing.
+local function pick (key)
+  local firsts, from, to = {}, range_of(key)
+  local first = redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
+  local final = first and redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
+  local has_list = key == '' and redis.call('LLEN', k.waiting) > 0
+  if first and level_in(first) == level_in(final) and not has_list then
+    firsts[1] = first
+  else
+    for level = 0, 2 do
+      local is_list = key == '' and level == 1
+      local first_of = is_list and has_list or first and not is_list and first_in(k, key, level)
+      if first_of then firsts[#firsts + 1] = first_of end
+    end
+  end
+  local chosen, counter = 1, ' ' .. key
+  if #firsts > 1 then
+    local count = (finite(redis.call('HGET', k.lane, counter)) or 0) % 8 + 1
+    if count == 8 then chosen = #firsts elseif count == 4 and #firsts == 3 then chosen = 2 end
+    redis.call('HSET', k.lane, counter, number(count % 8))
+  else
+    redis.call('HDEL', k.lane, counter)
+  end
+  local chosen_first = firsts[chosen]
+  if type(chosen_first) == 'string' then
+    redis.call('ZREM', k.lanes, chosen_first)
+    return id_in(chosen_first)
+  elseif chosen_first then
+    return pop(k, 1)[1]
+  end
+end
+
+-- Whether a task that was taken is claimed, and has not turned out to be none.
+local function was_claimed (before)
+  return #claimed > before
+end
+
+local function claim_suspect ()
+  local id = redis.call('LPOP', k.suspects)
+  if not id then return end
+  local before = #claimed
+  if take({ id }) == 0 then return redis.call('LPUSH', k.suspects, id) end
+  if not was_claimed(before) then return let_go(k, id) end
+  -- What has died may not wait for its key, since all others wait for it.
+  local _, _, key = lane_of_task(k, id)
+  spend(k, key or '', rate_of(k, key or ''), 1)
+  beginning[k.lane] = #claimed
+  refresh(k, key or '')
+end
+
+-- Claims the next task of a lane. Returns false if the reply has no room for it.
+local function claim_in (key)
+  local id = pick(key)
+  if not id then
+    refresh(k, key)
+    return true
+  end
+  local before = #claimed
+  if take({ id }) == 0 then
+    put_first(k, { id })
+    return false
+  end
+  if was_claimed(before) then
+    beginning[k.lane] = #claimed
+    hold(k, id, key)
+    spend(k, key, rate_of(k, key), 1)
+  end
+  refresh(k, key)
+  return true
+end
+
+-- Claims tasks, at most so many, as far as the limits of the queue and of its keys allow.
+local function claim_shared (most)
+  local _, allowed = room_in(k, alone == 1)
+  most = math.min(most, allowed)
+  if alone == 1 then
+    if most > 0 then claim_suspect() end
+  elseif redis.call('ZCARD', k.lanes) == 0 then
+    -- All that waits is in the list, and there is no other lane to choose.
+    claim(first_lane(k) and most or 0)
+    if has_lane[k.lane] and #claimed > 0 then redis.call('HDEL', k.lane, ' ') end
+  else
+    while is_claiming(most) do
+      local key = first_lane(k)
+      if not key or not claim_in(key) then break end
+    end
+    drop_stale(k)
+  end
+  beginning[k.lane] = #claimed
+  refresh(k, '')
+  spend(k, '', limits_of(k).rate, #claimed)
 end
 `

@@ -1,6 +1,6 @@
 /**
- * Moves the lease clock of a queue, and says when there is something to claim. Takes the prelude. Leaves behind:
- * `fault_of`, `read_clock`, `write_clock`, `tick` and `outlook`.
+ * Moves the lease clock of a queue. Takes the prelude. Leaves behind: `fault_of`, `read_clock`, `write_clock` and
+ * `tick`.
  */
 export const clock = /* lua */ `
 -- Says in words what is wrong. An error is a table, or in older releases of Redis a text.
@@ -23,25 +23,39 @@ local function write_clock (k, contact, lease_clock, paused)
 end
 
 -- Moves the lease clock of a queue on by the time since anybody's last contact, but by one heartbeat at most. So time
--- in which nobody could extend a lease does not let it expire. Returns the clock, and whether the queue is paused.
+-- in which nobody could extend a lease does not let it expire. Returns the clock, whether the queue is paused, and
+-- whether the time of day was set back.
 local function tick (k, heartbeat)
   local contact, lease_clock, paused = read_clock(k, heartbeat * 5)
   lease_clock = lease_clock + math.max(0, math.min(now - contact, heartbeat))
   write_clock(k, now, lease_clock, paused)
-  return lease_clock, paused == '1'
+  return lease_clock, paused == '1', contact > now + 1000
 end
+`
 
--- Returns the milliseconds until there is something to claim, or -1 if nothing is known to come, and how many suspects
+/**
+ * Says when there is something to claim. Takes the prelude; and from `moving`, `is_shared` and `claimable_in`. Leaves
+ * behind: `outlook`.
+ */
+export const outlook = /* lua */ `
+-- Returns the milliseconds until something may be claimed, or -1 if nothing is known to come, and how many suspects
 -- there are.
 local function outlook (k, lease_clock, paused)
   if paused then return -1, 0 end
-  local suspects = redis.call('LLEN', k.suspects)
-  if suspects > 0 or redis.call('LLEN', k.waiting) > 0 then return 0, suspects end
-  local soonest = -1
+  local suspects, soonest = redis.call('LLEN', k.suspects), -1
+  local function consider (left)
+    left = left and math.max(0, math.ceil(left / 1000))
+    if left and (soonest == -1 or left < soonest) then soonest = left end
+  end
+  if is_shared(k) then
+    consider(claimable_in(k))
+    if soonest == 0 then return 0, suspects end
+  elseif suspects > 0 or redis.call('LLEN', k.waiting) > 0 then
+    return 0, suspects
+  end
   for _, set in ipairs({ { k.delayed, now_us }, { k.running, lease_clock * 1000 } }) do
     local score = finite(redis.call('ZRANGE', set[1], 0, 0, 'WITHSCORES')[2])
-    local left = score and math.max(0, math.ceil((score - set[2]) / 1000))
-    if left and (soonest == -1 or left < soonest) then soonest = left end
+    consider(score and score - set[2])
   end
   return soonest, suspects
 end

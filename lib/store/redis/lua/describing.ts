@@ -1,5 +1,6 @@
 import type { Found, State } from '../../found.js'
 import { MAX_MESSAGE_BYTES } from '../keys.js'
+import { LEVELS } from './tasks.js'
 
 /** The longest summary of a task that has ended, in bytes. A longer value is no summary, and is not read. */
 const MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -9,8 +10,8 @@ const MAX_READ_BYTES = 8 * 1024 * 1024
 
 /**
  * Describes tasks. Takes the prelude; from `moving`, `look_up`, `more_of`, `records_of`, `records_in`, `unpacked` and
- * `head_of`; and from `preparing`, `placed_ids`. Leaves behind: `ended_in`, `record_of`, `holder_of`, `is_prepared`,
- * `in_line`, `describe_one` and `describe`.
+ * `head_of`; and from `preparing`, `placed_ids`. Leaves behind: `in_lane`, `ended_in`, `record_of`, `holder_of`,
+ * `is_prepared`, `in_line`, `describe_one` and `describe`.
  */
 export const describing = /* lua */ `
 local function milliseconds (us)
@@ -78,10 +79,29 @@ local function in_line (k, skip, most)
   end
 end
 
+-- Lists a lane: the lane without a key has its normal level in the list.
+local function in_lane (k, key, skip, most)
+  local ids = {}
+  for level = 0, 2 do
+    local from, to = range_of(key, level)
+    local is_list = key == '' and level == 1
+    local count = not is_list and redis.call('ZLEXCOUNT', k.lanes, from, to) or
+      redis.call('LLEN', k.waiting) - (finite(redis.call('HGET', k.stale, ' ')) or 0)
+    local some = {}
+    if #ids < most and skip < count then
+      some = is_list and in_line(k, skip, most - #ids) or
+        redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', skip, most - #ids)
+    end
+    for _, id in ipairs(some) do append(ids, is_list and id or id_in(id)) end
+    skip = math.max(0, skip - count)
+  end
+  return ids
+end
+
 -- Describes a task: id, state, head of the message, when it is due, when it ended, attempt, reason, progress, records,
--- and when it was claimed, if it runs. A message of at most so many bytes is described as a whole. A task that is known
--- to be in line is not looked for among those that are only prepared. Returns the description, or nil if nothing is
--- known of the task, and how many bytes of messages it has read.
+-- when it was claimed, if it runs, and its lane, or false. A message of at most so many bytes is described as a whole.
+-- A task that is known to be in line is not looked for among those that are only prepared. Returns the description, or
+-- nil if nothing is known of the task, and how many bytes of messages it has read.
 local function describe_one (k, id, p, whole_bytes, is_in_line)
   local length = redis.call('HSTRLEN', k.message, id)
   if (length > 0 or redis.call('HEXISTS', k.message, id) == 1) and (is_in_line or not is_prepared(k, id, p)) then
@@ -98,11 +118,12 @@ local function describe_one (k, id, p, whole_bytes, is_in_line)
     -- A task is claimed at the microsecond that its fence is.
     local since = state == 'running' and milliseconds(p.fence) or ''
     return { id, state, length <= (whole_bytes or 0) and message or head_of(message), milliseconds(due),
-      milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' progress'), records_of(k, id, p), since }, length
+      milliseconds(ended), p.attempt, p.reason, more_of(k, id, p, ' progress'), records_of(k, id, p), since,
+      redis.call('HGET', k.lane, id) }, length
   end
   if (finite(redis.call('ZSCORE', k.ended, id)) or 0) <= now_us then return nil, 0 end
   local state, at, attempt, records, head, reason = ended_in(record_of(k, id))
-  return state and { id, state, head, '', at, attempt, reason, false, records, '' }, 0
+  return state and { id, state, head, '', at, attempt, reason, false, records, '', false }, 0
 end
 
 -- Returns how many bytes of a reply a description takes, roughly.
@@ -134,11 +155,11 @@ end
 /** A description, as `describe_one` returns it. */
 export type Described = [
   id: string, state: State, head: string, dueAt: number | '', endedAt: number | '', attempt: number, reason: string,
-  progress: string | null, records: Array<string | null>, startedAt: number | ''
+  progress: string | null, records: Array<string | null>, startedAt: number | '', lane: string | null
 ]
 
 export function readDescribed (
-  queue: string, [id, state, head, dueAt, endedAt, attempt, reason, progress, records, startedAt]: Described
+  queue: string, [id, state, head, dueAt, endedAt, attempt, reason, progress, records, startedAt, lane]: Described
 ): Found {
   return {
     queue,
@@ -151,6 +172,14 @@ export function readDescribed (
     ...endedAt !== '' && { endedAt },
     ...reason !== '' && { reason },
     ...progress !== null && { progress },
+    ...lane !== null && readLane(lane),
     records: records.map(record => record ?? undefined)
   }
+}
+
+/** Reads a lane: a digit for the level, a place of 16 digits, and the key. */
+function readLane (lane: string): Pick<Found, 'priority' | 'key'> {
+  const priority = LEVELS[Number(lane[0])]
+  const key = lane.slice(17)
+  return { ...priority !== 'normal' && priority !== undefined && { priority }, ...key !== '' && { key } }
 }

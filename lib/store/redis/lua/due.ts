@@ -1,8 +1,8 @@
 /**
  * Does what has become due: leases, expiries and delays end. Takes the prelude; from `moving`, `look_up`, `counts_of`,
- * `more_of`, `keep_more`, `keep_records`, `follower_in`, `end_early`, `unqueue` and `give_back`; from `leases`,
- * `look_up_running`; and from the script, the queue `k`, `lease_clock`, `keep_count` and `keep_ms`. Leaves behind:
- * `take_over`, `expire` and `move_due`.
+ * `more_of`, `keep_more`, `keep_records`, `follower_in`, `end_early`, `unqueue`, `give_back`, `put_last` and `rehold`;
+ * from `leases`, `look_up_running`; and from the script, the queue `k`, `lease_clock`, `keep_count` and `keep_ms`.
+ * Leaves behind: `take_over`, `expire` and `move_due`.
  */
 export const due = /* lua */ `
 -- Makes suspects of the tasks whose leases have expired.
@@ -13,6 +13,7 @@ local function take_over ()
     if next then
       -- The two become one suspect.
       redis.call('HSET', k.message, abandoned[i], next[1])
+      rehold(k, abandoned[i], next[4])
       p.retries, p.deferred, p.unrouted = 0, 0, 0
     end
     if p.more == 1 then redis.call('HDEL', k.attempts, abandoned[i] .. ' next', abandoned[i] .. ' late') end
@@ -50,6 +51,6 @@ end
 local function move_due ()
   local due = redis.call('ZRANGEBYSCORE', k.delayed, '-inf', now_us, 'LIMIT', 0, 1000)
   call_with('ZREM', k.delayed, due)
-  call_with('RPUSH', k.waiting, due)
+  put_last(k, due)
 end
 `

@@ -1,7 +1,7 @@
 /**
  * Ends tasks, and keeps summaries of them. Takes the prelude; from `queueing`, `tell`; and from `attempts`, `look_up`,
- * `fields_of` and `records_of`. Leaves behind: `tell_end`, `clear`, `forget`, `is_expired`, `keep_ended`,
- * `keep_newest_ended`, `head_of` and `end_early`.
+ * `fields_of` and `records_of`; and from `lanes`, `forget_lanes`. Leaves behind: `tell_end`, `clear`, `forget`,
+ * `is_expired`, `keep_ended`, `keep_newest_ended`, `head_of` and `end_early`.
  */
 export const ending = /* lua */ `
 -- Tells the listeners of those tasks whose end somebody awaits.
@@ -30,6 +30,7 @@ local function forget (k, ids)
   local fields = {}
   for i, p in ipairs(look_up(k, ids)) do fields_of(fields, ids[i], p) end
   call_with('HDEL', k.attempts, fields)
+  forget_lanes(k, ids)
   clear(k, ids)
 end
 
@@ -80,6 +81,7 @@ local function end_early (k, ids, state, count, ms)
   call_with('HDEL', k.message, ids)
   call_with('HDEL', k.attempts, fields)
   call_with('ZREM', k.expiring, ids)
+  forget_lanes(k, ids)
   keep_ended(k, entries, count, ms)
   tell_end(k, ids)
 end

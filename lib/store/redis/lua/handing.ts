@@ -2,9 +2,8 @@ import { attempts } from './attempts.js'
 import { burying } from './burying.js'
 import { claiming, lending } from './claiming.js'
 import { clock } from './clock.js'
-import { ending } from './ending.js'
 import { leases } from './leases.js'
-import { unqueueing } from './line.js'
+import { popping } from './line.js'
 
 /** How many bytes of messages are handed over at most. What is longer is fetched. */
 const MAX_HANDED_BYTES = 64 * 1024
@@ -40,13 +39,14 @@ local function take_turn_of (queue, taker, parked)
   redis.call('HLEN', queue.attempts)
   redis.call('ZCARD', queue.running)
   if redis.call('LLEN', queue.suspects) > 0 then return false end
-${unqueueing}${attempts}${ending}${clock}${leases}${burying}
-  local k, lease_ms, limit, alone, reply_bytes = queue, parked.lease_ms, parked.limit, 0, ${MAX_HANDED_BYTES}
+${popping}${attempts}${clock}${leases}${burying}
+  local k, lease_ms, alone, reply_bytes = queue, parked.lease_ms, 0, ${MAX_HANDED_BYTES}
 ${lending}
   local lease_clock, paused = tick(k, parked.heartbeat)
   if paused then return false end
 ${claiming}
-  claim()
+  claim(parked.limit)
+  end_claim()
   if #claimed == 0 then return false end
   local taken = { number = parked.number, settled = {}, ids = claimed, fences = fences, at = now }
   redis.call('HSET', k.idle, taker, cmsgpack.pack(taken))

@@ -1,6 +1,5 @@
 /**
- * Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of`, `line_up`, `enqueue` and
- * `give_back`.
+ * Puts tasks in line. Takes the prelude. Leaves behind: `tell`, `wake`, `place_of`, `line_up` and `give_back`.
  */
 export const queueing = /* lua */ `
 -- Publishes news on the channel of the queue, which is what its keys begin with. Without the permission to publish
@@ -38,29 +37,14 @@ local function line_up (k, waiting, delayed)
   return length == #waiting
 end
 
--- Puts tasks that are due in line, and the others among the delayed. Entries: id, or false for none, and due time.
-local function enqueue (k, entries)
-  local waiting, delayed = {}, {}
-  for i = 1, #entries, 2 do
-    local id, due = entries[i], entries[i + 1]
-    if id and due == 0 then
-      waiting[#waiting + 1] = id
-    elseif id then
-      if not now_us then read_time() end
-      if due <= now_us then waiting[#waiting + 1] = id else append(delayed, place_of(k.delayed, due), id) end
-    end
-  end
-  if line_up(k, waiting, delayed) or #delayed > 0 then wake(k) end
-end
-
 -- Puts tasks at the front of a line, the first of them foremost.
 local function give_back (line, ids)
   for i = #ids, 1, -1 do redis.call('LPUSH', line, ids[i]) end
 end
 `
 
-/** Takes tasks out of line. Takes the prelude. Leaves behind: `pop`, `drop_stale` and `unqueue`. */
-export const unqueueing = /* lua */ `
+/** Takes tasks out of line. Takes the prelude. Leaves behind: `pop` and `drop_stale`. */
+export const popping = /* lua */ `
 -- Takes the first tasks that wait. If an id is in line several times, its task has the last of these places. Returns
 -- the ids, and whether the line had stale places.
 local function pop (k, limit)
@@ -94,14 +78,5 @@ local function drop_stale (k)
   local stale = math.max(0, finite(redis.call('HGET', k.stale, ' ')) or 0)
   if stale == 0 or stale < redis.call('LLEN', k.waiting) then return end
   for _, id in ipairs((pop(k, 1))) do redis.call('LPUSH', k.waiting, id) end
-end
-
--- Takes a waiting or delayed task out of its place. Finding an id in the middle of the line would mean going through
--- it. So the id stays there as a stale place, which is skipped when its turn comes.
-local function unqueue (k, id)
-  if redis.call('ZREM', k.delayed, id) == 1 or redis.call('LREM', k.suspects, 1, id) == 1 then return end
-  redis.call('HINCRBY', k.stale, id, 1)
-  redis.call('HINCRBY', k.stale, ' ', 1)
-  drop_stale(k)
 end
 `

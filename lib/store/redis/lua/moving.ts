@@ -1,6 +1,8 @@
+import { admitting } from './admitting.js'
 import { attempts } from './attempts.js'
 import { ending } from './ending.js'
-import { queueing, unqueueing } from './line.js'
+import { lanes } from './lanes.js'
+import { popping, queueing } from './line.js'
 
 /** The fragments that all scripts need which move tasks. It leaves behind what each of them does. */
-export const moving = queueing + unqueueing + attempts + ending
+export const moving = queueing + popping + lanes + admitting + attempts + ending

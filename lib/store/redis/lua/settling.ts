@@ -6,11 +6,11 @@ export const SETTLEMENT_ARGS = 5
 
 /**
  * Carries out the verdicts of a turn. Takes the prelude; from `moving`, `counts_of`, `pardon`, `follower_in`,
- * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of`, `enqueue`
- * and `give_back`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`;
- * from `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the
- * first settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; and `done`, the ids of tasks that are
- * done.
+ * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of`, `enqueue`,
+ * `give_back`, `is_shared`, `let_go`, `hold_again`, `lane_in`, `set_lane`, `forget_lanes`, `put_first`, `has_limits`
+ * and `refresh`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`; from
+ * `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the first
+ * settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; and `done`, the ids of tasks that are done.
  */
 export const settling = /* lua */ `
 -- The tasks whose attempts have ended, and the places of their settlements in ARGV.
@@ -44,14 +44,39 @@ end
 
 -- Puts in line the task that follows another one, with all its retries.
 local function follow (id, p, next)
-  local message, due, expires = unpack(next)
+  local message, due, expires, lane = unpack(next)
   redis.call('HDEL', k.attempts, id .. ' next', id .. ' progress')
   pardon(p)
   redis.call('HSET', k.attempts, id, counts_of(p))
   redis.call('HSET', k.message, id, message)
+  -- What counts as running has to be right before the queue becomes a shared one.
+  if lane ~= '' and not has_lane[k.lane] then call_with('ZREM', k.running, ended) end
+  set_lane(k, id, lane)
   redis.call('ZREM', k.expiring, id)
   if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
   append(replaced, id, due)
+end
+
+-- Has the key of a task rest, or if it has none the queue, if that has limits. Returns whether either does.
+local function rest_for (id, ms)
+  local _, _, key = lane_of_task(k, id)
+  key = key or ''
+  if key == '' and not has_limits(k) then return false end
+  redis.call('ZADD', k.resting, 'GT', number(now_us + ms * 1000), key)
+  has_rest[k.lane] = true
+  if key ~= '' then refresh(k, key) end
+  return true
+end
+
+-- Takes back what an attempt has cost at the rates of its queue and its key, since the app has not seen the task.
+local function refund (id)
+  if not is_shared(k) then return end
+  spend(k, '', limits_of(k).rate, -1)
+  local _, _, key = lane_of_task(k, id)
+  if key and key ~= '' then
+    spend(k, key, rate_of(k, key), -1)
+    refresh(k, key)
+  end
 end
 
 -- Carries out a verdict on a task that no longer runs.
@@ -64,6 +89,7 @@ local function settle (id, p, i, how, record)
     ms = tonumber(ms) or 0
   end
   local is_uncounted = verdict == 'unseen' or verdict == 'unrouted'
+  if verdict == 'unseen' then refund(id) end
   if not next and not is_uncounted then counted[#counted + 1] = id end
   if verdict == 'done' and not next then return be_done(id, p, record, ms) end
   if record then keep_records(k, id, p, record) end
@@ -72,12 +98,17 @@ local function settle (id, p, i, how, record)
     p.attempt = p.attempt - 1
     if expiry and not next then redis.call('ZADD', k.expiring, expiry, id) end
   end
+  local rests = verdict == 'busy' and rest_for(id, ms)
   if next then
     follow(id, p, next)
   elseif verdict == 'release' or verdict == 'unseen' then
     if verdict == 'unseen' or record then redis.call('HSET', k.attempts, id, counts_of(p, p.reason)) end
     append(p.suspect == 1 and suspects or released, id)
-  elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' then
+  elseif rests then
+    p.suspect, p.deferred = 0, p.deferred + ms
+    redis.call('HSET', k.attempts, id, counts_of(p, reason))
+    append(released, id)
+  elseif verdict == 'retry' or verdict == 'defer' or verdict == 'unrouted' or verdict == 'busy' then
     p.suspect = 0
     if verdict == 'retry' then
       p.retries = p.retries + 1
@@ -123,6 +154,10 @@ for i, p in ipairs(look_up_running(k, ended_ids)) do
   if is_held then
     ended[id] = true
     ended[#ended + 1] = id
+    if is_shared(k) and has_lane[k.lane] then
+      redis.call('ZREM', k.running, id)
+      let_go(k, id)
+    end
     settle(id, p, i, ARGV[at + 2], ARGV[at + 3] ~= '' and ARGV[at + 3])
   end
 end
@@ -130,14 +165,16 @@ call_with('ZREM', k.running, ended)
 call_with('ZREM', k.expiring, counted)
 call_with('HDEL', k.message, done)
 call_with('HDEL', k.attempts, forgotten)
+if is_shared(k) then call_with('HDEL', k.lane, done) end
 -- A fault in what is kept of ended tasks is no reason to stop.
 pcall(keep_ended, k, records, keep_count, keep_ms)
 note('d', #done)
 note('f', failures)
 tell_end(k, over)
 enqueue(k, replaced)
-give_back(k.waiting, released)
+put_first(k, released)
 give_back(k.suspects, suspects)
+for _, id in ipairs(suspects) do hold_again(k, id) end
 if #released + #suspects > 0 or is_left_to_others then wake(k) end
 for i, at in ipairs(places) do
   local chain = tonumber(ARGV[at + 4])

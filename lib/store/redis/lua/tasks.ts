@@ -1,4 +1,4 @@
-import type { NewTask } from '../../tasks.js'
+import type { NewTask, Priority } from '../../tasks.js'
 
 /** Returns the arguments that describe tasks to a script, which reads them with `read_tasks`. */
 export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
@@ -8,10 +8,18 @@ export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[
 /** How many arguments describe one task. */
 export const TASK_ARGS = 4
 
-/** Returns "due expires mode", or an empty text if the task has none of these. */
-export function termsOf ({ delayMs, runAt, expiresMs, onDuplicate }: NewTask): string {
-  const terms = `${encodeDue(delayMs, runAt)} ${expiresMs ?? ''} ${onDuplicate ?? ''}`
-  return terms === '  ' ? '' : terms
+/** The levels as scripts know them, in the order of claiming. */
+export const LEVELS = ['high', 'normal', 'low'] as const satisfies readonly Priority[]
+
+/** Whether a task has a key or another level than normal. */
+export const hasLane = ({ priority = 'normal', key }: NewTask): boolean => key !== undefined || priority !== 'normal'
+
+/** Returns "due expires lane mode", or an empty text if the task has none of these. A lane is a level and a key. */
+export function termsOf (task: NewTask): string {
+  const { delayMs, runAt, expiresMs, onDuplicate, priority = 'normal', key = '' } = task
+  const lane = hasLane(task) ? `${LEVELS.indexOf(priority)}${key}` : ''
+  const terms = `${encodeDue(delayMs, runAt)} ${expiresMs ?? ''} ${lane} ${onDuplicate ?? ''}`
+  return terms === '   ' ? '' : terms
 }
 
 /** Returns milliseconds from now, or = and milliseconds since the epoch; or an empty text, which means now. */
@@ -19,7 +27,10 @@ export function encodeDue (delayMs?: number, runAt?: number): string {
   return delayMs !== undefined ? String(delayMs) : runAt !== undefined ? `=${runAt}` : ''
 }
 
-/** Reads what `encodeTasks` writes. Takes the prelude. Leaves behind: `read_tasks`, `mode_of` and `times_of`. */
+/**
+ * Reads what `encodeTasks` writes. Takes the prelude. Leaves behind: `read_tasks`, `mode_of`, `lane_of` and
+ * `times_of`.
+ */
 export const reading = /* lua */ `
 -- Reads tasks from ARGV. Each has there the number of its queue, its id, its message, and its terms. Returns lists of
 -- the last three, by queue.
@@ -39,8 +50,13 @@ local function mode_of (terms)
   return terms == '' and '' or string.match(terms, '%a*$')
 end
 
--- Returns when a task is due, or 0 for at once, and when it expires, or 0 for never. The terms are "due expires mode",
--- or ''. Due is milliseconds from now, or = and milliseconds since the epoch. Expires is milliseconds from now.
+-- Returns the lane of a task: its level and its key, or '' for the usual one.
+local function lane_of (terms)
+  return terms == '' and '' or string.match(terms, '^%S* %S* ([012].*) %a*$') or ''
+end
+
+-- Returns when a task is due, or 0 for at once, and when it expires, or 0 for never. The terms are "due expires lane
+-- mode", or ''. Due is milliseconds from now, or = and milliseconds since the epoch. Expires is milliseconds from now.
 local function times_of (terms)
   if terms == '' then return 0, 0 end
   local is_at, ms, expires = string.match(terms, '^(=?)([%d.-]*) ([%d.]*) ')
