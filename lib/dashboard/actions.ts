@@ -1,8 +1,9 @@
 import { FST_TASKQUEUE_NOT_CONFIRMED } from '../errors.js'
 import type { Taskqueue } from '../plugin/app-taskqueue.js'
 import type { Queue } from '../queue/queue.js'
+import type { Priority } from '../store/tasks.js'
 import { groupsOf } from './dead-letters.js'
-import { pathOfDead, pathOfList, pathOfTask } from './layout.js'
+import { pathOfDead, pathOfKeys, pathOfList, pathOfTask } from './layout.js'
 
 /** The fields of a form. */
 type Fields = Readonly<Record<string, string>>
@@ -31,6 +32,22 @@ const onGroup = (act: 'redrive' | 'remove'): Action => async (queue, fields) => 
   return { changed: ids.length === 0 ? 0 : await queue[act](ids), path: pathOfDead(queue.name) }
 }
 
+/** Has one key rest, and shows its page of keys again. */
+const onKey = (msFrom: (fields: Fields) => number): Action => async (queue, fields) => {
+  // Without a key the whole queue would rest; an empty one is refused.
+  const { key = '', after } = fields
+  await queue.rest(msFrom(fields), key)
+  return { changed: 1, path: pathOfKeys(queue.name, after) }
+}
+
+const onQueue = (msFrom: (fields: Fields) => number): Action => async (queue, fields) => {
+  await queue.rest(msFrom(fields))
+  return { changed: 1, path: pathOfList(queue.name, 'waiting') }
+}
+
+/** Reads a time that an operator has written; NaN if it is none. */
+const msOf = ({ minutes = '' }: Fields): number => Math.round(Number.parseFloat(minutes) * 60_000)
+
 /** Throws unless the operator has written the name of the queue. */
 function refuseUnconfirmed ({ name }: Queue, { confirm }: Fields): void {
   if (confirm?.trim() !== name) throw new FST_TASKQUEUE_NOT_CONFIRMED(name)
@@ -46,6 +63,10 @@ export const actions: Readonly<Record<string, Action>> = {
     await queue.resume()
     return { changed: 1, path: './' }
   },
+  rest: onQueue(msOf),
+  'end-rest': onQueue(() => 0),
+  'rest-key': onKey(msOf),
+  'end-rest-key': onKey(() => 0),
   async purge (queue, fields) {
     refuseUnconfirmed(queue, fields)
     return { changed: await queue.purge(), path: pathOfList(queue.name, 'waiting') }
@@ -61,7 +82,8 @@ export const actions: Readonly<Record<string, Action>> = {
   'remove-group': onGroup('remove'),
   cancel: onTask((taskqueue, id) => taskqueue.cancel(id)),
   run: onTask((taskqueue, id) => taskqueue.runNow(id)),
-  reschedule: onTask((taskqueue, id, { minutes }) => taskqueue.reschedule(id, { delayMs: Number(minutes) * 60_000 })),
+  reschedule: onTask((taskqueue, id, fields) => taskqueue.reschedule(id, { delayMs: msOf(fields) })),
+  prioritize: onTask((taskqueue, id, { priority }) => taskqueue.prioritize(id, priority as Priority)),
   async redrive (queue, { id = '' }) {
     return { changed: await queue.redrive([id]), path: pathOfTask(id) }
   },

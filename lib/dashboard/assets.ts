@@ -29,6 +29,7 @@ thead th { color: var(--soft); font-size: .8rem; font-weight: 600; white-space: 
 .none { color: var(--soft) }
 .bad, .bad a { color: var(--bad); font-weight: 600 }
 .id { font: .85rem/1.7 ui-monospace, monospace; white-space: nowrap } .url, .reason, dd { overflow-wrap: anywhere }
+.name { white-space: pre-wrap; overflow-wrap: anywhere } th.name { min-width: 8rem }
 small, .note, .empty { color: var(--soft) } .note { font-size: .9rem }
 .badge { padding: .05rem .5rem; border-radius: 1rem; background: var(--warm-back); color: var(--warm);
   font-size: .8rem; font-weight: 600 }
@@ -43,7 +44,7 @@ small, .note, .empty { color: var(--soft) } .note { font-size: .9rem }
   text-decoration: none }
 .tabs [aria-current] { background: var(--ink); border-color: var(--ink); color: var(--back) }
 .actions { display: flex; flex-wrap: wrap; gap: .6rem; align-items: center; margin: .5rem 0 1rem }
-.action { display: inline }
+.action { display: inline } td .action { display: inline-block; white-space: nowrap }
 button, input { font: inherit; color: inherit; padding: .25rem .7rem; border: 1px solid var(--soft);
   border-radius: .4rem; background: var(--back) }
 button { cursor: pointer; background: var(--panel) } button.danger { color: var(--bad); border-color: var(--bad) }
@@ -54,7 +55,7 @@ input[type=number] { width: 6rem } .find input { width: min(22rem, 55vw) }
 summary { cursor: pointer }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .35rem 1.5rem; margin: 0 }
 dt { color: var(--soft) }
-dd { margin: 0 }
+dd { margin: 0 } dl + .scroll { margin-top: .75rem }
 pre { margin: .25rem 0; padding: .8rem; overflow-x: auto; white-space: pre-wrap; overflow-wrap: anywhere;
   background: var(--panel); border: 1px solid var(--line); border-radius: .4rem;
   font: .85rem/1.5 ui-monospace, monospace }

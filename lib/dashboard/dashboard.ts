@@ -4,11 +4,14 @@ import { FST_TASKQUEUE_INVALID_OPTION, FST_TASKQUEUE_UNREACHABLE } from '../erro
 import { userOf } from '../plugin/settings.js'
 import { show as showValue } from '../show.js'
 import type { State } from '../store/found.js'
+import { checkKey } from '../task/id.js'
 import { actions } from './actions.js'
 import { ICON_FILE, SCRIPT_FILE, STYLE_FILE } from './assets.js'
+import { boundsOf } from './bounds.js'
 import { deadLettersPage, groupsOf } from './dead-letters.js'
 import { allowAction, type Authorize, PAGE_HEADERS, type Role, roleOf } from './guard.js'
 import { html } from './html.js'
+import { KEYS_LENGTH, keysPage } from './keys-page.js'
 import { type Frame, layout, type Page } from './layout.js'
 import { overviewPage } from './overview.js'
 import { processesPage } from './processes-page.js'
@@ -33,7 +36,7 @@ const SNAPSHOT_MS = 1000
 /** No list is longer, and every store can count so far. */
 const MAX_OFFSET = 1e12
 
-interface Query { name?: string, state?: string, offset?: string, id?: string }
+interface Query { name?: string, state?: string, offset?: string, after?: string, id?: string }
 
 /**
  * Pages on which operators look at queues and tasks, and act on them. Register it with a `prefix`, after
@@ -88,12 +91,24 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     if (queue === undefined) return reply.callNotFound()
     const state = STATES.find(state => state === request.query.state) ?? 'waiting' as State
     const offset = Math.min(Math.max(0, Math.floor(Number(request.query.offset)) || 0), MAX_OFFSET)
-    const [found, isPaused] = await Promise.all([
-      queue.list(state, { offset, limit: PAGE_LENGTH + 1 }), queue.isPaused()
+    const [found, bounds, keys] = await Promise.all([
+      queue.list(state, { offset, limit: PAGE_LENGTH + 1 }), boundsOf(queue), queue.keys({ limit: 1 })
     ])
     const tasks = found.slice(0, PAGE_LENGTH).map(task => viewOf(task))
-    const model = { queue: queue.name, state, offset, tasks, isMore: found.length > PAGE_LENGTH, isPaused }
+    const isMore = found.length > PAGE_LENGTH
+    const model = { queue: queue.name, state, offset, tasks, isMore, hasKeys: keys.length > 0, ...bounds }
     return send(request, reply, role, model, frame => taskListPage(model, frame))
+  })
+
+  app.get<{ Querystring: Query }>('/keys', async (request, reply) => {
+    const role = await roleOf(request, authorize)
+    const queue = queueOf(request.query.name)
+    if (queue === undefined) return reply.callNotFound()
+    const after = cursorOf(request.query.after)
+    const [bounds, found] = await Promise.all([boundsOf(queue), queue.keys({ after, limit: KEYS_LENGTH + 1 })])
+    const keys = found.slice(0, KEYS_LENGTH)
+    const model = { queue: queue.name, after, keys, isMore: found.length > KEYS_LENGTH, ...bounds }
+    return send(request, reply, role, model, frame => keysPage(model, frame))
   })
 
   app.get<{ Querystring: Query }>('/dead', async (request, reply) => {
@@ -135,11 +150,12 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
       const fields = request.body ?? {}
       const queue = queueOf(fields.queue)
       if (queue === undefined) return reply.callNotFound()
-      const { changed, path } = await act(queue, fields, taskqueue)
+      const { changed, path } = await act(queue, fields, taskqueue).catch(blameFields)
       // The page that follows should show it.
       snapshot.forget()
-      const { id: taskId, group, minutes } = fields
-      const about = { action: name, queue: queue.name, taskId, group, minutes, changed, userId: userOf(request) }
+      const { id: taskId, group, key, priority, minutes } = fields
+      const userId = userOf(request)
+      const about = { action: name, queue: queue.name, taskId, group, key, priority, minutes, changed, userId }
       request.log.info(about, 'an operator acts on a queue')
       if (wantsJson(request)) return { changed }
       return reply.redirect(`../${path}`, 303)
@@ -169,6 +185,21 @@ function readOptions (options: DashboardOptions): { authorize: Authorize, show: 
   }
   if (!isPlain(show)) throw new FST_TASKQUEUE_INVALID_OPTION('show', 'an object', showValue(show))
   return { authorize: authorize ?? (() => 'operate'), show }
+}
+
+/** Returns the key behind which a page begins. A text that can be no key leads to the first page. */
+function cursorOf (after: unknown): string {
+  try {
+    return checkKey(after) ?? ''
+  } catch {
+    return ''
+  }
+}
+
+/** Throws on. A value that an action refuses has come from a form, so the status says that the client is wrong. */
+function blameFields (error: unknown): never {
+  if (error instanceof FST_TASKQUEUE_INVALID_OPTION) Object.assign(error, { statusCode: 400 })
+  throw error
 }
 
 /** Whether somebody wants JSON, and no page. */

@@ -11,6 +11,12 @@ export function duration (ms: number): string {
   return `${count < 10 && unit > 1 ? Math.floor(count * 10) / 10 : Math.floor(count)} ${name}`
 }
 
+/** Writes exactly in which time something may happen again and again, to be read after “per”: `min`, `90 s`. */
+export function period (ms: number): string {
+  const [unit, name] = UNITS.find(([unit]) => ms % unit === 0) ?? [1, 'ms']
+  return ms === unit ? name : `${count(ms / unit)} ${name}`
+}
+
 export const count = (value: number | undefined): string => value === undefined ? '–' : value.toLocaleString('en')
 
 /** Writes a time, and how long ago it was or how soon it will be. */

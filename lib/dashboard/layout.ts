@@ -69,6 +69,17 @@ export function action (
 ${inputsOf(fields)}<button class="${kind}">${label}</button></form>`
 }
 
+/** An action for which the operator chooses a time in minutes, at most 30 days of them. */
+export function timedAction (
+  frame: Frame, name: string, label: string, fields: Fields, ask: string, minutes: { min: number, usual: number }
+): Html | false {
+  if (!frame.mayAct) return false
+  const { min, usual } = minutes
+  return html`<form method="post" action="actions/${name}" class="action">${inputsOf(fields)}
+<label>${ask} <input name="minutes" type="number" min="${min}" max="43200" value="${usual}" required> min</label>
+<button>${label}</button></form>`
+}
+
 /** An action that cannot be undone: the operator has to write a word first. */
 export function confirmedAction (
   frame: Frame, name: string, label: string, fields: Fields, word: string
@@ -92,6 +103,10 @@ export const pathOfList = (queue: string, state: string, offset = 0): string =>
   `queue?name=${encodeURIComponent(queue)}&state=${state}${offset > 0 ? `&offset=${offset}` : ''}`
 
 export const pathOfTask = (id: string): string => `task?id=${encodeURIComponent(id)}`
+
+/** Returns the path of the keys of a queue behind a key. */
+export const pathOfKeys = (queue: string, after = ''): string =>
+  `keys?name=${encodeURIComponent(queue)}${after === '' ? '' : `&after=${encodeURIComponent(after)}`}`
 
 /** Returns the path of the dead letters of a queue by what they have in common. */
 export const pathOfDead = (queue: string): string => `dead?name=${encodeURIComponent(queue)}`

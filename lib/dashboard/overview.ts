@@ -25,7 +25,7 @@ since it was due. Bars show the last 60 minutes: <span class="key done">done</sp
 }
 
 function row (queue: QueueHealth & { readonly history?: History }, frame: Frame): Html {
-  const { name, isReachable, isPaused, oldestMs, consumer, history } = queue
+  const { name, isReachable, isPaused, restMs = 0, oldestMs, consumer, history } = queue
   if (!isReachable) {
     return html`<tr class="down"><th scope="row">${name}</th>
 <td colspan="7"><strong>Its store does not answer.</strong> Requests that add tasks to it fail. Consumers go on by
@@ -41,7 +41,8 @@ themselves when it is back.</td></tr>`
   const oldest = oldestMs === undefined || oldestMs === 0 ? '–' : duration(oldestMs)
   return html`<tr>
 <th scope="row"><a href="${pathOfList(name, 'waiting')}">${name}</a>
-${isPaused === true && html`<span class="badge">paused</span>`}<br><small>${here}</small></th>
+${isPaused === true && html`<span class="badge">paused</span>`}
+${restMs > 0 && html`<span class="badge">rests for ${duration(restMs)}</span>`}<br><small>${here}</small></th>
 ${counts}
 <td class="number">${oldest}</td>
 <td>${history !== undefined && chart(history)}</td>

@@ -1,19 +1,30 @@
+import type { State } from '../store/found.js'
+import type { Priority } from '../store/tasks.js'
 import { duration, time } from './format.js'
 import { type Content, type Html, html } from './html.js'
-import { action, type Frame, type Page, pathOfList, table } from './layout.js'
+import { action, type Frame, type Page, pathOfList, table, timedAction } from './layout.js'
 import { present } from './redact.js'
 import type { Show, TaskView } from './task-view.js'
+
+/** The states in which nothing is known of a task's priority. */
+const ENDED: ReadonlySet<State> = new Set(['done', 'cancelled', 'expired'])
+
+/** The levels, the highest first. */
+const LEVELS: readonly Priority[] = ['high', 'normal', 'low']
 
 /** The page of one task. */
 export function taskPage (task: TaskView, show: Show, frame: Frame, now = Date.now()): Page {
   const {
-    id, queue, state, method = '?', url, userId, addedAt, dueAt, endedAt, running, reason, originReqId, progress
+    id, queue, state, method = '?', url, userId, priority = 'normal', key, addedAt, dueAt, endedAt, running, reason,
+    originReqId, progress
   } = task
   const facts: Array<[string, Content]> = [
     ['State', html`<span class="state ${state}">${state}</span>`],
     ['Queue', html`<a href="${pathOfList(queue, state)}">${queue}</a>`],
     ['Request', url === undefined ? 'Its message cannot be read.' : html`<b>${method}</b> ${url}`],
     ['User', userId ?? 'nobody in particular'],
+    ['Priority', ENDED.has(state) ? undefined : priority],
+    ['Key', key === undefined ? undefined : html`<span class="name">${key}</span>`],
     ['Added', time(addedAt, now)],
     ['Added by request', originReqId],
     ['Due', dueAt && time(dueAt, now)],
@@ -37,20 +48,21 @@ ${answerOf(task, show)}`
   }
 }
 
-function actionsOf ({ id, queue, state }: TaskView, frame: Frame): Content {
+function actionsOf ({ id, queue, state, priority = 'normal' }: TaskView, frame: Frame): Content {
   const fields = { id, queue }
+  const rank = LEVELS.indexOf(priority)
+  const levels = LEVELS.map((level, index) => level !== priority &&
+    action(frame, 'prioritize', `${index < rank ? 'Raise' : 'Lower'} to ${level}`, { ...fields, priority: level }))
   switch (state) {
     case 'waiting':
     case 'delayed':
       return [
         state === 'delayed' && action(frame, 'run', 'Run now', fields),
-        frame.mayAct && html`<form method="post" action="actions/reschedule" class="action">
-<input type="hidden" name="id" value="${id}"><input type="hidden" name="queue" value="${queue}">
-<label>Run in <input name="minutes" type="number" min="0" max="43200" value="10" required> min</label>
-<button>Reschedule</button></form>`,
+        timedAction(frame, 'reschedule', 'Reschedule', fields, 'Run in', { min: 0, usual: 10 }),
+        levels,
         action(frame, 'cancel', 'Cancel', fields, 'danger')
       ]
-    case 'running': return action(frame, 'cancel', 'Cancel', fields, 'danger')
+    case 'running': return [levels, action(frame, 'cancel', 'Cancel', fields, 'danger')]
     case 'dead': return [
       action(frame, 'redrive', 'Redrive', fields), action(frame, 'remove', 'Remove', fields, 'danger')
     ]

@@ -99,6 +99,29 @@ t.test('whoever operates pauses, resumes, reschedules, runs, cancels, searches a
   t.strictSame(wrong, [])
 })
 
+t.test('whoever operates has a key rest, ends that, and lowers a task', async t => {
+  const { app, url } = await serve(t, { taskqueue: { consumer: { autoStart: false } } })
+  const queue = app.taskqueue.queue('default')
+  for (const key of ['ann', 'bob']) await app.taskqueue.add('/ok', { id: `of-${key}`, key })
+  const resting = async () => (await queue.keys()).filter(({ restingUntil }) => restingUntil !== undefined).map(({ key }) => key)
+  const { page, wrong } = await openPage()
+  await page.goto(`${url}queue?name=default`)
+  await page.getByRole('link', { name: 'By key' }).click()
+  const bob = page.getByRole('row', { name: /bob/ })
+  await bob.getByLabel('Rest for').fill('120')
+  await bob.getByRole('button', { name: 'Rest' }).click()
+  await bob.getByText(/in (2 h|1.9 h)/).waitFor()
+  t.strictSame(await resting(), ['bob'])
+  await bob.getByRole('button', { name: 'End rest' }).click()
+  await bob.getByRole('button', { name: 'End rest' }).waitFor({ state: 'detached' })
+  t.strictSame(await resting(), [])
+  await page.goto(`${url}task?id=of-ann`)
+  await page.getByRole('button', { name: 'Lower to low' }).click()
+  await page.getByRole('button', { name: 'Raise to normal' }).waitFor()
+  t.equal((await app.taskqueue.get('of-ann'))?.priority, 'low')
+  t.strictSame(wrong, [])
+})
+
 t.test('whoever operates redrives and removes dead letters: one, those of a kind, and all', async t => {
   const { app, url } = await serve(t)
   const queue = app.taskqueue.queue('default')
@@ -136,9 +159,11 @@ t.test('nothing that is hostile runs or leads away, wherever it stands', async t
     ids.push(await app.taskqueue.add('/ok', { payload: text, id: `javascript:alert(${index})` }) as string)
   }
   for (const id of ids) await app.taskqueue.wait(id)
+  await app.taskqueue.queue('default').rest(3_600_000)
+  for (const key of HOSTILE.filter(text => /^[ -~]+$/.test(text))) ids.push(await app.taskqueue.add('/ok', { key }))
   const { page, wrong } = await openPage()
   await until(async () => (await app.taskqueue.processes()).length === 1)
-  for (const path of ['', 'queue?name=default&state=dead', 'queue?name=default&state=done', 'dead?name=default', 'processes', ...ids.map(id => `task?id=${encodeURIComponent(id)}`)]) {
+  for (const path of ['', 'queue?name=default&state=dead', 'queue?name=default&state=done', 'dead?name=default', 'queue?name=default', 'keys?name=default', 'processes', ...ids.map(id => `task?id=${encodeURIComponent(id)}`)]) {
     const response = await page.goto(`${url}${path}`)
     t.equal(response?.status(), 200, path)
     t.equal(await page.locator('img').count(), 0, path)
@@ -200,8 +225,10 @@ t.test('who may only look finds no button but that of the search', async t => {
   const { app, url } = await serve(t, { authorize: () => 'read' })
   await app.taskqueue.add('/fails/1', { id: 'dead' })
   await app.taskqueue.wait('dead')
+  await app.taskqueue.queue('default').rest(3_600_000)
+  await app.taskqueue.add('/ok', { id: 'waiting', key: 'ann' })
   const { page, wrong } = await openPage()
-  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'processes']) {
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes']) {
     await page.goto(`${url}${path}`)
     t.strictSame(await page.getByRole('button').allTextContents(), ['Find'], path)
   }
@@ -217,9 +244,11 @@ t.test('the pages work without JavaScript, by the keyboard, and on a phone', asy
   await page.getByRole('button', { name: 'Redrive' }).focus()
   await Promise.all([page.waitForEvent('load'), page.keyboard.press('Enter')])
   await until(async () => (await app.taskqueue.get('dead'))?.attempts.length === 2)
-  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'processes']) {
+  await app.taskqueue.queue('default').rest(3_600_000)
+  await app.taskqueue.add('/ok', { id: 'waiting', key: 'k'.repeat(255) })
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes']) {
     await page.goto(`${url}${path}`)
-    const { width } = (await page.locator('html').boundingBox())!
+    const width = await page.locator('html').evaluate((element: { scrollWidth: number }) => element.scrollWidth)
     t.ok(width <= 360, `${path} is ${width} wide`)
   }
   t.strictSame(wrong, [])

@@ -6,6 +6,7 @@ import Fastify, { type FastifyInstance, type FastifyServerOptions, type InjectOp
 import t, { type Test } from 'tap'
 import dashboard, { type DashboardOptions } from '../../lib/dashboard/dashboard.js'
 import taskqueue, { type TaskqueueOptions } from '../../lib/index.js'
+import { LocalStore } from '../../lib/store/local/store.js'
 import { startRedis } from '../support/redis-server.js'
 import { until } from '../support/until.js'
 
@@ -57,12 +58,16 @@ t.test('who may do nothing sees nothing, and who may look cannot act', async t =
     authorize: async ({ headers }) => headers['x-role'] as 'read' | 'operate' | undefined ?? false
   })
   const [dead] = await bury(app, ['/fails/1'])
-  const paths = ['', 'queue?name=default', 'dead?name=default', `task?id=${dead}`, 'processes']
+  const late = await app.taskqueue.add('/ok', { delayMs: 60_000, payload: {} })
+  await queue.rest(60_000)
+  await app.taskqueue.add('/ok', { key: 'ann', payload: {} })
+  const paths = ['', 'queue?name=default', 'dead?name=default', 'keys?name=default', `task?id=${dead}`, `task?id=${late}`, 'processes']
   const actions: Array<[string, Record<string, string>]> = [
     ['pause', { queue: 'default' }], ['resume', { queue: 'default' }], ['purge', { queue: 'default', confirm: 'default' }],
     ['redrive-all', { queue: 'default' }], ['remove-all', { queue: 'default', confirm: 'default' }], ['redrive-group', { queue: 'default', group: 'x' }],
     ['remove-group', { queue: 'default', group: 'x' }], ['cancel', { id: dead! }], ['run', { id: dead! }], ['reschedule', { id: dead!, minutes: '1' }],
-    ['redrive', { id: dead!, queue: 'default' }], ['remove', { id: dead!, queue: 'default' }]
+    ['redrive', { id: dead!, queue: 'default' }], ['remove', { id: dead!, queue: 'default' }],
+    ['rest', { minutes: '9' }], ['end-rest', {}], ['rest-key', { key: 'ann', minutes: '9' }], ['end-rest-key', { key: 'ann' }], ['prioritize', { id: late, priority: 'high' }]
   ]
   for (const [role, page, action] of [[undefined, 403, 403], ['nonsense', 403, 403], ['read', 200, 403]] as const) {
     const headers: Record<string, string> = role === undefined ? {} : { 'x-role': role }
@@ -73,8 +78,9 @@ t.test('who may do nothing sees nothing, and who may look cannot act', async t =
     }
     for (const [name, fields] of actions) t.equal((await post(name, fields, { ...headers, 'sec-fetch-site': 'same-origin' })).statusCode, action, `${role} ${name}`)
   }
-  t.match(await queue.counts(), { dead: 1 })
+  t.match(await queue.counts(), { dead: 1, delayed: 1, waiting: 1 })
   t.equal(await queue.isPaused(), false)
+  t.notMatch(await queue.keys(), [{ restingUntil: Date }])
   t.match((await get('', { headers: { 'x-role': 'operate' } })).body, /method="post"/)
 })
 
@@ -154,7 +160,143 @@ t.test('actions are logged with who has acted, on what, and how much that has ch
     setUp: app => { app.addHook('onRequest', async request => { Object.assign(request, { user: { id: 'ann' } }) }) }
   })
   await post('pause', { queue: 'default', level: '99', msg: 'forged', userId: 'bob' })
+  await post('rest-key', { key: 'ann', minutes: '9' })
+  await post('prioritize', { id: 'a', priority: 'low' })
   t.match(log.filter(({ action }) => action === 'pause'), [{ queue: 'default', changed: 1, userId: 'ann', reqId: String, level: 30, msg: 'an operator acts on a queue' }])
+  t.match(log.filter(({ action }) => action === 'rest-key'), [{ key: 'ann', minutes: '9', changed: 1 }])
+  t.match(log.filter(({ action }) => action === 'prioritize'), [{ taskId: 'a', priority: 'low', changed: 0 }])
+})
+
+t.test('a queue says in words what limits it, and when its rest ends', async t => {
+  const { get, json, queue } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  t.notMatch((await get('queue?name=default')).body, /Limits|rests/)
+  const cases: Array<[Parameters<typeof queue.setLimits>[0], string[]]> = [
+    [{ running: 1 }, ['<dt>Limits</dt><dd>At most 1 task runs at once.</dd>']],
+    [{ running: 1200, rate: { max: 100, ms: 60_000 } }, ['At most 1,200 tasks run at once. At most 100 tasks begin per min, evenly spaced.']],
+    [{ rate: { max: 1, ms: 90_000, burst: 5 } }, ['At most 1 task begins per 90 s. After a pause 5 can begin at once.']],
+    [{ rate: { max: 7, ms: 1999 }, perKey: { running: 2 } }, ['7 tasks begin per 1,999 ms', '<dt>Limits of each key</dt><dd>At most 2 tasks run at once.</dd>']]
+  ]
+  for (const [limits, texts] of cases) {
+    await queue.setLimits(limits)
+    for (const path of ['queue?name=default', 'queue?name=default&state=dead', 'keys?name=default']) {
+      const { body } = await get(path)
+      for (const text of texts) t.ok(body.includes(text), `${path} ${text}`)
+    }
+    t.match(await json('queue?name=default'), { limits })
+  }
+  await queue.setLimits({ perKey: { rate: { max: 2, ms: 3_600_000 } } })
+  const { body } = await get('queue?name=default')
+  t.match(body, /<dt>Limits of each key<\/dt><dd>At most 2 tasks begin per h, evenly spaced/)
+  t.notMatch(body, /<dt>Limits<\/dt>/, 'it has none of its own')
+  await queue.rest(3_600_000)
+  const { restingUntil } = await json('keys?name=default')
+  t.ok(Math.abs(Date.parse(restingUntil) - Date.now() - 3_600_000) < 60_000)
+  for (const path of ['queue?name=default', 'keys?name=default']) t.match((await get(path)).body, /rests, ends <time[^>]*>in (1 h|59 min)/)
+})
+
+t.test('the keys of a queue come in pages, each once, and only a queue that has some leads there', async t => {
+  const { app, get, json, queue } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  await app.taskqueue.add('/ok', { payload: {} })
+  t.notMatch((await get('queue?name=default')).body, /href="keys/)
+  t.match((await get('keys?name=default')).body, /No task of default that waits or runs has a key/)
+  const keys = Array.from({ length: 230 }, (_, index) => `k &${String(index).padStart(3, '0')}`)
+  await app.taskqueue.addAll(keys.map(key => ({ url: '/ok', key, payload: {} })))
+  t.match((await get('queue?name=default')).body, /href="keys\?name=default"/)
+  const seen: string[] = []
+  let path: string | undefined = 'keys?name=default'
+  for (let pages = 0; path !== undefined && pages < 5; pages++) {
+    const { keys: page } = await json(path) as { keys: Array<{ key: string }> }
+    seen.push(...page.map(({ key }) => key))
+    const { body }: { body: string } = await get(path)
+    t.equal(body.includes('rel="first"'), pages > 0)
+    path = /rel="next" href="([^"]+)"/.exec(body)?.[1]!.replaceAll('&amp;', '&')
+  }
+  t.strictSame(seen, keys)
+  t.match((await get('keys?name=default&after=zzz')).body, /No key is left here/)
+  for (const after of ['', '%20a', '%00', 'x'.repeat(256), 'a&after=b']) t.match(await json(`keys?name=default&after=${after}`), { after: '', keys: { length: 100 } }, after)
+
+  await queue.setKeyLimits('k &000', { running: 3 })
+  await queue.setKeyLimits('k &001', {})
+  await queue.rest(3_600_000, 'k &002')
+  t.match((await json('keys?name=default')).keys, [{ waiting: 1, running: 0, limits: { running: 3 } }, { limits: {} }, { restingUntil: String }])
+  const { body } = await get('keys?name=default')
+  t.match(body, /k &amp;000<\/th>[^]*At most 3 tasks run at once[^]*k &amp;001<\/th>[^]*No limit holds for it[^]*k &amp;002<\/th>[^]*in (1 h|59 min)/)
+})
+
+t.test('a key or the whole queue rests for as long as an operator says, and until an operator ends that', async t => {
+  const { app, get, post, queue } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  for (const key of ['ann', 'bob']) await app.taskqueue.add('/ok', { key, payload: {} })
+  const rests = async () => (await queue.keys()).map(({ restingUntil }) => restingUntil === undefined ? 0 : Math.round((restingUntil.getTime() - Date.now()) / 60_000))
+  const queueRests = async () => (await get('queue?name=default')).body.includes('rests, ends')
+  for (let time = 0; time < 2; time++) t.match(await post('rest-key', { key: 'bob', minutes: '60', after: 'a b' }), { statusCode: 303, headers: { location: '../keys?name=default&after=a%20b' } })
+  t.strictSame([await rests(), await queueRests()], [[0, 60], false])
+  for (let time = 0; time < 2; time++) t.match(await post('rest', { minutes: '1.5' }), { statusCode: 303, headers: { location: '../queue?name=default&state=waiting' } })
+  t.strictSame([await rests(), await queueRests()], [[0, 60], true])
+  for (let time = 0; time < 2; time++) t.match(await post('end-rest-key', { key: 'bob' }), { statusCode: 303, headers: { location: '../keys?name=default' } })
+  t.strictSame([await rests(), await queueRests()], [[0, 0], true])
+  for (let time = 0; time < 2; time++) t.equal((await post('end-rest', {})).statusCode, 303)
+  t.strictSame([await rests(), await queueRests()], [[0, 0], false])
+})
+
+t.test('a value that no form sends is refused, and changes nothing', async t => {
+  const { app, get, post, queue } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  await app.taskqueue.add('/ok', { id: 'a', key: 'ann', payload: {} })
+  const refused: Array<[string, Record<string, string>]> = [
+    ['rest', {}], ['rest', { minutes: '' }], ['rest', { minutes: 'soon' }], ['rest', { minutes: '-1' }], ['rest', { minutes: '43201' }],
+    ['rest-key', { minutes: '5' }], ['rest-key', { minutes: '5', key: '' }], ['rest-key', { minutes: '5', key: 'é' }], ['rest-key', { key: 'ann' }],
+    ['end-rest-key', {}], ['prioritize', { id: 'a' }], ['prioritize', { id: 'a', priority: 'highest' }], ['prioritize', { priority: 'high' }], ['reschedule', { id: 'a', minutes: '' }]
+  ]
+  for (const [name, fields] of refused) t.equal((await post(name, fields)).statusCode, 400, `${name} ${JSON.stringify(fields)}`)
+  t.notMatch((await get('queue?name=default')).body, /rests, ends/)
+  t.strictSame(await queue.keys(), [{ key: 'ann', waiting: 1, running: 0 }])
+  t.equal((await app.taskqueue.get('a'))?.priority, undefined)
+})
+
+t.test('a task that has not ended shows its level and its key, and takes the level that an operator gives it', async t => {
+  let end = () => {}
+  const held = new Promise<void>(resolve => { end = resolve })
+  const { app, get, post } = await open(t, { setUp: app => { app.get('/held', async () => await held) } })
+  t.teardown(() => { end() })
+  await app.taskqueue.add('/held', { id: 'running' })
+  await until(async () => (await app.taskqueue.get('running'))?.state === 'running')
+  await app.taskqueue.add('/held', { id: 'waiting', key: 'ann', priority: 'low' })
+  await app.taskqueue.add('/held', { id: 'delayed', delayMs: 60_000 })
+  for (const [id, labels] of Object.entries({ running: ['Raise to high', 'Lower to low'], waiting: ['Raise to high', 'Raise to normal'], delayed: ['Raise to high', 'Lower to low'] })) {
+    const { body } = await get(`task?id=${id}`)
+    t.match(body, id === 'waiting' ? /<dt>Priority<\/dt><dd>low<\/dd><dt>Key<\/dt><dd><span class="name">ann</ : /<dt>Priority<\/dt><dd>normal<\/dd><dt>Added/, id)
+    t.strictSame([...body.matchAll(/>((?:Raise|Lower) [^<]+)</g)].map(([, label]) => label), labels, id)
+    for (let time = 0; time < 2; time++) t.match(await post('prioritize', { id, priority: 'high' }), { statusCode: 303, headers: { location: `../task?id=${id}` } })
+    t.equal((await app.taskqueue.get(id))?.priority, 'high', id)
+    t.match((await get(`task?id=${id}`)).body, /Lower to normal[^]*Lower to low[^]*<dd>high</, id)
+    t.match((await get(`queue?name=default&state=${id}`)).body, /<span class="badge">high</, id)
+  }
+  t.match((await get('queue?name=default')).body, /key <span class="name">ann</)
+  await post('prioritize', { id: 'waiting', priority: 'normal' })
+  t.notMatch((await get('queue?name=default')).body, /class="badge"/, 'what is usual is not said')
+  end()
+  await app.taskqueue.wait('running')
+  t.notMatch((await get('task?id=running')).body, /Priority|Raise|Lower/)
+})
+
+t.test('a hostile key is shown as text, and its forms act on it and nothing else', async t => {
+  const hostile = ['"><img src=x onerror=alert(1)>', '&after=x&name=y#z', "'%22%3Cb%3E+%", '</th><script>alert(2)</script>', '{{7*7}}  x']
+  const { app, get, post, json, queue } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  for (const [index, key] of hostile.entries()) await app.taskqueue.add('/ok', { id: `${index}`, key, payload: {} })
+  for (const path of ['keys?name=default', 'queue?name=default', ...hostile.flatMap((key, index) => [`task?id=${index}`, `keys?name=default&after=${encodeURIComponent(key)}`])]) {
+    const { statusCode, body } = await get(path)
+    t.equal(statusCode, 200, path)
+    t.notMatch(body, /<img|<script>|<b>\+|="[^"]*<[^"]*"/, path)
+  }
+  const { body } = await get('keys?name=default')
+  const unescape = (text: string) => text.replace(/&(lt|gt|quot|#39|amp);/g, (_, name: string) => ({ lt: '<', gt: '>', quot: '"', '#39': "'", amp: '&' })[name]!)
+  const inputs = [...body.matchAll(/name="key" value="([^"]*)"/g)].map(([, value]) => unescape(value!))
+  t.strictSame(inputs, [...hostile].sort())
+  for (const key of hostile) {
+    const { headers } = await post('rest-key', { key, minutes: '60', after: key })
+    t.match(await json(headers.location!.toString().slice(3)), { queue: 'default', after: key })
+    t.strictSame((await queue.keys()).filter(({ restingUntil }) => restingUntil !== undefined).map(({ key }) => key), [key])
+    await post('end-rest-key', { key })
+  }
 })
 
 t.test('contents of tasks are hidden unless they are to be shown, and secrets are masked even then', async t => {
@@ -202,7 +344,7 @@ t.test('a list comes in pages, each task once', async t => {
 
 t.test('what is not there is a 404', async t => {
   const { app, get, post, queue } = await open(t)
-  for (const path of ['queue?name=nope', 'queue', 'dead?name=nope', 'task?id=nope']) t.equal((await get(path)).statusCode, 404, path)
+  for (const path of ['queue?name=nope', 'queue', 'dead?name=nope', 'task?id=nope', 'keys?name=nope', 'keys']) t.equal((await get(path)).statusCode, 404, path)
   for (const queue of ['nope', '']) t.equal((await post('pause', { queue })).statusCode, 404)
   const { statusCode } = await app.inject({ method: 'POST', url: '/queues/actions/pause', headers: { 'sec-fetch-site': 'same-origin' } })
   t.equal(statusCode, 404, 'a form without a queue pauses none')
@@ -237,7 +379,7 @@ t.test('a page says that the store does not answer, and is as usual once it does
     return response.body.includes('does not answer') && response
   }) as Awaited<ReturnType<typeof get>>
   t.equal(overview.statusCode, 200, 'other queues may have another store')
-  for (const path of ['queue?name=default', 'dead?name=default', 'task?id=a', 'processes']) {
+  for (const path of ['queue?name=default', 'dead?name=default', 'keys?name=default', 'task?id=a', 'processes']) {
     const { statusCode, body } = await get(path)
     t.equal(statusCode, 503, path)
     t.match(body, /The store does not answer/)
@@ -246,6 +388,16 @@ t.test('a page says that the store does not answer, and is as usual once it does
   t.match(await json('processes'), { code: 'FST_TASKQUEUE_UNREACHABLE' })
   await server.start()
   await until(async () => (await get('queue?name=default')).statusCode === 200)
+})
+
+t.test('a page says so as well of a store that cannot tell the limits of a queue, and not why', async t => {
+  const store = Object.assign(new LocalStore(), { counts: async () => { throw new Error('secret:6379') } })
+  const { get, json } = await open(t, { taskqueue: { queues: { default: { type: () => store } } } })
+  for (const path of ['queue?name=default', 'keys?name=default']) {
+    const { statusCode, body } = await get(path)
+    t.match([statusCode, body], [503, /The store does not answer/], path)
+    t.notMatch(JSON.stringify(await json(path)), /secret/)
+  }
 })
 
 t.test('however many look at the overview, the store is asked once a second', async t => {

@@ -26,7 +26,7 @@ const app = Fastify()
 const store = new StoreWithPast()
 const type = () => store
 await app.register(taskqueue, {
-  queues: { default: { type }, mail: { type, consumer: { concurrency: 10 } }, reports: { type }, webhooks: { type, consumer: { concurrency: 4 } } },
+  queues: { default: { type }, mail: { type, consumer: { concurrency: 10 } }, reports: { type, limits: { running: 50, rate: { max: 600, ms: 60_000, burst: 100 }, perKey: { running: 8 } } }, webhooks: { type, consumer: { concurrency: 4 } } },
   consumer: { maxRetries: 0, name: 'web-1:4711' }
 })
 await app.register(dashboard, { prefix: '/queues', public: true, show: { payload: true, answer: true } })
@@ -41,16 +41,21 @@ await app.taskqueue.addAll([...hooks, ...charges])
 await until(async () => (await app.taskqueue.queue('webhooks').counts()).dead === 36)
 await app.taskqueue.addAll(Array.from({ length: 7 }, (_, index) => ({ url: `/held/mail/${index}`, queue: 'mail' })))
 await app.taskqueue.addAll(Array.from({ length: 128 }, (_, index) => ({ url: `/tasks/reminder/${index}`, queue: 'mail', delayMs: 3_600_000 })))
-await app.taskqueue.addAll(Array.from({ length: 23 }, (_, index) => ({ url: `/held/report/${index}`, queue: 'reports' })))
+await app.taskqueue.addAll(Array.from({ length: 23 }, (_, index) => ({ url: `/held/report/${index}`, queue: 'reports', key: `tenant-${index % 5}`, priority: index % 4 === 1 ? 'high' as const : 'normal' as const })))
+await app.taskqueue.queue('reports').setKeyLimits('tenant-2', { running: 1, rate: { max: 1, ms: 90_000 } })
+await until(async () => (await app.taskqueue.queue('reports').counts()).running === 1)
+await app.taskqueue.queue('reports').rest(3_600_000, 'tenant-3')
+await app.taskqueue.queue('reports').rest(1_800_000)
 await app.taskqueue.queue('default').pause()
 await app.taskqueue.addAll(Array.from({ length: 1840 }, (_, index) => ({ url: `/tasks/sync/${index}` })))
 
 const open = await startBrowser({ teardown: (run: () => unknown) => { closings.push(run) } })
+const [waiting] = await app.taskqueue.queue('reports').list('waiting')
 const [dead] = await app.taskqueue.queue('webhooks').list('dead')
 const shots: Array<[name: string, path: string, scheme: 'light' | 'dark', width: number]> = [
   ['queues-light', '', 'light', 1180], ['dead-dark', 'dead?name=webhooks', 'dark', 1180],
   // These are looked at, and do not stand in the docs.
-  ...(['light', 'dark'] as const).flatMap(scheme => [1180, 390].flatMap(width => [['', 'queues'], ['queue?name=mail&state=delayed', 'list'], [`task?id=${dead!.id}`, 'task'], ['dead?name=webhooks', 'dead'], ['processes', 'processes']]
+  ...(['light', 'dark'] as const).flatMap(scheme => [1180, 390].flatMap(width => [['', 'queues'], ['queue?name=mail&state=delayed', 'list'], [`task?id=${dead!.id}`, 'task'], ['dead?name=webhooks', 'dead'], ['processes', 'processes'], ['queue?name=reports', 'bounds'], ['keys?name=reports', 'keys'], [`task?id=${waiting!.id}`, 'waiting']]
     .map(([path, name]): typeof shots[number] => [`/tmp/shots/${name}-${scheme}-${width}`, path!, scheme, width])))
 ]
 for (const [name, path, colorScheme, width] of shots) {
