@@ -8,7 +8,7 @@ import { Redis } from 'ioredis'
 import type { Transaction } from '../../lib/index.js'
 import { clockMs, writeTo, type AddedTask } from './ledger.js'
 
-import { CANNOT_START, COMMIT_TIMEOUT_MS, LEASE_MS, QUEUES, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
+import { ALL_QUEUES, CANNOT_START, COMMIT_TIMEOUT_MS, LEASE_MS, LIMITS, QUEUES, SHARED, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
 
 export interface Setting {
   consumes: boolean
@@ -34,7 +34,7 @@ const { consumes, lib, ledger, log, redisPort, isOwner } = JSON.parse(process.ar
 const { default: taskqueue } = await import(lib) as typeof import('../../lib/index.js')
 const { pid } = process
 const write = writeTo(ledger)
-const queueAfter = (queue: string) => QUEUES[(QUEUES.indexOf(queue as 'mail') + 1) % QUEUES.length]!
+const queueAfter = (queue: string) => ALL_QUEUES[(ALL_QUEUES.indexOf(queue as 'mail') + 1) % ALL_QUEUES.length]!
 
 process.on('disconnect', () => { process.exit() })
 const app = Fastify({ logger: { level: 'warn', stream: { write (line) { appendFileSync(log, line) } } } })
@@ -56,7 +56,7 @@ const leaveAt = async (when: Leave['when']) => {
 app.addHook('preClose', () => leaveAt('preClose'))
 await app.register(taskqueue, {
   redis: client ?? { host: '127.0.0.1', port: redisPort },
-  queues: Object.fromEntries(QUEUES.map(queue => [queue, {}])),
+  queues: { ...Object.fromEntries(QUEUES.map(queue => [queue, {}])), [SHARED]: { limits: LIMITS } },
   commitTimeoutMs: COMMIT_TIMEOUT_MS,
   copyHeaders: false,
   consumer: consumes && { concurrency: 4, leaseMs: LEASE_MS, closeGraceMs: 300, backoff: retry => 100 * 2 ** retry }
@@ -72,10 +72,11 @@ const cancel = (id: string): void => {
 }
 
 function addTo (tx: Transaction, number: number, { tasks, joins, outside, ending }: PlannedRequest): AddedTask[] {
-  const added = tasks.map(({ queue, delayMs, expiresMs, ...payload }) => {
+  const added = tasks.map(({ queue, delayMs, expiresMs, key, priority, ...payload }) => {
     const replaced = payload.kind === 'replaced' && { id: randomUUID(), onDuplicate: 'replace' as const }
     if (replaced !== false) tx.add('/task', { payload, queue, delayMs: 3_600_000, id: replaced.id })
-    return { id: tx.add('/task', { payload, queue, delayMs, expiresMs, ...replaced }), kind: payload.kind, delayMs, expiresMs }
+    const id = tx.add('/task', { payload, queue, delayMs, expiresMs, key, priority, ...replaced })
+    return { id, kind: payload.kind, delayMs, expiresMs, key }
   })
   const commit = async () => {
     await sleep(Math.random() * 20)
@@ -144,7 +145,7 @@ app.post<{ Body: PlannedRequest, Params: { request: string } }>('/add/:request',
 app.post<{ Body: Pick<PlannedTask, 'kind' | 'ms'> }>('/task', { constraints: { taskOnly: true } }, async (request, reply) => {
   const { kind, ms } = request.body
   const { id, attempt, queue, signal } = request.task!
-  write({ event: 'begins', id, attempt, pid })
+  write({ event: 'begins', id, attempt, pid, queue })
   signal.addEventListener('abort', () => { write({ event: 'aborts', id, attempt, pid }) })
   if (kind === 'poison') setTimeout(() => { process.kill(pid, 'SIGKILL') }, 30)
   if (kind === 'chain' || kind === 'flaky') {

@@ -1,7 +1,7 @@
 import t, { type Test } from 'tap'
 import { check, type FinalState, type Rule } from './check.js'
 import type { Entry, Event } from './ledger.js'
-import { LEASE_MS, type TaskKind } from './plan.js'
+import { LEASE_MS, LIMITS, SHARED, type TaskKind } from './plan.js'
 
 // The checker itself, on ledgers that are made by hand.
 
@@ -139,6 +139,50 @@ t.test('what has expired is not begun, unless it was before', async t => {
   finds(t, 'expired', [...asked, 2 * LEASE_MS, ...attempt('a', 1)])
 })
 
+t.test('no more attempts of the shared queue run at once than it allows', async t => {
+  const ids = Array.from({ length: LIMITS.running + 1 }, (_, index) => `t${index}`)
+  const [first, ...others] = ids as [string, ...string[]]
+  const all = request(1, 200, ...ids)
+  const begun = (ids: string[]) => ids.map(id => begins(id, 1, CONSUMER, SHARED))
+  const ended = (ids: string[]) => ids.map(id => ends(id, 1, 200))
+  isClean(t, [...all, ...begun([first]), ...ended([first]), ...begun(others), ...ended(others)])
+  isClean(t, [...all, ...ids.map(id => begins(id, 1, CONSUMER, 'mail')), ...ended(ids)])
+  finds(t, 'limit', [...all, ...begun(ids), ...ended(ids)])
+  t.match(check(ledgerOf(...all, ...begun(ids), ...ended(ids)), EMPTY).violations, [{ rule: 'limit', id: others.at(-1), beside: ids }])
+  t.equal(check(ledgerOf(...all, ...begun(ids), ...ended(ids)), EMPTY).violations.length, 1, 'it is found once')
+})
+
+t.test('no more attempts of one key run at once than it allows', async t => {
+  const both = (key: string | undefined) => request(1, 200, { id: 'a', kind: 'plain', key: 'k' }, { id: 'b', kind: 'plain', key })
+  const begun = [begins('a', 1, CONSUMER, SHARED), begins('b', 1, OTHER, SHARED)]
+  const ended = [ends('a', 1, 200), ends('b', 1, 200, OTHER)]
+  finds(t, 'limit', [...both('k'), ...begun, ...ended])
+  isClean(t, [...both('l'), ...begun, ...ended])
+  isClean(t, [...both(undefined), ...begun, ...ended])
+  isClean(t, [...both('k'), begins('a', 1, CONSUMER, SHARED), ends('a', 1, 200), begins('b', 1, OTHER, SHARED), ends('b', 1, 200, OTHER)])
+})
+
+t.test('an attempt counts until it is aborted, its task is cancelled, or its lease may have been lost', async t => {
+  const both = request(1, 200, { id: 'a', kind: 'plain', key: 'k' }, { id: 'b', kind: 'plain', key: 'k' })
+  const first = begins('a', 1, CONSUMER, SHARED)
+  const other = [begins('b', 1, OTHER, SHARED), ends('b', 1, 200, OTHER)]
+  const again = [begins('a', 2, OTHER, SHARED), ends('a', 2, 200, OTHER)]
+  const beside = (...between: Array<Event | number>) => [...both, first, ...between, ...other, ends('a', 1, 200)]
+  isClean(t, [...both, first, { event: 'closing', pid: CONSUMER }, { event: 'aborts', id: 'a', attempt: 1, pid: CONSUMER }, ...other, ...again])
+  isClean(t, [...both, first, died(CONSUMER), ...again, ...other])
+  isClean(t, beside({ event: 'cancels', id: 'a', pid: WEB }))
+  isClean(t, beside(...fault('stop', CONSUMER)))
+  isClean(t, beside(...fault('blackhole', CONSUMER)))
+  isClean(t, beside(LEASE_MS, { event: 'stalled', pid: CONSUMER, ms: LEASE_MS }))
+  // The answer to its claim waited for a process that stood still.
+  isClean(t, [...both, ...fault('stop', CONSUMER), ...again, begins('b', 1, OTHER, SHARED), first, ends('b', 1, 200, OTHER)])
+  isClean(t, beside(...fault('stop', OTHER)))
+  finds(t, 'limit', [...both, first, begins('b', 1, OTHER, SHARED), ...fault('stop', CONSUMER), ends('b', 1, 200, OTHER), ends('a', 1, 200)])
+  for (const nothing of [[{ event: 'closing', pid: CONSUMER } as const], [died(WEB)], fault('stop', WEB), fault('freeze', undefined), fault('stop', CONSUMER, 100)]) {
+    finds(t, 'limit', beside(...nothing))
+  }
+})
+
 t.test('nothing is left, and no process crashes', async t => {
   finds(t, 'left', [], { ...EMPTY, places: { 'taskqueue:{mail}:waiting': 1 } })
   finds(t, 'left', [], { ...EMPTY, kept: ['a'] })
@@ -148,6 +192,9 @@ t.test('nothing is left, and no process crashes', async t => {
   finds(t, 'left', [], { ...EMPTY, keys: [turn] })
   isClean(t, [died(CONSUMER)], { ...EMPTY, keys: [turn] })
   finds(t, 'left', [], { ...EMPTY, keys: ['taskqueue:{mail}:waiting'] })
+  for (const key of ['lanes', 'ready', 'holding', 'pacing', 'resting']) finds(t, 'left', [], { ...EMPTY, keys: [`taskqueue:{shared}:${key}`] })
+  isClean(t, [], { ...EMPTY, keys: ['limits', 'tat'].map(key => `taskqueue:{shared}:${key}`) })
+  finds(t, 'left', [], { ...EMPTY, kept: [' k'], keys: ['taskqueue:{shared}:lane'] })
   finds(t, 'crash', [died(CONSUMER, 'crash')])
 })
 
@@ -172,7 +219,7 @@ function ledgerOf (...events: Array<Event | number>): Entry[] {
 
 const chaining = (id: string) => ({ id, kind: 'chain' as const })
 
-function request (number: number, status: number | undefined, ...tasks: Array<string | { id: string, kind: TaskKind, expiresMs?: number }>): Event[] {
+function request (number: number, status: number | undefined, ...tasks: Array<string | { id: string, kind: TaskKind, expiresMs?: number, key?: string | undefined }>): Event[] {
   return [
     { event: 'asked', request: number },
     { event: 'added', request: number, pid: WEB, tasks: tasks.map(task => typeof task === 'string' ? { id: task, kind: 'plain' } : task) },
@@ -189,8 +236,8 @@ function attempt (id: string, attempt: number, pid = CONSUMER): Event[] {
   return [begins(id, attempt, pid), ends(id, attempt, 200, pid)]
 }
 
-function begins (id: string, attempt: number, pid = CONSUMER): Event {
-  return { event: 'begins', id, attempt, pid }
+function begins (id: string, attempt: number, pid = CONSUMER, queue?: string): Event {
+  return { event: 'begins', id, attempt, pid, queue }
 }
 
 function ends (id: string, attempt: number, status: number, pid = CONSUMER): Event {

@@ -1,5 +1,5 @@
 import type { Entry } from './ledger.js'
-import { LEASE_MS } from './plan.js'
+import { ALL_QUEUES, LEASE_MS, LIMITS, SHARED } from './plan.js'
 import { readStory, type Attempt, type Story, type Task } from './story.js'
 
 /** What Redis holds once everything has closed. */
@@ -17,7 +17,7 @@ export interface FinalState {
 }
 
 export type Rule =
-  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash' | 'cancelled' | 'expired'
+  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash' | 'cancelled' | 'expired' | 'limit'
 
 export interface Violation {
   readonly rule: Rule
@@ -25,6 +25,8 @@ export interface Violation {
   /** Whom it concerns: a task or a request. */
   readonly id?: string
   readonly request?: number
+  /** Other tasks that have to do with it. */
+  readonly beside?: readonly string[]
 }
 
 export interface Findings {
@@ -76,6 +78,7 @@ export function check (ledger: readonly Entry[], state: FinalState): Findings {
     found.checkOver(task)
   }
   found.checkChains()
+  found.checkLimits()
   found.checkDead()
   found.checkLeft()
   return { violations: found.violations, figures: figuresOf(story, found, state) }
@@ -161,6 +164,30 @@ class Checker {
     }
   }
 
+  /** No more attempts of the shared queue, or of one of its keys, run at a moment than its limits allow. */
+  checkLimits (): void {
+    const runs = [...this.#story.tasks.values()].flatMap(task => task.attempts
+      .filter(({ queue }) => queue === SHARED)
+      .map(attempt => ({ ...attempt, key: task.key, until: this.#countsUntil(attempt, task) })))
+    const checkMost = (which: string, most: number, together: typeof runs, { id }: Attempt) => {
+      if (together.length <= most) return
+      const list = together.map(({ id, number, pid }) => `attempt ${number} at ${id} in process ${pid}`).join(', ')
+      this.#find('limit', { id, beside: together.map(({ id }) => id) }, `makes ${together.length} run ${which}, where ${most} may: ${list}`)
+    }
+    for (const run of runs) {
+      const together = runs.filter(({ at, until }) => at <= run.at && run.at < until)
+      checkMost('of its queue', LIMITS.running, together, run)
+      if (run.key !== undefined) checkMost(`of the key ${run.key}`, LIMITS.perKey.running, together.filter(({ key }) => key === run.key), run)
+    }
+  }
+
+  /** An attempt counts until it ends, or its task is cancelled, or its lease may have been lost though it still runs. */
+  #countsUntil ({ at, pid, end, abortedAt = Infinity }: Attempt, { cancelsAt = Infinity }: Task): number {
+    const { diedAt = Infinity, still, away } = this.#story.lives.get(pid) ?? { still: [], away: [] }
+    const lostAt = whenCovered([...still, ...away], at - LEASE_MS, EXCUSE_MS)
+    return Math.min(end?.at ?? Infinity, abortedAt, diedAt, cancelsAt, lostAt)
+  }
+
   checkDead (): void {
     const { tasks, corrupted } = this.#story
     for (const id of this.#dead) {
@@ -191,9 +218,9 @@ class Checker {
     const turns = keys.filter(key => /:turn:/.test(key))
     const dead = [...lives.values()].filter(({ cause }) => cause !== undefined && cause !== 'closed')
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
-    if (turns.length > 2 * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
+    if (turns.length > ALL_QUEUES.length * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
     // A commit of a process that has died keeps its ids as long as it is in doubt.
-    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|history|turn:[-0-9a-f]{36})$/.test(key) ||
+    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|history|lane|limits|tat|turn:[-0-9a-f]{36})$/.test(key) ||
       (prepared.length > 0 && key.endsWith(':reserved'))
     const strange = keys.filter(key => !isExpected(key))
     if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)
@@ -202,7 +229,7 @@ class Checker {
   #checkNotLost (id: string, why: string): void {
     const task = this.#story.tasks.get(id)!
     if (this.#attemptsOf(id).some(({ end }) => end !== undefined && end.status < 400)) return
-    if (this.#dead.has(id) || task.cancels === true || task.expiresMs !== undefined) return
+    if (this.#dead.has(id) || task.cancelsAt !== undefined || task.expiresMs !== undefined) return
     // The double fault: its process lost Redis after the answer, and died before it was back. One that closes waits for it.
     const pid = task.request === undefined ? undefined : this.#story.requests.get(task.request)!.pid
     const { diedAt, cause } = this.#story.lives.get(pid!) ?? {}
@@ -235,7 +262,7 @@ class Checker {
     return this.#dead.has(id) || this.#state.kept.includes(id)
   }
 
-  #find (rule: Rule, whom: { id?: string, request?: number }, text: string): void {
+  #find (rule: Rule, whom: { id?: string, request?: number, beside?: string[] }, text: string): void {
     this.violations.push({ rule, ...whom, text })
   }
 }
@@ -249,6 +276,19 @@ function covered (times: ReadonlyArray<[from: number, to: number]>, from: number
     until = Math.max(until, Math.min(end, to))
   }
   return sum
+}
+
+/** When so much of the time since a moment lay in the given times; Infinity if it never did. */
+function whenCovered (times: ReadonlyArray<[from: number, to: number]>, from: number, ms: number): number {
+  let left = ms
+  let until = from
+  for (const [start, end] of times.toSorted(([a], [b]) => a - b)) {
+    const begin = Math.max(start, until)
+    if (end - begin >= left) return begin + left
+    left -= Math.max(0, end - begin)
+    until = Math.max(until, end)
+  }
+  return Infinity
 }
 
 function figuresOf ({ requests, tasks, lives, faults }: Story, { violations, duplicates, inDoubt }: Checker, { keys }: FinalState): Figures {

@@ -4,7 +4,7 @@ import type { Redis } from 'ioredis'
 import type { RedisServer } from '../support/redis-server.js'
 import type { Member } from './fleet.js'
 import type { Write } from './ledger.js'
-import { LEAVES, QUEUES, type FaultKind, type PlannedFault } from './plan.js'
+import { LEAVES, QUEUES, SHARED, type FaultKind, type PlannedFault } from './plan.js'
 
 export interface Scene {
   readonly fleet: readonly Member[]
@@ -114,21 +114,22 @@ const onRedis: Record<OnRedis, (scene: Scene, planned: PlannedFault) => unknown>
   async 'kill clients' ({ admin }) { await admin.call('CLIENT', 'KILL', 'TYPE', 'normal') },
   async 'kill subscribers' ({ admin }) { await admin.call('CLIENT', 'KILL', 'TYPE', 'pubsub') },
   async corrupt ({ admin, write }, { choice }) {
-    const queue = QUEUES[Math.floor(choice * QUEUES.length)]!
-    const corrupt: Array<{ id: Buffer, message?: Buffer }> = [
-      { id: Buffer.from(`unreadable ${randomBytes(8).toString('hex')}`), message: randomBytes(100) },
-      { id: Buffer.from(`nothing ${randomBytes(8).toString('hex')}`) },
-      { id: randomBytes(20), message: randomBytes(20) },
-      { id: randomBytes(200) }
-    ]
-    const multi = admin.multi()
-    for (const { id, message } of corrupt) {
-      if (message !== undefined) multi.hset(`taskqueue:{${queue}}:message`, id, message)
-      if (choice < 0.25 || choice > 0.75) multi.lpush(`taskqueue:{${queue}}:waiting`, id)
-      else multi.rpush(`taskqueue:{${queue}}:waiting`, id)
+    for (const queue of [QUEUES[Math.floor(choice * QUEUES.length)]!, SHARED]) {
+      const corrupt: Array<{ id: Buffer, message?: Buffer }> = [
+        { id: Buffer.from(`unreadable ${randomBytes(8).toString('hex')}`), message: randomBytes(100) },
+        { id: Buffer.from(`nothing ${randomBytes(8).toString('hex')}`) },
+        { id: randomBytes(20), message: randomBytes(20) },
+        { id: randomBytes(200) }
+      ]
+      const multi = admin.multi()
+      for (const { id, message } of corrupt) {
+        if (message !== undefined) multi.hset(`taskqueue:{${queue}}:message`, id, message)
+        if (choice < 0.25 || choice > 0.75) multi.lpush(`taskqueue:{${queue}}:waiting`, id)
+        else multi.rpush(`taskqueue:{${queue}}:waiting`, id)
+      }
+      await multi.exec()
+      for (const { id } of corrupt) write({ event: 'corrupted', id: id.toString('latin1') })
     }
-    await multi.exec()
-    for (const { id } of corrupt) write({ event: 'corrupted', id: id.toString('latin1') })
   }
 }
 

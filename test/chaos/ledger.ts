@@ -19,7 +19,7 @@ export type Event =
   /** What was joined has been committed. */
   | { event: 'row', request: number, pid: number }
   /** Of a consumer. */
-  | { event: 'begins', id: string, attempt: number, pid: number }
+  | { event: 'begins', id: string, attempt: number, pid: number, queue?: string }
   | { event: 'chains', id: string, attempt: number, pid: number, tasks: string[] }
   | { event: 'ends', id: string, attempt: number, pid: number, status: number }
   | { event: 'aborts', id: string, attempt: number, pid: number }
@@ -34,6 +34,7 @@ export interface AddedTask {
   kind: TaskKind
   delayMs?: number
   expiresMs?: number
+  key?: string
 }
 
 /** An event with its time, by the machine's monotonic clock, which all processes share. */

@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import type { Limits, Priority } from '../../lib/index.js'
 
 /** What a run does, and when: the same for the same seed. */
 export interface Plan {
@@ -32,6 +33,8 @@ export interface PlannedTask {
   readonly ms: number
   readonly delayMs?: number
   readonly expiresMs?: number
+  readonly key?: string
+  readonly priority?: Priority
 }
 
 /** How the handler ends that has added the tasks. */
@@ -53,6 +56,10 @@ export const LEAVES = ['before', 'preClose', 'onClose', 'after', 'alone'] as con
 export const WEBS = 2
 export const CONSUMERS = 4
 export const QUEUES = ['default', 'mail'] as const
+/** The queue that has keys, levels and limits, and these limits. The rate of a key counts where many of its tasks wait. */
+export const SHARED = 'shared'
+export const LIMITS = { running: 3, perKey: { running: 1, rate: { max: 30, ms: 1000, burst: 3 } } } as const satisfies Limits
+export const ALL_QUEUES = [...QUEUES, SHARED] as const
 export const LEASE_MS = 1500
 export const COMMIT_TIMEOUT_MS = 1000
 
@@ -104,6 +111,19 @@ const STEERED: ReadonlyArray<{ weight: number, kind: TaskKind }> = [
   { weight: 2, kind: 'expiring' }
 ]
 
+/** The tasks of the queue that is shared. */
+const SHARED_KINDS: ReadonlyArray<{ weight: number, kind: TaskKind }> = [
+  { weight: 10, kind: 'plain' },
+  { weight: 2, kind: 'chain' },
+  { weight: 2, kind: 'flaky' },
+  { weight: 1, kind: 'cancelled' },
+  { weight: 1, kind: 'replaced' },
+  { weight: 1, kind: 'expiring' }
+]
+
+const SHARED_KEYS = ['a', 'b', 'c', 'd', undefined]
+const PRIORITIES = ['high', 'normal', 'low'] as const
+
 export interface PlanOptions {
   /** The faults to choose from. */
   readonly faults?: readonly FaultKind[]
@@ -151,7 +171,25 @@ function planLoad (seed: number, secs: number, { rate = 30, kinds, poison = 2, l
     const request = requests[Math.floor(random() * requests.length / 2)]!
     requests.push({ ...request, ending: 'succeeds', tasks: [planTask(random, 'poison', 0, false), planTask(random, 'plain', 1, false)] })
   }
+  if (kinds === undefined) requests.push(...planSharing(seed, secs, poison, long))
   return requests.sort((a, b) => a.at - b.at)
+}
+
+/** Adds tasks with keys and levels to the queue that has limits. Apart from the others as well. */
+function planSharing (seed: number, secs: number, poison: number, long: number): PlannedRequest[] {
+  const random = randomOf(`sharing ${seed}`)
+  const pick = <T>(values: readonly T[]): T => values[Math.floor(random() * values.length)]!
+  const planShared = (kind: TaskKind): PlannedTask => {
+    const task = { ...planTask(random, kind, long, random() < 0.2), queue: SHARED, key: pick(SHARED_KEYS), priority: pick(PRIORITIES) }
+    return kind === 'expiring' ? { ...task, expiresMs: Math.round(between(random, 100, LEASE_MS)) } : task
+  }
+  const requests: PlannedRequest[] = []
+  for (let at = 25; at < secs * 1000; at += 100) {
+    const tasks = Array.from({ length: 1 + Math.floor(random() * 3) }, () => planShared(choose(random, SHARED_KINDS).kind))
+    requests.push({ at, web: Math.floor(random() * WEBS), ending: random() < 0.1 ? 'throws' : 'succeeds', tasks })
+  }
+  if (poison > 0) requests.push({ ...pick(requests.slice(0, requests.length / 2)), ending: 'succeeds', tasks: [planShared('poison')] })
+  return requests
 }
 
 function planTask (random: () => number, kind: TaskKind, long: number, delayed: boolean): PlannedTask {

@@ -24,8 +24,9 @@ export function evidence ({ ledger, violations }: Run): string[] {
   return violations.length > SHOWN ? [...lines, `and ${violations.length - SHOWN} more`] : lines
 }
 
-function linesOn (ledger: readonly Entry[], { id, request }: Violation): Entry[] {
-  const own = ledger.filter(entry => ('request' in entry && entry.request === request) || (id !== undefined && names(entry, id)))
+function linesOn (ledger: readonly Entry[], { id, request, beside = [] }: Violation): Entry[] {
+  const ids = id === undefined ? beside : [id, ...beside]
+  const own = ledger.filter(entry => ('request' in entry && entry.request === request) || ids.some(id => names(entry, id)))
   if (own.length === 0) return []
   const requests = new Set(own.flatMap(entry => 'request' in entry ? [entry.request] : []))
   const pids = new Set(own.flatMap(entry => 'pid' in entry ? [entry.pid] : []))

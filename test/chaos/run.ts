@@ -14,7 +14,7 @@ import { lift, suffer } from './faults.js'
 import { startFleet, type Member, type Teardown } from './fleet.js'
 import { readLedger, writeTo, type Entry, type Write } from './ledger.js'
 
-import { QUEUES, WEBS, type Plan, type PlannedRequest } from './plan.js'
+import { ALL_QUEUES, WEBS, type Plan, type PlannedRequest } from './plan.js'
 
 export interface Run extends Findings {
   readonly ledger: readonly Entry[]
@@ -43,9 +43,14 @@ export async function run (t: Teardown, plan: Plan, { lib = LIB, drainMs = DRAIN
   const start = performance.now()
   const at = async (ms: number) => { await sleep(Math.max(0, start + ms - performance.now())) }
   const scene = { fleet, redis, admin, scripts, write }
+  // On a machine that is busy one lasts longer than planned. Redis may not be started by two at once.
+  const suffering = new Map<number, Promise<void>>()
   const faults = plan.faults.map(async planned => {
     await at(planned.at)
-    await suffer(scene, planned)
+    const others = suffering.get(planned.target)
+    const over = Promise.resolve(others).then(() => suffer(scene, planned))
+    suffering.set(planned.target, over)
+    await over
   })
   await Promise.all(plan.requests.map(async (planned, number) => {
     await at(planned.at)
@@ -105,14 +110,14 @@ async function lookAt (admin: Redis): Promise<FinalState> {
   const kept: string[] = []
   let commits = 0
   const text = (ids: Buffer[]) => ids.map(id => id.toString('latin1'))
-  for (const queue of QUEUES) {
+  for (const queue of ALL_QUEUES) {
     for (const name of ['waiting', 'suspects']) places[keyOf(queue, name)] = await admin.llen(keyOf(queue, name))
-    for (const name of ['delayed', 'running']) places[keyOf(queue, name)] = await admin.zcard(keyOf(queue, name))
+    for (const name of ['delayed', 'running', 'lanes', 'ready', 'holding', 'pacing', 'resting']) places[keyOf(queue, name)] = await admin.zcard(keyOf(queue, name))
     dead.push(...text(await admin.zrangeBuffer(keyOf(queue, 'dead'), '0', '-1')))
     const values = await admin.hvalsBuffer(keyOf(queue, 'prepared'))
     prepared.push(...text(values.filter(hasTasks)))
     commits += values.length
-    for (const name of ['message', 'attempts']) kept.push(...text(await admin.hkeysBuffer(keyOf(queue, name))).map(field => field.replace(/ (?:progress|records|next)$/, '')))
+    for (const name of ['message', 'attempts', 'lane']) kept.push(...text(await admin.hkeysBuffer(keyOf(queue, name))).map(field => field.replace(/ (?:progress|records|next)$/, '')))
   }
   return { places, dead, prepared, kept, commits, keys: await admin.keys('*') }
 }

@@ -7,14 +7,17 @@ export interface Attempt {
   number: number
   pid: number
   at: number
+  queue?: string | undefined
+  /** When its handler was told to stop, which it does at once. */
+  abortedAt?: number
   end?: { at: number, status: number }
   chained?: readonly string[]
 }
 
 export interface Task extends AddedTask {
   request?: number
-  /** Whether somebody tried to cancel it, and when it was. */
-  cancels?: boolean
+  /** When somebody first tried to cancel it, and when it was. */
+  cancelsAt?: number
   cancelledAt?: number
   /** By their numbers. */
   attempts: Attempt[]
@@ -77,8 +80,9 @@ export function readStory (ledger: readonly Entry[]): Story {
 
   const attempts = new Map<string, Attempt>()
   const keyOf = ({ id, attempt, pid }: { id: string, attempt: number, pid: number }) => `${id} ${attempt} ${pid}`
-  for (const entry of of('begins')) attempts.set(keyOf(entry), { id: entry.id, number: entry.attempt, pid: entry.pid, at: entry.at })
+  for (const entry of of('begins')) attempts.set(keyOf(entry), { id: entry.id, number: entry.attempt, pid: entry.pid, at: entry.at, queue: entry.queue })
   for (const entry of of('ends')) attempts.get(keyOf(entry))!.end = entry
+  for (const entry of of('aborts')) attempts.get(keyOf(entry))!.abortedAt = entry.at
   for (const entry of of('chains')) {
     const attempt = attempts.get(keyOf(entry))!
     attempt.chained = entry.tasks
@@ -91,7 +95,7 @@ export function readStory (ledger: readonly Entry[]): Story {
   }
   for (const task of story.tasks.values()) task.attempts.sort((a, b) => a.number - b.number || a.at - b.at)
 
-  for (const { id } of of('cancels')) Object.assign(story.tasks.get(id)!, { cancels: true })
+  for (const { id, at } of of('cancels')) story.tasks.get(id)!.cancelsAt ??= at
   for (const { id, at, was } of of('cancelled')) if (was) Object.assign(story.tasks.get(id)!, { cancelledAt: at })
 
   for (const { pid } of of('started')) life(pid)
