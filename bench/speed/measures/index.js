@@ -8,6 +8,7 @@ import * as memory from './memory.js'
 import * as processes from './processes.js'
 import * as queues from './queues.js'
 import * as requests from './requests.js'
+import * as sharing from './sharing.js'
 import * as watching from './watching.js'
 
 /** @import { Environment } from '../environment.js' */
@@ -47,7 +48,7 @@ import * as watching from './watching.js'
 
 /**
  * @typedef {'drain' | 'adding' | 'committing' | 'latency' | 'memory' | 'backlog' | 'processes' | 'queues' |
- *   'requests' | 'watching' | 'looking'} MeasureName
+ *   'requests' | 'sharing' | 'watching' | 'looking'} MeasureName
  */
 
 /**
@@ -56,7 +57,7 @@ import * as watching from './watching.js'
  * @type {Record<MeasureName, Measure>}
  */
 export const MEASURES = {
-  drain, adding, committing, latency, memory, backlog, processes, queues, requests, watching, looking
+  drain, adding, committing, latency, memory, backlog, processes, queues, requests, sharing, watching, looking
 }
 
 export const NAMES = /** @type {MeasureName[]} */ (Object.keys(MEASURES))
