@@ -17,7 +17,7 @@ export const counts: Script = {
 read_time()
 local function first_of (k, due)
   local id = redis.call('LRANGE', k.suspects, 0, 0)[1]
-  id = id or in_lane(k, first_ready(k) or '', 0, 1)[1] or in_lane(k, '', 0, 1)[1]
+  id = id or in_lane(k, lanes().first_ready(k) or '', 0, 1)[1] or in_lane(k, '', 0, 1)[1]
   id = id or id_in(redis.call('ZRANGE', k.lanes, 0, 0)[1] or '')
   if not id and due > 0 then id = redis.call('ZRANGE', k.delayed, 0, 0)[1] end
   return id and describe_one(k, id, look_up(k, { id })[1], 0, true) or false

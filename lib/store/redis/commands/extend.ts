@@ -122,7 +122,7 @@ local function beat (k, arg, count)
   try(note_consumer, k, arg, count)
   try(bury_in_doubt, k, try)
   try(drop_old, k)
-  if is_set_back and try(is_shared, k) then try(refresh_all, k) end
+  if is_set_back and try(is_shared, k) then try(lanes().refresh_all, k) end
   local wake_in, suspects = try(outlook, k, lease_clock, paused)
   if try(is_handed, k, ARGV[arg + 3]) then wake_in = 0 end
   return { wake_in or -1, suspects or 0, lost or {}, cancelled or {}, fault }

@@ -126,7 +126,7 @@ function orders.purge ()
   local members = redis.call('ZPOPMIN', k.lanes, 1000)
   for i = 1, #members, 2 do append(found, id_in(members[i])) end
   drop_stale(k)
-  if is_shared(k) then refresh(k, '') end
+  if is_shared(k) then lanes().refresh(k, '') end
   call_with('HDEL', k.message, found)
   forget(k, found)
   tell_end(k, found)
@@ -167,33 +167,32 @@ function orders.prioritize ()
 end
 
 function orders.limit ()
-  become_shared(k)
+  lanes().become_shared(k)
   if limits == '{}' then redis.call('HDEL', k.limits, '') else redis.call('HSET', k.limits, '', limits) end
-  known_limits, own_limits = {}, {}
-  refresh_all(k)
+  lanes().forget_limits()
+  lanes().refresh_all(k)
   wake(k)
   return 0
 end
 
 function orders.limitKey ()
-  become_shared(k)
+  lanes().become_shared(k)
   if limits == '' then redis.call('HDEL', k.limits, key) else redis.call('HSET', k.limits, key, limits) end
-  known_limits, own_limits = {}, {}
-  refresh_all(k)
-  refresh(k, key)
+  lanes().forget_limits()
+  lanes().refresh_all(k)
+  lanes().refresh(k, key)
   wake(k)
   return 0
 end
 
 function orders.rest ()
-  become_shared(k)
+  lanes().become_shared(k)
   if rest_ms > 0 then
-    redis.call('ZADD', k.resting, number(now_us + rest_ms * 1000), key)
-    has_rest[k.lane] = true
+    lanes().rest_until(k, key, now_us + rest_ms * 1000)
   else
     redis.call('ZREM', k.resting, key)
   end
-  refresh(k, key)
+  lanes().refresh(k, key)
   wake(k)
   return 0
 end

@@ -2,7 +2,7 @@ import type { Held, Lease, Settlement, Turn, TurnResult, Verdict } from '../../t
 import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
 import { burying, dropping } from '../lua/burying.js'
-import { claiming, lending, sharing } from '../lua/claiming.js'
+import { choosing, claiming, lending } from '../lua/claiming.js'
 import { clock, outlook } from '../lua/clock.js'
 import { due } from '../lua/due.js'
 import { leases } from '../lua/leases.js'
@@ -77,19 +77,19 @@ if last.number == turn then
   return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0, shares }
 end
 -- Others may wait for what this turn makes room for.
-local was_blocked = is_shared(k) and claimable_in(k) ~= 0
-if is_shared(k) and is_set_back then refresh_all(k) end
-${settling}${due}${claiming}${sharing}
+local was_blocked = is_shared(k) and lanes().claimable_in(k) ~= 0
+if is_shared(k) and is_set_back then lanes().refresh_all(k) end
+${settling}${due}${claiming}${choosing}
 local shares = look_again(k)
 if limit > 0 then
   take_over()
   if expire() then
     move_due()
-    if shares then end_rests(k) end
+    if shares then lanes().end_rests(k) end
     if not paused then
       if shares then claim_shared(alone == 1 and limit or limit - ahead) else claim(limit) end
       end_claim()
-      beginning[k.lane] = 0
+      if shares then lanes().begin(k, 0) end
     end
   end
 end

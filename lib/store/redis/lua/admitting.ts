@@ -1,7 +1,6 @@
 /**
- * Says what the limits and rests of a queue and its keys let be claimed. Takes the prelude; and from `lanes`,
- * `refresh`, `CLASS`, `limits_of` and `due_by_rate`. Leaves behind: `room_in`, `first_lane`, `claimable_in` and
- * `end_rests`.
+ * Says what the limits and rests of a queue and its keys let be claimed. It is a part of the function that `sharing`
+ * makes. Takes the prelude; and from `lanes` and `limits`, `refresh`, `CLASS`, `limits_of` and `due_by_rate`.
  */
 export const admitting = /* lua */ `
 -- Returns how many microseconds pass until the queue itself lets something be claimed, or nil if that has to wait for

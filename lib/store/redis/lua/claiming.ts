@@ -112,11 +112,15 @@ end
 `
 
 /**
- * Claims tasks of a queue that has lanes or limits. Takes the prelude; from `moving`, what `lanes` does; from
- * `claiming`, `take`, `is_claiming` and `end_claim`; and from the script what that takes. Leaves behind:
+ * Claims tasks of a queue that has lanes or limits. Takes the prelude; from `moving`, what `sharing` does; from
+ * `claiming`, `claim`, `take`, `is_claiming` and `claimed`; and from the script what that takes. Leaves behind:
  * `claim_shared`.
  */
-export const sharing = /* lua */ `
+export const choosing = /* lua */ `
+-- Claims tasks, at most so many, as far as the limits of the queue and of its keys allow.
+local function claim_shared (most)
+  local of = lanes()
+
 -- Returns the level of a member of lanes.
 local function level_in (member)
   return string.match(member, '^[^%z]*%z([012])')
@@ -133,7 +137,7 @@ local function pick (key)
   else
     for level = 0, 2 do
       local is_list = key == '' and level == 1
-      local first_of = is_list and has_list or first and not is_list and first_in(k, key, level)
+      local first_of = is_list and has_list or first and not is_list and of.first_in(k, key, level)
       if first_of then firsts[#firsts + 1] = first_of end
     end
   end
@@ -166,17 +170,17 @@ local function claim_suspect ()
   if take({ id }) == 0 then return redis.call('LPUSH', k.suspects, id) end
   if not was_claimed(before) then return let_go(k, id) end
   -- What has died may not wait for its key, since all others wait for it.
-  local _, _, key = lane_of_task(k, id)
-  spend(k, key or '', rate_of(k, key or ''), 1)
-  beginning[k.lane] = #claimed
-  refresh(k, key or '')
+  local _, _, key = of.lane_of_task(k, id)
+  of.spend(k, key or '', of.rate_of(k, key or ''), 1)
+  of.begin(k, #claimed)
+  of.refresh(k, key or '')
 end
 
 -- Claims the next task of a lane. Returns false if the reply has no room for it.
 local function claim_in (key)
   local id = pick(key)
   if not id then
-    refresh(k, key)
+    of.refresh(k, key)
     return true
   end
   local before = #claimed
@@ -185,33 +189,31 @@ local function claim_in (key)
     return false
   end
   if was_claimed(before) then
-    beginning[k.lane] = #claimed
-    hold(k, id, key)
-    spend(k, key, rate_of(k, key), 1)
+    of.begin(k, #claimed)
+    of.hold(k, id, key)
+    of.spend(k, key, of.rate_of(k, key), 1)
   end
-  refresh(k, key)
+  of.refresh(k, key)
   return true
 end
 
--- Claims tasks, at most so many, as far as the limits of the queue and of its keys allow.
-local function claim_shared (most)
-  local _, allowed = room_in(k, alone == 1)
+  local _, allowed = of.room_in(k, alone == 1)
   most = math.min(most, allowed)
   if alone == 1 then
     if most > 0 then claim_suspect() end
   elseif redis.call('ZCARD', k.lanes) == 0 then
     -- All that waits is in the list, and there is no other lane to choose.
-    claim(first_lane(k) and most or 0)
-    if has_lane[k.lane] and #claimed > 0 then redis.call('HDEL', k.lane, ' ') end
+    claim(of.first_lane(k) and most or 0)
+    if of.has_lane(k) and #claimed > 0 then redis.call('HDEL', k.lane, ' ') end
   else
     while is_claiming(most) do
-      local key = first_lane(k)
+      local key = of.first_lane(k)
       if not key or not claim_in(key) then break end
     end
     drop_stale(k)
   end
-  beginning[k.lane] = #claimed
-  refresh(k, '')
-  spend(k, '', limits_of(k).rate, #claimed)
+  of.begin(k, #claimed)
+  of.refresh(k, '')
+  of.spend(k, '', of.limits_of(k).rate, #claimed)
 end
 `

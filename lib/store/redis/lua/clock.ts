@@ -34,7 +34,7 @@ end
 `
 
 /**
- * Says when there is something to claim. Takes the prelude; and from `moving`, `is_shared` and `claimable_in`. Leaves
+ * Says when there is something to claim. Takes the prelude; and from `moving`, `is_shared` and `lanes`. Leaves
  * behind: `outlook`.
  */
 export const outlook = /* lua */ `
@@ -48,7 +48,7 @@ local function outlook (k, lease_clock, paused)
     if left and (soonest == -1 or left < soonest) then soonest = left end
   end
   if is_shared(k) then
-    consider(claimable_in(k))
+    consider(lanes().claimable_in(k))
     if soonest == 0 then return 0, suspects end
   elseif suspects > 0 or redis.call('LLEN', k.waiting) > 0 then
     return 0, suspects

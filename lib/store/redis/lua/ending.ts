@@ -1,6 +1,6 @@
 /**
  * Ends tasks, and keeps summaries of them. Takes the prelude; from `queueing`, `tell`; and from `attempts`, `look_up`,
- * `fields_of` and `records_of`; and from `lanes`, `forget_lanes`. Leaves behind: `tell_end`, `clear`, `forget`,
+ * `fields_of` and `records_of`; and from `sharing`, `forget_lanes`. Leaves behind: `tell_end`, `clear`, `forget`,
  * `is_expired`, `keep_ended`, `keep_newest_ended`, `head_of` and `end_early`.
  */
 export const ending = /* lua */ `

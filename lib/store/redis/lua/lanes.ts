@@ -1,38 +1,16 @@
-import { limits } from './limits.js'
-
 /**
- * Keeps tasks in lanes. Contains `limits`. Takes the prelude; from `queueing`, `line_up`, `place_of` and `wake`; and
- * from `popping`, `pop` and `drop_stale`. Leaves behind: what `limits` does, `is_shared`, `look_again`,
- * `become_shared`, `refresh`, `refresh_all`, `first_ready`, `lanes_in`, `lane_in`, `set_lane`, `hold`, `let_go`,
- * `hold_again`, `rehold`, `put_last`, `put_first`, `place_all`, `enqueue`, `unqueue`, `forget_lanes`, `range_of`,
- * `id_in`, `class_of` and `CLASS`.
+ * Keeps tasks in lanes. It is a part of the function that `sharing` makes. Takes the prelude; from `queueing`,
+ * `give_back`; from `limits`, what that leaves behind; and from `sharing`, `shared`, `is_shared`, `range_of` and
+ * `lane_in`.
  */
-export const lanes = /* lua */ `${limits}
+export const lanes = /* lua */ `
 -- The classes of lanes that may be claimed from, by how many of their tasks run, are so far apart.
 local CLASS = 2 ^ 40
 local MOST_CLASSES = 8191
 
--- Returns the bounds between which the members are of a lane, or of one of its levels.
-local function range_of (key, level)
-  if level then return '[' .. key .. '\\0' .. level, '(' .. key .. '\\0' .. level .. ':' end
-  return '[' .. key .. '\\0', '(' .. key .. '\\1'
-end
-
 local function first_in (k, key, level)
   local from, to = range_of(key, level)
   return redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
-end
-
--- Returns the id of a member of lanes.
-local function id_in (member)
-  return string.match(member, '^[^%z]*%z[012]%d+%z(.*)$')
-end
-
--- Reads where a task stands: its level, the number of its place, and its key. Returns nothing if it has neither a key
--- nor another level than normal.
-local function lane_in (text)
-  if not text then return end
-  return string.match(text, '^([012])(${'%d'.repeat(16)})(.*)$')
 end
 
 local function member_of (id, level, place, key)
@@ -110,31 +88,6 @@ local function unpark (k)
   end
 end
 
--- Whether a queue has tasks with a key or another level than normal, or limits, or rests. Otherwise its tasks are in
--- one list, and nothing is to be known of lanes. A script asks before it moves tasks, since the answer brings the lane
--- without a key up to date.
-local shared = {}
-local function is_shared (k)
-  if shared[k.lane] == nil then
-    shared[k.lane] = redis.call('EXISTS', k.lane, k.limits, k.resting) > 0
-    if shared[k.lane] then
-      if not now_us then read_time() end
-      -- These fail before anything is written if a key is of another type.
-      for _, set in ipairs({ k.lanes, k.ready, k.holding, k.pacing, k.tat }) do redis.call('ZCARD', set) end
-      look_at(k)
-      -- Tasks may have been put into the list by somebody who did not ask.
-      refresh(k, '')
-    end
-  end
-  return shared[k.lane]
-end
-
--- Says whether a queue is still a shared one, after changes.
-local function look_again (k)
-  if shared[k.lane] then shared[k.lane] = nil end
-  return is_shared(k)
-end
-
 -- Calls for what follows a change that makes a queue a shared one.
 local function become_shared (k)
   if is_shared(k) then return end
@@ -155,11 +108,11 @@ end
 
 -- Returns for each of some tasks what lane_in reads.
 local function lanes_in (k, ids)
-  return is_shared(k) and has_lane[k.lane] and ask_for_each('HMGET', k.lane, ids) or {}
+  return has_lane[k.lane] and ask_for_each('HMGET', k.lane, ids) or {}
 end
 
 local function lane_of_task (k, id)
-  if is_shared(k) and has_lane[k.lane] then return lane_in(redis.call('HGET', k.lane, id)) end
+  if has_lane[k.lane] then return lane_in(redis.call('HGET', k.lane, id)) end
 end
 
 -- Notes the lane of a task. The lane is a level and a key, as its terms have it, or '' for the usual one.
@@ -182,33 +135,6 @@ local function hold (k, id, key)
   if key ~= '' then redis.call('ZADD', k.holding, 0, key .. '\\0' .. id) end
 end
 
--- Notes that a task no longer runs. It is not among those that run any more.
-local function let_go (k, id)
-  if not is_shared(k) then return end
-  local _, _, key = lane_of_task(k, id)
-  if key and key ~= '' then redis.call('ZREM', k.holding, key .. '\\0' .. id) end
-  refresh(k, key or '')
-end
-
--- Notes that a task counts again among those of its key that run.
-local function hold_again (k, id)
-  if not is_shared(k) then return end
-  local _, _, key = lane_of_task(k, id)
-  hold(k, id, key or '')
-  refresh(k, key or '')
-end
-
--- Gives a task that runs, or was running, another lane.
-local function rehold (k, id, lane)
-  if lane == '' and not is_shared(k) then return end
-  local _, _, key = lane_in(redis.call('HGET', k.lane, id))
-  redis.call('ZREM', k.holding, (key or '') .. '\\0' .. id)
-  set_lane(k, id, lane)
-  hold(k, id, string.sub(lane, 2))
-  refresh(k, key or '')
-  refresh(k, string.sub(lane, 2))
-end
-
 -- Puts a task at an end of its line in its lane.
 local function put_in_lane (k, id, level, key, is_first)
   local from, to = range_of(key, level)
@@ -226,9 +152,32 @@ local function put_in_lane (k, id, level, key, is_first)
   if not redis.call('ZSCORE', k.ready, key) then refresh(k, key) end
 end
 
+-- Notes that a task no longer runs. It is not among those that run any more.
+local function let_go (k, id)
+  local _, _, key = lane_of_task(k, id)
+  if key and key ~= '' then redis.call('ZREM', k.holding, key .. '\\0' .. id) end
+  refresh(k, key or '')
+end
+
+-- Notes that a task counts again among those of its key that run.
+local function hold_again (k, id)
+  local _, _, key = lane_of_task(k, id)
+  hold(k, id, key or '')
+  refresh(k, key or '')
+end
+
+-- Gives a task that runs, or was running, another lane.
+local function rehold (k, id, lane)
+  local _, _, key = lane_in(redis.call('HGET', k.lane, id))
+  redis.call('ZREM', k.holding, (key or '') .. '\\0' .. id)
+  set_lane(k, id, lane)
+  hold(k, id, string.sub(lane, 2))
+  refresh(k, key or '')
+  refresh(k, string.sub(lane, 2))
+end
+
 -- Puts tasks at the ends of their lines.
 local function put_last (k, ids)
-  if not is_shared(k) then return call_with('RPUSH', k.waiting, ids) end
   local known = lanes_in(k, ids)
   for i, id in ipairs(ids) do
     local level, _, key = lane_in(known[i])
@@ -243,7 +192,6 @@ end
 
 -- Puts tasks at the fronts of their lines, the first of them foremost.
 local function put_first (k, ids)
-  if not is_shared(k) then return give_back(k.waiting, ids) end
   local known = lanes_in(k, ids)
   for i = #ids, 1, -1 do
     local level, _, key = lane_in(known[i])
@@ -256,44 +204,16 @@ local function put_first (k, ids)
   end
 end
 
--- Puts tasks that are due in line, and the others among the delayed. Entries: id, or false for none, and due time.
--- Returns whether consumers may wait for one of them.
-local function place_all (k, entries)
-  local waiting, delayed = {}, {}
-  for i = 1, #entries, 2 do
-    local id, due = entries[i], entries[i + 1]
-    if id and due == 0 then
-      waiting[#waiting + 1] = id
-    elseif id then
-      if not now_us then read_time() end
-      if due <= now_us then waiting[#waiting + 1] = id else append(delayed, place_of(k.delayed, due), id) end
-    end
-  end
-  if #waiting == 0 or not is_shared(k) then return line_up(k, waiting, delayed) or #delayed > 0 end
-  line_up(k, {}, delayed)
-  put_last(k, waiting)
+-- Takes a waiting task out of its lane. Returns whether it has one that is not in the list.
+local function take_out (k, id)
+  local level, place, key = lane_of_task(k, id)
+  if not level or redis.call('ZREM', k.lanes, member_of(id, level, place, key)) == 0 then return false end
+  refresh(k, key)
   return true
 end
 
-local function enqueue (k, entries)
-  if place_all(k, entries) then wake(k) end
-end
-
--- Takes a waiting or delayed task out of its place. Finding an id in the middle of the list would mean going through
--- it. So the id stays there as a stale place, which is skipped when its turn comes.
-local function unqueue (k, id)
-  if redis.call('ZREM', k.delayed, id) == 1 then return end
-  if redis.call('LREM', k.suspects, 1, id) == 1 then return let_go(k, id) end
-  local level, place, key = lane_of_task(k, id)
-  if level and redis.call('ZREM', k.lanes, member_of(id, level, place, key)) == 1 then return refresh(k, key) end
-  redis.call('HINCRBY', k.stale, id, 1)
-  redis.call('HINCRBY', k.stale, ' ', 1)
-  drop_stale(k)
-  if is_shared(k) then refresh(k, '') end
-end
-
 -- Forgets the lanes of tasks that are gone.
-local function forget_lanes (k, ids)
+local function forget (k, ids)
   for i, lane in ipairs(lanes_in(k, ids)) do
     local level, place, key = lane_in(lane)
     if level then
@@ -303,5 +223,26 @@ local function forget_lanes (k, ids)
       refresh(k, key)
     end
   end
+end
+
+-- Has a key rest until a time, or if it is to be at least that, not shorter than it does already.
+local function rest_until (k, key, time, is_at_least)
+  if is_at_least then
+    redis.call('ZADD', k.resting, 'GT', number(time), key)
+  else
+    redis.call('ZADD', k.resting, number(time), key)
+  end
+  has_rest[k.lane] = true
+  refresh(k, key)
+end
+
+-- Brings what is known of a queue up to date, as a script begins to look at its lanes.
+local function enter (k)
+  if not now_us then read_time() end
+  -- These fail before anything is written if a key is of another type.
+  for _, set in ipairs({ k.lanes, k.ready, k.holding, k.pacing, k.tat }) do redis.call('ZCARD', set) end
+  look_at(k)
+  -- Tasks may have been put into the list by somebody who did not ask.
+  refresh(k, '')
 end
 `

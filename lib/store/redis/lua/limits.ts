@@ -1,6 +1,6 @@
 /**
- * Knows what bounds the tasks of a queue and of its keys. Takes the prelude. Leaves behind: `limits_of`,
- * `own_limits_of`, `due_by_rate`, `spend` and `has_limits`.
+ * Knows what bounds the tasks of a queue and of its keys. It is a part of the function that `sharing` makes. Takes the
+ * prelude.
  */
 export const limits = /* lua */ `
 -- Reads a rate: the time between two attempts, and how much sooner than that they may begin, both in microseconds.
@@ -83,5 +83,10 @@ local function spend (k, name, rate, count)
   if rate and count ~= 0 then
     redis.call('ZADD', k.tat, number(arrival(k, name, rate) + count * rate.interval), name)
   end
+end
+
+-- Has limits read again that have changed.
+local function forget_limits ()
+  known_limits, own_limits = {}, {}
 end
 `

@@ -7,7 +7,7 @@ export const SETTLEMENT_ARGS = 5
 /**
  * Carries out the verdicts of a turn. Takes the prelude; from `moving`, `counts_of`, `pardon`, `follower_in`,
  * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of`, `enqueue`,
- * `give_back`, `is_shared`, `let_go`, `hold_again`, `lane_in`, `set_lane`, `forget_lanes`, `put_first`, `has_limits`
+ * `give_back`, `is_shared`, `let_go`, `lanes`, `lane_in`, `set_lane`, `forget_lanes`, `put_first`, `has_limits`
  * and `refresh`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`; from
  * `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the first
  * settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; and `done`, the ids of tasks that are done.
@@ -50,7 +50,7 @@ local function follow (id, p, next)
   redis.call('HSET', k.attempts, id, counts_of(p))
   redis.call('HSET', k.message, id, message)
   -- What counts as running has to be right before the queue becomes a shared one.
-  if lane ~= '' and not has_lane[k.lane] then call_with('ZREM', k.running, ended) end
+  if lane ~= '' and not (is_shared(k) and lanes().has_lane(k)) then call_with('ZREM', k.running, ended) end
   set_lane(k, id, lane)
   redis.call('ZREM', k.expiring, id)
   if expires > 0 then redis.call('ZADD', k.expiring, place_of(k.expiring, expires), id) end
@@ -59,23 +59,22 @@ end
 
 -- Has the key of a task rest, or if it has none the queue, if that has limits. Returns whether either does.
 local function rest_for (id, ms)
-  local _, _, key = lane_of_task(k, id)
+  if not is_shared(k) then return false end
+  local _, _, key = lanes().lane_of_task(k, id)
   key = key or ''
-  if key == '' and not has_limits(k) then return false end
-  redis.call('ZADD', k.resting, 'GT', number(now_us + ms * 1000), key)
-  has_rest[k.lane] = true
-  if key ~= '' then refresh(k, key) end
+  if key == '' and not lanes().has_limits(k) then return false end
+  lanes().rest_until(k, key, now_us + ms * 1000, true)
   return true
 end
 
 -- Takes back what an attempt has cost at the rates of its queue and its key, since the app has not seen the task.
 local function refund (id)
   if not is_shared(k) then return end
-  spend(k, '', limits_of(k).rate, -1)
-  local _, _, key = lane_of_task(k, id)
+  lanes().spend(k, '', lanes().limits_of(k).rate, -1)
+  local _, _, key = lanes().lane_of_task(k, id)
   if key and key ~= '' then
-    spend(k, key, rate_of(k, key), -1)
-    refresh(k, key)
+    lanes().spend(k, key, lanes().rate_of(k, key), -1)
+    lanes().refresh(k, key)
   end
 end
 
@@ -154,7 +153,7 @@ for i, p in ipairs(look_up_running(k, ended_ids)) do
   if is_held then
     ended[id] = true
     ended[#ended + 1] = id
-    if is_shared(k) and has_lane[k.lane] then
+    if is_shared(k) and lanes().has_lane(k) then
       redis.call('ZREM', k.running, id)
       let_go(k, id)
     end
@@ -174,7 +173,9 @@ tell_end(k, over)
 enqueue(k, replaced)
 put_first(k, released)
 give_back(k.suspects, suspects)
-for _, id in ipairs(suspects) do hold_again(k, id) end
+if is_shared(k) then
+  for _, id in ipairs(suspects) do lanes().hold_again(k, id) end
+end
 if #released + #suspects > 0 or is_left_to_others then wake(k) end
 for i, at in ipairs(places) do
   local chain = tonumber(ARGV[at + 4])
