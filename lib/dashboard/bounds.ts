@@ -15,7 +15,8 @@ export interface Bounds {
 }
 
 /** Asks the store of a queue once for all of them. */
-export async function boundsOf ({ name, store }: Queue): Promise<Bounds> {
+export async function boundsOf (queue: Queue): Promise<Bounds> {
+  const { name, store } = queue
   const [view] = await reach(store.counts([name]))
   const { paused: isPaused, restMs = 0, limits } = view!
   return {

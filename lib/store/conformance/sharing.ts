@@ -5,9 +5,11 @@ import { chapter } from './chapter.js'
 import { assertCounts } from './support/assertions.js'
 import { keysOf, numbered } from './support/lanes.js'
 import {
-  KEEP, LONG_MS, add, claim, claimOne, dead, done, ids, release, retry, settle, show, task, tasks, turn
+  KEEP, LONG_MS, SHORT_MS, add, claim, claimOne, claimSuspect, dead, done, ids, release, retry, settle, show, task,
+  tasks, turn
 } from './support/steps.js'
-import { untilClaimable } from './support/until.js'
+import { until } from './support/patience.js'
+import { untilClaimable, untilSuspect } from './support/until.js'
 
 /** Levels and keys: which lane a claim takes the next task from. */
 export const sharing = chapter({
@@ -59,6 +61,22 @@ export const sharing = chapter({
     assert.deepEqual(claimed.slice(0, 2), ['n1', 'n2'])
     assert.equal(claimed[2], 'released')
     assert.deepEqual(claimed.slice(3).sort(), ['delayed', 'redriven', 'retried'])
+  },
+
+  async 'keeps the level and the key of a task whose consumer has died' (store, queue) {
+    await add(store, [task(queue, 'low', { priority: 'low', key: 'k' }), task(queue, 'high', { priority: 'high' })])
+    await claim(store, queue, 2, SHORT_MS)
+    await untilSuspect(store, queue)
+    for (const expected of ['low', 'high']) {
+      const lease = await claimSuspect(store, queue)
+      const { priority, key } = (await show(store, queue, lease.id))!
+      assert.deepEqual([priority, key], [lease.id, lease.id === 'low' ? 'k' : undefined], expected)
+      await settle(store, queue, lease, retry(0))
+    }
+    await add(store, [task(queue, 'normal', { key: 'k' }), task(queue, 'plain')])
+    await until('all are in line', async () => (await store.counts([queue]))[0]!.waiting === 4)
+    assert.deepEqual(ids(await claim(store, queue)).sort(), ['high', 'low', 'normal', 'plain'])
+    assert.equal((await show(store, queue, 'low'))?.priority, 'low')
   },
 
   async 'has the level and the key of a replacement, also of one that follows' (store, queue) {
