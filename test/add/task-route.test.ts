@@ -318,7 +318,7 @@ t.test('wrong options of a route are refused when it is made', async t => {
     [{ config: { task: { queue: 'none' } } }, 'FST_TASKQUEUE_UNKNOWN_QUEUE', 'Queue "none"'],
     [{ config: { task: { maxRetries: -1 } } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'config.task.maxRetries' must be a whole number"],
     [{ config: { task: { timeoutMs: 0 } } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'config.task.timeoutMs' must be a whole number"],
-    [{ config: { task: { delayMs: 0 } } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'config.task.delayMs' must be one of queue, maxRetries, timeoutMs"],
+    [{ config: { task: { delayMs: 0 } } }, 'FST_TASKQUEUE_INVALID_OPTION', "Option 'config.task.delayMs' must be one of queue, priority, key, maxRetries, timeoutMs"],
     [{ handler: undefined }, 'FST_ERR_ROUTE_MISSING_HANDLER', 'Missing handler']
   ] as Array<[object, string, string]>) {
     t.throws(make(options), { code, message: new RegExp(message.replace(/[[\]]/g, '\\$&')) }, inspect(options))

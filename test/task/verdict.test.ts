@@ -35,7 +35,7 @@ t.test('after its last retry a task is dead, and only then', async t => {
     [answered(503), 0, 2, { kind: 'retry', delayMs: 100, reason: 'status 503' }],
     [answered(503), 1, 2, { kind: 'retry', delayMs: 200, reason: 'status 503' }],
     [answered(503), 2, 2, { kind: 'dead', reason: 'status 503, after 2 retries' }],
-    [answered(429, '7'), 2, 2, { kind: 'defer', delayMs: 7000, reason: 'status 429' }],
+    [answered(429, '7'), 2, 2, { kind: 'defer', delayMs: 7000, reason: 'status 429', busy: true }],
     [answered(429, 'soon'), 2, 2, { kind: 'dead', reason: 'status 429, after 2 retries' }],
     [answered(500, '7'), 2, 2, { kind: 'dead', reason: 'status 500, after 2 retries' }],
     [failed, 2, 2, { kind: 'dead', reason: 'no reply, after 2 retries' }],
@@ -65,9 +65,9 @@ t.test('429 and 503 with Retry-After cost no retry, for 24 h in all, and then on
   for (const status of [429, 503]) {
     const reason = `status ${status}`
     for (const [deferredMs, retryAfter, expected] of [
-      [0, '7', { kind: 'defer', delayMs: 7000, reason }],
-      [0, '86400', { kind: 'defer', delayMs: DAY_MS, reason }],
-      [DAY_MS - 7000, '7', { kind: 'defer', delayMs: 7000, reason }],
+      [0, '7', { kind: 'defer', delayMs: 7000, reason, busy: true }],
+      [0, '86400', { kind: 'defer', delayMs: DAY_MS, reason, busy: true }],
+      [DAY_MS - 7000, '7', { kind: 'defer', delayMs: 7000, reason, busy: true }],
       [DAY_MS - 6999, '7', { kind: 'retry', delayMs: 7000, reason }],
       [0, '86401', { kind: 'retry', delayMs: 86_401_000, reason }],
       [0, undefined, { kind: 'retry', delayMs: 100, reason }]

@@ -121,81 +121,81 @@ export const choosing = /* lua */ `
 local function claim_shared (most)
   local of = lanes()
 
--- Returns the level of a member of lanes.
-local function level_in (member)
-  return string.match(member, '^[^%z]*%z([012])')
-end
+  -- Returns the level of a member of lanes.
+  local function level_in (member)
+    return string.match(member, '^[^%z]*%z([012])')
+  end
 
--- Takes out of a lane what is to be claimed next, and returns its id; nil if there is nothing.
-local function pick (key)
-  local firsts, from, to = {}, range_of(key)
-  local first = redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
-  local final = first and redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
-  local has_list = key == '' and redis.call('LLEN', k.waiting) > 0
-  if first and level_in(first) == level_in(final) and not has_list then
-    firsts[1] = first
-  else
-    for level = 0, 2 do
-      local is_list = key == '' and level == 1
-      local first_of = is_list and has_list or first and not is_list and of.first_in(k, key, level)
-      if first_of then firsts[#firsts + 1] = first_of end
+  -- Takes out of a lane what is to be claimed next, and returns its id; nil if there is nothing.
+  local function pick (key)
+    local firsts, from, to = {}, range_of(key)
+    local first = redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
+    local final = first and redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
+    local has_list = key == '' and redis.call('LLEN', k.waiting) > 0
+    if first and level_in(first) == level_in(final) and not has_list then
+      firsts[1] = first
+    else
+      for level = 0, 2 do
+        local is_list = key == '' and level == 1
+        local first_of = is_list and has_list or first and not is_list and of.first_in(k, key, level)
+        if first_of then firsts[#firsts + 1] = first_of end
+      end
+    end
+    local chosen, counter = 1, ' ' .. key
+    if #firsts > 1 then
+      local count = (finite(redis.call('HGET', k.lane, counter)) or 0) % 8 + 1
+      if count == 8 then chosen = #firsts elseif count == 4 and #firsts == 3 then chosen = 2 end
+      redis.call('HSET', k.lane, counter, number(count % 8))
+    else
+      redis.call('HDEL', k.lane, counter)
+    end
+    local chosen_first = firsts[chosen]
+    if type(chosen_first) == 'string' then
+      redis.call('ZREM', k.lanes, chosen_first)
+      return id_in(chosen_first)
+    elseif chosen_first then
+      return pop(k, 1)[1]
     end
   end
-  local chosen, counter = 1, ' ' .. key
-  if #firsts > 1 then
-    local count = (finite(redis.call('HGET', k.lane, counter)) or 0) % 8 + 1
-    if count == 8 then chosen = #firsts elseif count == 4 and #firsts == 3 then chosen = 2 end
-    redis.call('HSET', k.lane, counter, number(count % 8))
-  else
-    redis.call('HDEL', k.lane, counter)
+
+  -- Whether a task that was taken is claimed, and has not turned out to be none.
+  local function was_claimed (before)
+    return #claimed > before
   end
-  local chosen_first = firsts[chosen]
-  if type(chosen_first) == 'string' then
-    redis.call('ZREM', k.lanes, chosen_first)
-    return id_in(chosen_first)
-  elseif chosen_first then
-    return pop(k, 1)[1]
+
+  local function claim_suspect ()
+    local id = redis.call('LPOP', k.suspects)
+    if not id then return end
+    local before = #claimed
+    if take({ id }) == 0 then return redis.call('LPUSH', k.suspects, id) end
+    if not was_claimed(before) then return let_go(k, id) end
+    -- What has died may not wait for its key, since all others wait for it.
+    local _, _, key = of.lane_of_task(k, id)
+    of.spend(k, key or '', of.rate_of(k, key or ''), 1)
+    of.begin(k, #claimed)
+    of.refresh(k, key or '')
   end
-end
 
--- Whether a task that was taken is claimed, and has not turned out to be none.
-local function was_claimed (before)
-  return #claimed > before
-end
-
-local function claim_suspect ()
-  local id = redis.call('LPOP', k.suspects)
-  if not id then return end
-  local before = #claimed
-  if take({ id }) == 0 then return redis.call('LPUSH', k.suspects, id) end
-  if not was_claimed(before) then return let_go(k, id) end
-  -- What has died may not wait for its key, since all others wait for it.
-  local _, _, key = of.lane_of_task(k, id)
-  of.spend(k, key or '', of.rate_of(k, key or ''), 1)
-  of.begin(k, #claimed)
-  of.refresh(k, key or '')
-end
-
--- Claims the next task of a lane. Returns false if the reply has no room for it.
-local function claim_in (key)
-  local id = pick(key)
-  if not id then
+  -- Claims the next task of a lane. Returns false if the reply has no room for it.
+  local function claim_in (key)
+    local id = pick(key)
+    if not id then
+      of.refresh(k, key)
+      return true
+    end
+    local before = #claimed
+    if take({ id }) == 0 then
+      put_first(k, { id })
+      return false
+    end
+    if was_claimed(before) then
+      of.begin(k, #claimed)
+      of.hold(k, id, key)
+      of.spend(k, key, of.rate_of(k, key), 1)
+    end
     of.refresh(k, key)
     return true
   end
-  local before = #claimed
-  if take({ id }) == 0 then
-    put_first(k, { id })
-    return false
-  end
-  if was_claimed(before) then
-    of.begin(k, #claimed)
-    of.hold(k, id, key)
-    of.spend(k, key, of.rate_of(k, key), 1)
-  end
-  of.refresh(k, key)
-  return true
-end
 
   local _, allowed = of.room_in(k, alone == 1)
   most = math.min(most, allowed)
