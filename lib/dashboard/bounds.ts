@@ -1,3 +1,4 @@
+import { endOfRest } from '../queue/limits.js'
 import type { Queue } from '../queue/queue.js'
 import { reach } from '../queue/reach.js'
 import type { KeyLimits, Limits } from '../store/limits.js'
@@ -19,9 +20,10 @@ export async function boundsOf (queue: Queue): Promise<Bounds> {
   const { name, store } = queue
   const [view] = await reach(store.counts([name]))
   const { paused: isPaused, restMs = 0, limits } = view!
+  const restingUntil = endOfRest(restMs)
   return {
     isPaused,
-    ...restMs > 0 && { restingUntil: new Date(Date.now() + restMs) },
+    ...restingUntil !== undefined && { restingUntil },
     ...limits !== undefined && { limits }
   }
 }

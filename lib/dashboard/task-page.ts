@@ -1,5 +1,5 @@
 import type { State } from '../store/found.js'
-import type { Priority } from '../store/tasks.js'
+import { PRIORITIES } from '../store/tasks.js'
 import { duration, time } from './format.js'
 import { type Content, type Html, html } from './html.js'
 import { action, type Frame, type Page, pathOfList, table, timedAction } from './layout.js'
@@ -8,9 +8,6 @@ import type { Show, TaskView } from './task-view.js'
 
 /** The states in which nothing is known of a task's priority. */
 const ENDED: ReadonlySet<State> = new Set(['done', 'cancelled', 'expired'])
-
-/** The levels, the highest first. */
-const LEVELS: readonly Priority[] = ['high', 'normal', 'low']
 
 /** The page of one task. */
 export function taskPage (task: TaskView, show: Show, frame: Frame, now = Date.now()): Page {
@@ -50,8 +47,8 @@ ${answerOf(task, show)}`
 
 function actionsOf ({ id, queue, state, priority = 'normal' }: TaskView, frame: Frame): Content {
   const fields = { id, queue }
-  const rank = LEVELS.indexOf(priority)
-  const levels = LEVELS.map((level, index) => level !== priority &&
+  const rank = PRIORITIES.indexOf(priority)
+  const levels = PRIORITIES.map((level, index) => level !== priority &&
     action(frame, 'prioritize', `${index < rank ? 'Raise' : 'Lower'} to ${level}`, { ...fields, priority: level }))
   switch (state) {
     case 'waiting':

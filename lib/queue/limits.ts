@@ -14,13 +14,19 @@ export interface KeyStatus {
 }
 
 export function keyStatusOf ({ key, waiting, running, restMs, limits }: KeyView, now = Date.now()): KeyStatus {
+  const restingUntil = endOfRest(restMs, now)
   return {
     key,
     waiting,
     running,
-    ...restMs > 0 && { restingUntil: new Date(now + restMs) },
+    ...restingUntil !== undefined && { restingUntil },
     ...limits !== undefined && { limits }
   }
+}
+
+/** Returns when a rest of so many milliseconds ends; undefined if there is none. */
+export function endOfRest (restMs: number, now = Date.now()): Date | undefined {
+  return restMs > 0 ? new Date(now + restMs) : undefined
 }
 
 /** More tasks than these do not run in all processes together. */

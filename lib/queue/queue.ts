@@ -8,7 +8,7 @@ import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import { checkIds, checkKey } from '../task/id.js'
 import { MAX_DELAY_MS } from '../task/time.js'
-import { keyStatusOf, type KeyStatus, readKeyLimits, readLimits } from './limits.js'
+import { endOfRest, keyStatusOf, type KeyStatus, readKeyLimits, readLimits } from './limits.js'
 import { reach } from './reach.js'
 import { statusOf, type TaskStatus } from './status.js'
 
@@ -152,7 +152,7 @@ export class Queue {
   /** Returns until when the whole queue rests; undefined if it does not. */
   async restingUntil (): Promise<Date | undefined> {
     const { restMs = 0 } = await this.#look()
-    return restMs > 0 ? new Date(Date.now() + restMs) : undefined
+    return endOfRest(restMs)
   }
 
   /** Drops the waiting and the delayed tasks, and returns how many. Running tasks go on, and dead letters stay. */

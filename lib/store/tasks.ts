@@ -34,7 +34,10 @@ export interface NewTask {
   readonly key?: string
 }
 
-export type Priority = 'high' | 'normal' | 'low'
+/** The levels, in the order of claiming. */
+export const PRIORITIES = ['high', 'normal', 'low'] as const
+
+export type Priority = typeof PRIORITIES[number]
 
 export type OnDuplicate = 'keep' | 'reject' | 'replace'
 

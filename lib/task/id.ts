@@ -58,15 +58,23 @@ export function timeOfId (id: string): number | undefined {
 /** Checks the key of a task. A number becomes a string, null becomes undefined. */
 export function checkKey (key: unknown): string | undefined {
   if (key === undefined || key === null) return undefined
-  const text = Number.isFinite(key) || typeof key === 'bigint' ? String(key) : key
-  if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
+  const text = printable(key)
+  if (text !== undefined) return text
   throw new FST_TASKQUEUE_INVALID_KEY(show(key))
 }
 
 /** Checks the id of a user. A number becomes a string, null becomes undefined. */
 export function checkUserId (id: unknown): string | undefined {
   if (id === undefined || id === null) return undefined
-  const text = Number.isFinite(id) || (typeof id === 'bigint' && BigInt.asIntN(256, id) === id) ? String(id) : id
-  if (typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()) return text
+  const text = printable(id)
+  if (text !== undefined) return text
   throw new FST_TASKQUEUE_INVALID_USER_ID(show(id))
+}
+
+/** Returns a text of 1 to 255 printable ASCII characters, or a number as such a text; undefined for anything else. */
+function printable (value: unknown): string | undefined {
+  const isNumber = Number.isFinite(value) || (typeof value === 'bigint' && BigInt.asIntN(256, value) === value)
+  const text = isNumber ? String(value) : value
+  const isPrintable = typeof text === 'string' && /^[\x20-\x7e]{1,255}$/.test(text) && text === text.trim()
+  return isPrintable ? text : undefined
 }

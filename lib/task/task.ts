@@ -1,7 +1,7 @@
 import { checkOptions, checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
-import type { NewTask, OnDuplicate, Priority } from '../store/tasks.js'
+import { type NewTask, type OnDuplicate, PRIORITIES, type Priority } from '../store/tasks.js'
 import { type BackoffList, checkBackoffList } from './backoff.js'
 import { headersOf } from './headers.js'
 import { checkKey, idOf, timeOfId } from './id.js'
@@ -58,7 +58,6 @@ const OPTIONS: readonly string[] = [
   'method', 'query', 'headers', 'payload', 'queue', 'id', 'onDuplicate', 'dedupeMs', 'delayMs', 'runAt', 'expiresMs',
   'priority', 'key', 'maxRetries', 'backoff', 'timeoutMs', 'user'
 ] satisfies Array<keyof AddOptions>
-const PRIORITIES: ReadonlySet<unknown> = new Set<Priority>(['high', 'normal', 'low'])
 const ON_DUPLICATE: ReadonlySet<unknown> = new Set<OnDuplicate>(['keep', 'reject', 'replace'])
 
 /**
@@ -130,7 +129,7 @@ export function laneOf (
 }
 
 export function checkPriority (name: string, priority: unknown): asserts priority is Priority | undefined {
-  if (priority === undefined || PRIORITIES.has(priority)) return
+  if (priority === undefined || PRIORITIES.some(one => one === priority)) return
   throw new FST_TASKQUEUE_INVALID_OPTION(name, "'high', 'normal' or 'low'", show(priority))
 }
 

@@ -158,7 +158,8 @@ for (const type of ['local', 'redis']) {
     await app.taskqueue.add('/tasks/third', { priority: 'high' })
     await queue.rest(0)
     await until(() => begun.length === 3)
-    t.strictSame(begun, ['other', 'third', 'seven'].toSorted((a, b) => begun.indexOf(a) - begun.indexOf(b)))
+    t.equal(begun[0], 'other')
+    t.strictSame(begun.toSorted(), ['other', 'seven', 'third'])
   })
 }
 

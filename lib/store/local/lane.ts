@@ -1,9 +1,6 @@
-import type { Priority } from '../tasks.js'
+import { PRIORITIES, type Priority } from '../tasks.js'
 import { Line } from './line.js'
 import type { StoredTask } from './task.js'
-
-/** The levels in the order of claiming. */
-const LEVELS: readonly Priority[] = ['high', 'normal', 'low']
 
 /** The waiting tasks with one key, or those without a key: a line for each level. */
 export class Lane {
@@ -17,7 +14,7 @@ export class Lane {
   /** Whether several of its levels have waited, as of its last claim. */
   get isCounting (): boolean { return this.#claims > 0 }
 
-  get size (): number { return LEVELS.reduce((sum, level) => sum + this.#lines[level].size, 0) }
+  get size (): number { return PRIORITIES.reduce((sum, level) => sum + this.#lines[level].size, 0) }
 
   push (task: StoredTask): void { this.#lines[task.priority].push(task) }
 
@@ -35,7 +32,7 @@ export class Lane {
 
   /** Removes the task that is to be claimed next, and returns it. */
   takeOne (): StoredTask | undefined {
-    const waiting = LEVELS.map(level => this.#lines[level]).filter(({ size }) => size > 0)
+    const waiting = PRIORITIES.map(level => this.#lines[level]).filter(({ size }) => size > 0)
     this.#claims = waiting.length > 1 ? (this.#claims + 1) % 8 : 0
     const isTurnOfMiddle = this.#claims === 4 && waiting.length === 3
     const isTurnOfLast = this.#claims === 0 && waiting.length > 1
@@ -43,6 +40,6 @@ export class Lane {
   }
 
   * tasks (): Iterable<StoredTask> {
-    for (const level of LEVELS) yield * this.#lines[level].tasks()
+    for (const level of PRIORITIES) yield * this.#lines[level].tasks()
   }
 }

@@ -81,12 +81,15 @@ export class Lanes {
 
   /** Takes note of a task that runs, or is a suspect. */
   hold (task: StoredTask): void {
-    if (task.key !== '') {
-      const held = this.#holding.get(task.key)
-      if (held === undefined) this.#holding.set(task.key, new Set([task.id]))
-      else held.add(task.id)
-    }
+    this.#hold(task)
     this.#refresh(task.key)
+  }
+
+  #hold ({ key, id }: StoredTask): void {
+    if (key === '') return
+    const held = this.#holding.get(key)
+    if (held === undefined) this.#holding.set(key, new Set([id]))
+    else held.add(id)
   }
 
   /** Takes note of a task that has stopped running. */
@@ -110,7 +113,7 @@ export class Lanes {
     task.priority = priority
     task.key = key
     this.note(task)
-    if (key !== '') this.#holding.set(key, (this.#holding.get(key) ?? new Set()).add(task.id))
+    this.#hold(task)
     this.#refresh(before)
     this.#refresh(key)
   }

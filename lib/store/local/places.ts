@@ -65,7 +65,8 @@ export class Places {
   /** The task that would be claimed first. */
   get first (): StoredTask | undefined {
     const [suspect] = this.suspects.tasks()
-    if (suspect !== undefined || this.lanes.first !== undefined) return suspect ?? this.lanes.first
+    const first = suspect ?? this.lanes.first
+    if (first !== undefined) return first
     return this.delayed.first <= performance.now() ? this.tasks.get(this.delayed.ids()[0]!) : undefined
   }
 

@@ -132,7 +132,7 @@ export class LocalQueue {
     if (tasks.length > 0) this.listeners.wake()
   }
 
-  /** @param isShared whether the queue has had lanes or limits at any time of this turn */
+  /** @param isShared whether the queue has lanes or limits before time does what it demands */
   claim ({ limit, ahead = 0, alone, leaseMs }: Claim, isShared: boolean): Lease[] {
     this.#sweep()
     if (this.#paused) return []

@@ -1,13 +1,13 @@
 import { CANCELLED_MS } from '../../heartbeat.js'
 import type { Limits } from '../../limits.js'
 import type { Order } from '../../order.js'
-import type { Priority } from '../../tasks.js'
+import { PRIORITIES, type Priority } from '../../tasks.js'
 import { KEYS } from '../keys.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
 import { preparing } from '../lua/preparing.js'
-import { encodeDue, LEVELS } from '../lua/tasks.js'
+import { encodeDue } from '../lua/tasks.js'
 import { encode, localsOf, type Script } from '../script.js'
 
 const PARAMS = {
@@ -166,24 +166,22 @@ function orders.prioritize ()
   return #found
 end
 
+-- Sets the limits of a key, or of the queue if the key is ''. A queue without limits has no empty ones.
 function orders.limit ()
   lanes().become_shared(k)
-  if limits == '{}' then redis.call('HDEL', k.limits, '') else redis.call('HSET', k.limits, '', limits) end
-  lanes().forget_limits()
-  lanes().refresh_all(k)
-  wake(k)
-  return 0
-end
-
-function orders.limitKey ()
-  lanes().become_shared(k)
-  if limits == '' then redis.call('HDEL', k.limits, key) else redis.call('HSET', k.limits, key, limits) end
+  if limits == '' or key == '' and limits == '{}' then
+    redis.call('HDEL', k.limits, key)
+  else
+    redis.call('HSET', k.limits, key, limits)
+  end
   lanes().forget_limits()
   lanes().refresh_all(k)
   lanes().refresh(k, key)
   wake(k)
   return 0
 end
+
+orders.limitKey = orders.limit
 
 function orders.rest ()
   lanes().become_shared(k)
@@ -216,7 +214,7 @@ export function encodeOrder (order: Order, ids?: readonly string[]): Array<strin
     due_at: due,
     keep_count: count,
     keep_ms: ms,
-    level: LEVELS.indexOf(priority),
+    level: PRIORITIES.indexOf(priority),
     key,
     limits: limits === undefined ? '' : JSON.stringify(limits),
     rest_ms: restMs

@@ -128,9 +128,8 @@ local function claim_shared (most)
 
   -- Takes out of a lane what is to be claimed next, and returns its id; nil if there is nothing.
   local function pick (key)
-    local firsts, from, to = {}, range_of(key)
-    local first = redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
-    local final = first and redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
+    local firsts, first = {}, of.first_in(k, key)
+    local final = first and of.last_in(k, key)
     local has_list = key == '' and redis.call('LLEN', k.waiting) > 0
     if first and level_in(first) == level_in(final) and not has_list then
       firsts[1] = first

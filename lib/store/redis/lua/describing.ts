@@ -1,6 +1,6 @@
 import type { Found, State } from '../../found.js'
+import { PRIORITIES } from '../../tasks.js'
 import { MAX_MESSAGE_BYTES } from '../keys.js'
-import { LEVELS } from './tasks.js'
 
 /** The longest summary of a task that has ended, in bytes. A longer value is no summary, and is not read. */
 const MAX_RECORD_BYTES = 16 * 1024 * 1024
@@ -179,7 +179,7 @@ export function readDescribed (
 
 /** Reads a lane: a digit for the level, a place of 16 digits, and the key. */
 function readLane (lane: string): Pick<Found, 'priority' | 'key'> {
-  const priority = LEVELS[Number(lane[0])]
+  const priority = PRIORITIES[Number(lane[0])]
   const key = lane.slice(17)
   return { ...priority !== 'normal' && priority !== undefined && { priority }, ...key !== '' && { key } }
 }

@@ -13,6 +13,11 @@ local function first_in (k, key, level)
   return redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
 end
 
+local function last_in (k, key, level)
+  local from, to = range_of(key, level)
+  return redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
+end
+
 local function member_of (id, level, place, key)
   return key .. '\\0' .. level .. place .. '\\0' .. id
 end
@@ -137,13 +142,7 @@ end
 
 -- Puts a task at an end of its line in its lane.
 local function put_in_lane (k, id, level, key, is_first)
-  local from, to = range_of(key, level)
-  local neighbour
-  if is_first then
-    neighbour = redis.call('ZRANGEBYLEX', k.lanes, from, to, 'LIMIT', 0, 1)[1]
-  else
-    neighbour = redis.call('ZREVRANGEBYLEX', k.lanes, to, from, 'LIMIT', 0, 1)[1]
-  end
+  local neighbour = (is_first and first_in or last_in)(k, key, level)
   local next_to = neighbour and finite(string.match(neighbour, '^[^%z]*%z[012](%d+)'))
   local place = next_to and next_to + (is_first and -1 or 1) or 5000000000000000
   local text = string.format('%016d', place)

@@ -7,10 +7,10 @@ export const SETTLEMENT_ARGS = 5
 /**
  * Carries out the verdicts of a turn. Takes the prelude; from `moving`, `counts_of`, `pardon`, `follower_in`,
  * `records_of`, `records_with`, `keep_records`, `fields_of`, `keep_ended`, `tell_end`, `wake`, `place_of`, `enqueue`,
- * `give_back`, `is_shared`, `let_go`, `lanes`, `lane_in`, `set_lane`, `forget_lanes`, `put_first`, `has_limits`
- * and `refresh`; from `reading`, `read_tasks`; from `adding`, `add`; from `leases`, `look_up_running` and `holds`; from
- * `burying`, `bury`; and from the script, the queue `k`, `keep_count`, `keep_ms`, and `rest`, the place of the first
- * settlement in ARGV. Leaves behind: `settled`, 1 or 0 for each settlement; and `done`, the ids of tasks that are done.
+ * `give_back`, `is_shared`, `let_go`, `lanes`, `set_lane` and `put_first`; from `reading`, `read_tasks`; from `adding`,
+ * `add`; from `leases`, `look_up_running` and `holds`; from `burying`, `bury`; and from the script, the queue `k`,
+ * `keep_count`, `keep_ms`, and `rest`, the place of the first settlement in ARGV. Leaves behind: `settled`, 1 or 0 for
+ * each settlement; and `done`, the ids of tasks that are done.
  */
 export const settling = /* lua */ `
 -- The tasks whose attempts have ended, and the places of their settlements in ARGV.

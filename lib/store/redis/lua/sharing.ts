@@ -36,11 +36,11 @@ local function make_lanes ()
 ${limits}${lanes}${admitting}
   return {
     become_shared = become_shared, refresh = refresh, refresh_all = refresh_all, first_ready = first_ready,
-    first_in = first_in, enter = enter, lane_of_task = lane_of_task, set_lane = set_lane, hold = hold,
-    let_go = let_go, hold_again = hold_again, rehold = rehold, put_last = put_last, put_first = put_first,
-    take_out = take_out, forget = forget, rest_until = rest_until, room_in = room_in, first_lane = first_lane,
-    claimable_in = claimable_in, end_rests = end_rests, limits_of = limits_of, has_limits = has_limits,
-    rate_of = rate_of, spend = spend, forget_limits = forget_limits,
+    first_in = first_in, last_in = last_in, enter = enter, lane_of_task = lane_of_task, set_lane = set_lane,
+    hold = hold, let_go = let_go, hold_again = hold_again, rehold = rehold, put_last = put_last,
+    put_first = put_first, take_out = take_out, forget = forget, rest_until = rest_until, room_in = room_in,
+    first_lane = first_lane, claimable_in = claimable_in, end_rests = end_rests, limits_of = limits_of,
+    has_limits = has_limits, rate_of = rate_of, spend = spend, forget_limits = forget_limits,
     has_lane = function (k) return has_lane[k.lane] end,
     begin = function (k, count) beginning[k.lane] = count end
   }

@@ -1,4 +1,4 @@
-import type { NewTask, Priority } from '../../tasks.js'
+import { type NewTask, PRIORITIES } from '../../tasks.js'
 
 /** Returns the arguments that describe tasks to a script, which reads them with `read_tasks`. */
 export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[]): Array<string | number> {
@@ -8,16 +8,13 @@ export function encodeTasks (tasks: readonly NewTask[], queues: readonly string[
 /** How many arguments describe one task. */
 export const TASK_ARGS = 4
 
-/** The levels as scripts know them, in the order of claiming. */
-export const LEVELS = ['high', 'normal', 'low'] as const satisfies readonly Priority[]
-
 /** Whether a task has a key or another level than normal. */
 export const hasLane = ({ priority = 'normal', key }: NewTask): boolean => key !== undefined || priority !== 'normal'
 
 /** Returns "due expires lane mode", or an empty text if the task has none of these. A lane is a level and a key. */
 export function termsOf (task: NewTask): string {
   const { delayMs, runAt, expiresMs, onDuplicate, priority = 'normal', key = '' } = task
-  const lane = hasLane(task) ? `${LEVELS.indexOf(priority)}${key}` : ''
+  const lane = hasLane(task) ? `${PRIORITIES.indexOf(priority)}${key}` : ''
   const terms = `${encodeDue(delayMs, runAt)} ${expiresMs ?? ''} ${lane} ${onDuplicate ?? ''}`
   return terms === '   ' ? '' : terms
 }
