@@ -4,7 +4,7 @@ import neostandard from 'neostandard'
  * The folders of lib, each of which may import those before it. A store sees the port of stores and what stands
  * before it, and no other store.
  */
-const LAYERS = [['store'], ['task'], ['dispatch', 'queue'], ['add', 'run'], ['plugin'], ['metrics', 'otel', 'dashboard']]
+const LAYERS = [['store'], ['task'], ['dispatch', 'queue'], ['schedule'], ['add', 'run'], ['plugin'], ['metrics', 'otel', 'dashboard']]
 const STORES = ['local', 'redis', 'conformance']
 
 const forbid = (files, folders) => ({

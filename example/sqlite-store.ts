@@ -5,10 +5,11 @@ import { randomInt } from 'node:crypto'
 import { pathToFileURL } from 'node:url'
 import {
   CANCELLED_MS, FORGET_CONSUMER_MS, HISTORY_MINUTES, RECORD_LIMIT, SHOWN_BYTES, SHOWN_LEASES, errorCodes, type Claim, type Counts, type Found, type Held, type History, type Holding, type Keep, type KeyView, type Lease, type NewTask,
-  type News, type Order, type Outlook, type Prepared, type Presence, type Pulse, type QueueView, type Settlement, type State, type Store, type Turn, type TurnResult
+  type News, type Order, type Outlook, type Prepared, type Presence, type Pulse, type QueueView, type ScheduleChange, type ScheduleList, type Settlement, type State, type Store, type Tick, type TickResult, type Turn, type TurnResult, type WhichSchedules
 } from 'fastify-taskqueue'
 import sqlite, { type Database } from 'node-sqlite3-wasm'
 import { laneSchema, SqliteLanes } from './sqlite-lanes.js'
+import { scheduleSchema, SqliteSchedules } from './sqlite-schedules.js'
 
 /**
  * `position` gives the order in which tasks are claimed, in which leases expire together, and in which tasks have ended. `due` is 0 while a
@@ -40,7 +41,8 @@ const schema = `
     queue TEXT NOT NULL, kind TEXT NOT NULL CHECK (kind IN ('paused', 'awaited', 'deduped', 'cancelled')), name TEXT NOT NULL, until INTEGER NOT NULL,
     PRIMARY KEY (queue, kind, name)
   );
-  ${laneSchema}`
+  ${laneSchema};
+  ${scheduleSchema}`
 
 const LEVELS = ['high', 'normal', 'low'] as const
 
@@ -97,6 +99,11 @@ export class SqliteStore implements Store {
   /** Ids that a commit under way has taken, until it is concluded. */
   readonly #reserved = new Map<string, Promise<void>>()
   readonly #lanes = new SqliteLanes((sql, values) => this.#all(sql, values), (sql, values) => this.#run(sql, values))
+  readonly #schedules = new SqliteSchedules((sql, values) => this.#all(sql, values), (sql, values) => this.#run(sql, values), {
+    add: task => { this.#add([task], () => true) },
+    isTaken: (queue, id) => this.#isTaken(queue, id),
+    cancel: (queue, id, keep) => { this.#steer(queue, { kind: 'cancel', ids: [id], keep }) }
+  })
 
   /** Leaves it to the app to close the database. */
   constructor (db: Database) {
@@ -292,6 +299,20 @@ export class SqliteStore implements Store {
     return this.#lanes.keys(queue, after, limit)
   }
 
+  async schedules (queue: string, which: WhichSchedules): Promise<ScheduleList> {
+    return this.#schedules.list(queue, which)
+  }
+
+  async plan (queue: string, changes: readonly ScheduleChange[], revision?: number): Promise<boolean> {
+    const isPlanned = this.#atomically(() => this.#schedules.plan(queue, changes, revision))
+    if (isPlanned && changes.length > 0) this.#tell(queue, { kind: 'work' })
+    return isPlanned
+  }
+
+  async tick (queue: string, ticks: readonly Tick[], keep: Keep): Promise<TickResult[]> {
+    return ticks.map(tick => this.#atomically(() => this.#schedules.tick(queue, tick, keep)))
+  }
+
   #count (queue: string): Counts {
     const [counts] = this.#all<Counts>(`
       SELECT
@@ -328,7 +349,7 @@ export class SqliteStore implements Store {
     this.#lanes.refresh(queue, '')
     switch (steering.kind) {
       case 'cancel': return this.#cancel(queue, steering.ids, steering.keep)
-      case 'schedule': return this.#schedule(queue, steering.ids, dueOf(steering, Date.now()))
+      case 'reschedule': return this.#reschedule(queue, steering.ids, dueOf(steering, Date.now()))
       case 'redrive': return this.#moveEach(queue, steering.ids ?? this.#deadIn(queue), `
         UPDATE task SET state = 'waiting', due = 0, ended = NULL, ${pardoned}, position = ${last} WHERE ${one} AND state = 'dead'`)
       case 'remove': return this.#each(queue, steering.ids ?? this.#deadIn(queue), `DELETE FROM task WHERE ${one} AND state = 'dead'`)
@@ -352,7 +373,7 @@ export class SqliteStore implements Store {
     }
   }
 
-  #schedule (queue: string, ids: readonly string[], due: number): number {
+  #reschedule (queue: string, ids: readonly string[], due: number): number {
     const isLate = due > Date.now()
     let changed = 0
     for (const id of new Set(ids)) {
@@ -547,7 +568,10 @@ export class SqliteStore implements Store {
           retries = iif(next IS NULL, retries, 0), deferredMs = iif(next IS NULL, deferredMs, 0), unroutedMs = iif(next IS NULL, unroutedMs, 0), next = NULL
         WHERE ${one}`, { queue, id })
       // The task that follows may have another key or level.
-      if (next !== null && this.#lanes.isShared(queue)) for (const key of ['', before, this.#keyOf(queue, id)]) this.#lanes.refresh(queue, key)
+      if (next !== null && this.#lanes.isShared(queue)) {
+        const after = this.#keyOf(queue, id)
+        for (const key of after === '' ? [before, ''] : ['', before, after]) this.#lanes.refresh(queue, key)
+      }
     }
     // They count as running, as they did before.
     this.#each(queue, abandoned.toReversed(), `UPDATE task SET position = ${first} WHERE ${one}`)
@@ -587,7 +611,12 @@ export class SqliteStore implements Store {
       FROM task WHERE queue = :queue`, { queue, isShared: Number(isShared) })
     const { ms, suspects } = { ms: row?.ms ?? Infinity, suspects: row?.suspects ?? 0 }
     const claimableInMs = isShared ? this.#lanes.claimableInMs(queue, suspects) : Infinity
-    return { wakeInMs: Math.max(0, Math.min(ms, Math.ceil(claimableInMs))), suspects: suspects > 0 }
+    const slotInMs = this.#schedules.slotInMs(queue)
+    return {
+      wakeInMs: Math.max(0, Math.min(ms, Math.ceil(claimableInMs))),
+      suspects: suspects > 0,
+      ...slotInMs < Infinity && { slotInMs }
+    }
   }
 
   #show (where: string, values: Values): Found[] {

@@ -83,6 +83,10 @@ export const FST_TASKQUEUE_DUPLICATE = createError<[string]>(
   'A task with the id %s is already waiting, delayed, running or dead, or was done a moment ago',
   409
 )
+/** A schedule was given what it cannot take, or is declared elsewhere. A client may have made it, as above. */
+export const FST_TASKQUEUE_INVALID_SCHEDULE = createError<[string, string]>(
+  'FST_TASKQUEUE_INVALID_SCHEDULE', 'Schedule %s: %s', 400, TypeError
+)
 /** `user.id` returned something that cannot travel in a header. */
 export const FST_TASKQUEUE_INVALID_USER_ID = createError<[string]>(
   'FST_TASKQUEUE_INVALID_USER_ID',

@@ -1,8 +1,9 @@
 import type { FastifyInstance, RouteOptions, RouteShorthandOptionsWithHandler } from 'fastify'
+import { checkOptions } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { show } from '../show.js'
 import { checkMethod } from '../task/method.js'
-import { TaskRoute, type TaskRouteOptions } from './task-route.js'
+import { type RouteSchedule, TaskRoute, type TaskRouteOptions } from './task-route.js'
 
 /**
  * The option of a route whose function is told the complete options. It reads them at once, since Fastify changes their
@@ -10,13 +11,17 @@ import { TaskRoute, type TaskRouteOptions } from './task-route.js'
  */
 const kMade = Symbol('taskqueue.made')
 
-/** Decorates an app with `task`. */
-export function addTaskRoutes (app: FastifyInstance): void {
+/** A schedule that a route declares. */
+export type ScheduledRoute = Omit<RouteSchedule, 'id'> & { readonly route: TaskRoute<unknown> }
+
+/** Decorates an app with `task`. @param declare is told the schedules that routes have */
+export function addTaskRoutes (app: FastifyInstance, declare: (id: string, schedule: ScheduledRoute) => void): void {
   type MarkedOptions = RouteOptions & { [kMade]?: (route: RouteOptions) => void }
   app.addHook('onRoute', (route: MarkedOptions) => { route[kMade]?.(route) })
   type Options = TaskRouteOptions & RouteShorthandOptionsWithHandler
   app.decorate('task', function (this: FastifyInstance, options: Options) {
-    const { method = 'POST', constraints } = options
+    const { schedule, ...rest } = options
+    const { method = 'POST', constraints } = rest
     checkMethod(method)
     if (constraints !== undefined) {
       const expected = 'left out: the route is for tasks only'
@@ -25,7 +30,12 @@ export function addTaskRoutes (app: FastifyInstance): void {
     let made!: TaskRoute<never>
     const make = (route: RouteOptions) => { made = new TaskRoute<never>(this, route) }
     const own = { method, constraints: { taskOnly: true }, [kMade]: make }
-    this.route({ exposeHeadRoute: false, ...options, ...own } as RouteOptions)
+    this.route({ exposeHeadRoute: false, ...rest, ...own } as RouteOptions)
+    if (schedule !== undefined) {
+      checkOptions('schedule', schedule, Object.keys(Object(schedule)), 'a route')
+      const { id = made.url, ...declared } = schedule
+      declare(id, { ...declared, route: made })
+    }
     return made
   } as FastifyInstance['task'])
 }

@@ -3,6 +3,7 @@ import type { FastifyInstance, FastifySchema, FastifySchemaCompiler, RouteOption
 import { isPlain } from '../check.js'
 import { type Addressed, findRoute } from '../dispatch/routing.js'
 import { FST_TASKQUEUE_INVALID_INPUT, FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
+import type { ScheduleOptions } from '../schedule/plan.js'
 import { cut, kindOf, show } from '../show.js'
 import type { TaskMethod } from '../task/method.js'
 import type { AddOptions, TaskDefaults } from '../task/options.js'
@@ -15,8 +16,16 @@ export interface TaskRouteOptions<Url extends string = string> {
   url: Url
   /** @default 'POST' */
   method?: TaskMethod
+  /** Adds tasks for this route by a schedule, whose id is the url unless it is given another one. */
+  schedule?: RouteSchedule
   /** Not allowed: the route has the constraint `taskOnly`. */
   constraints?: never
+}
+
+/** A schedule of a route, with the input of its tasks. */
+export interface RouteSchedule extends ScheduleOptions {
+  id?: string
+  params?: object
 }
 
 type Validator = ReturnType<FastifySchemaCompiler<unknown>>

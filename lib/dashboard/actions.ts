@@ -3,14 +3,16 @@ import type { Taskqueue } from '../plugin/app-taskqueue.js'
 import type { Queue } from '../queue/queue.js'
 import type { Priority } from '../store/tasks.js'
 import { groupsOf } from './dead-letters.js'
-import { pathOfDead, pathOfKeys, pathOfList, pathOfTask } from './layout.js'
+import { offsetOf, pathOfDead, pathOfKeys, pathOfList, pathOfSchedules, pathOfTask } from './layout.js'
 
 /** The fields of a form. */
 type Fields = Readonly<Record<string, string>>
 
 interface Done {
-  /** How many tasks or queues were changed. */
+  /** How many tasks, queues or schedules were changed. */
   readonly changed: number
+  /** The task that was added. */
+  readonly taskId?: string
   /** Where to go on, relative to the root. */
   readonly path: string
 }
@@ -44,6 +46,11 @@ const onQueue = (msFrom: (fields: Fields) => number): Action => async (queue, fi
   await queue.rest(msFrom(fields))
   return { changed: 1, path: pathOfList(queue.name, 'waiting') }
 }
+
+/** Acts on one schedule, and shows its page of schedules again. */
+const onSchedule = (act: (taskqueue: Taskqueue, id: string) => Promise<boolean>): Action =>
+  async (_queue, { schedule = '', offset }, taskqueue) =>
+    ({ changed: Number(await act(taskqueue, schedule)), path: pathOfSchedules(offsetOf(offset)) })
 
 /** Reads a time that an operator has written; NaN if it is none. */
 const msOf = ({ minutes = '' }: Fields): number => Math.round(Number.parseFloat(minutes) * 60_000)
@@ -89,5 +96,13 @@ export const actions: Readonly<Record<string, Action>> = {
   },
   async remove (queue, { id = '' }) {
     return { changed: await queue.remove([id]), path: pathOfList(queue.name, 'dead') }
+  },
+  'pause-schedule': onSchedule((taskqueue, id) => taskqueue.pauseSchedule(id)),
+  'resume-schedule': onSchedule((taskqueue, id) => taskqueue.resumeSchedule(id)),
+  'remove-schedule': onSchedule((taskqueue, id) => taskqueue.unschedule(id)),
+  async 'run-schedule' (_queue, { schedule: id = '', offset }, taskqueue) {
+    const taskId = await taskqueue.runSchedule(id)
+    const path = pathOfSchedules(offsetOf(offset), { id, taskId })
+    return taskId === null ? { changed: 0, path } : { changed: 1, taskId, path }
   }
 }

@@ -30,6 +30,7 @@ thead th { color: var(--soft); font-size: .8rem; font-weight: 600; white-space: 
 .bad, .bad a { color: var(--bad); font-weight: 600 }
 .id { font: .85rem/1.7 ui-monospace, monospace; white-space: nowrap } .url, .reason, dd { overflow-wrap: anywhere }
 .name { white-space: pre-wrap; overflow-wrap: anywhere } th.name { min-width: 8rem }
+th.url { min-width: 10rem } .schedules time, .schedules td:last-child { white-space: nowrap }
 small, .note, .empty { color: var(--soft) } .note { font-size: .9rem }
 .badge { padding: .05rem .5rem; border-radius: 1rem; background: var(--warm-back); color: var(--warm);
   font-size: .8rem; font-weight: 600 }

@@ -12,9 +12,10 @@ import { deadLettersPage, groupsOf } from './dead-letters.js'
 import { allowAction, type Authorize, PAGE_HEADERS, type Role, roleOf } from './guard.js'
 import { html } from './html.js'
 import { KEYS_LENGTH, keysPage } from './keys-page.js'
-import { type Frame, layout, type Page } from './layout.js'
+import { type Frame, layout, offsetOf, type Page } from './layout.js'
 import { overviewPage } from './overview.js'
 import { processesPage } from './processes-page.js'
+import { scheduleListOf, schedulesPage } from './schedules-page.js'
 import { PAGE_LENGTH, STATES, taskListPage } from './task-list.js'
 import { taskPage } from './task-page.js'
 import { type Show, viewOf } from './task-view.js'
@@ -30,13 +31,12 @@ export interface DashboardOptions {
   show?: Show
 }
 
-/** For how long the overview shows the same, in milliseconds, however many operators look at it. */
+/** For how long the overview and the schedules stay the same, in milliseconds, however many operators look at them. */
 const SNAPSHOT_MS = 1000
 
-/** No list is longer, and every store can count so far. */
-const MAX_OFFSET = 1e12
-
-interface Query { name?: string, state?: string, offset?: string, after?: string, id?: string }
+interface Query {
+  name?: string, state?: string, offset?: string, after?: string, id?: string, ran?: string, added?: string
+}
 
 /**
  * Pages on which operators look at queues and tasks, and act on them. Register it with a `prefix`, after
@@ -69,6 +69,8 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     }
   })
 
+  const schedules = new Remembered(SNAPSHOT_MS, async () => await taskqueue.schedules())
+
   app.addHook('onSend', async (_request, reply) => { reply.headers(PAGE_HEADERS) })
   for (const { name, type, text } of [STYLE_FILE, SCRIPT_FILE, ICON_FILE]) {
     app.get(`/${name}`, {
@@ -90,7 +92,7 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     const queue = queueOf(request.query.name)
     if (queue === undefined) return reply.callNotFound()
     const state = STATES.find(state => state === request.query.state) ?? 'waiting' as State
-    const offset = Math.min(Math.max(0, Math.floor(Number(request.query.offset)) || 0), MAX_OFFSET)
+    const offset = offsetOf(request.query.offset)
     const [found, bounds, keys] = await Promise.all([
       queue.list(state, { offset, limit: PAGE_LENGTH + 1 }), boundsOf(queue), queue.keys({ limit: 1 })
     ])
@@ -134,6 +136,13 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
     return send(request, reply, role, model, frame => taskPage(model, show, frame))
   })
 
+  app.get<{ Querystring: Query }>('/schedules', async (request, reply) => {
+    const role = await roleOf(request, authorize)
+    const { offset, ran, added } = request.query
+    const model = scheduleListOf(await schedules.get(), offsetOf(offset), ran, added)
+    return send(request, reply, role, model, frame => schedulesPage(model, frame))
+  })
+
   app.get('/processes', async (request, reply) => {
     const role = await roleOf(request, authorize)
     const processes = await taskqueue.processes()
@@ -150,14 +159,15 @@ const dashboard = async (app: FastifyInstance, options: DashboardOptions): Promi
       const fields = request.body ?? {}
       const queue = queueOf(fields.queue)
       if (queue === undefined) return reply.callNotFound()
-      const { changed, path } = await act(queue, fields, taskqueue).catch(blameFields)
+      const { changed, taskId, path } = await act(queue, fields, taskqueue).catch(blameFields)
       // The page that follows should show it.
       snapshot.forget()
-      const { id: taskId, group, key, priority, minutes } = fields
-      const userId = userOf(request)
-      const about = { action: name, queue: queue.name, taskId, group, key, priority, minutes, changed, userId }
+      schedules.forget()
+      const { id, schedule, group, key, priority, minutes } = fields
+      const on = { queue: queue.name, schedule, taskId: taskId ?? id, group, key, priority, minutes }
+      const about = { action: name, ...on, changed, userId: userOf(request) }
       request.log.info(about, 'an operator acts on a queue')
-      if (wantsJson(request)) return { changed }
+      if (wantsJson(request)) return { changed, taskId }
       return reply.redirect(`../${path}`, 303)
     })
   }

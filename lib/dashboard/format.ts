@@ -1,7 +1,8 @@
 import { type Html, html } from './html.js'
 
-const UNITS: ReadonlyArray<readonly [ms: number, name: string]> = [
-  [86_400_000, 'd'], [3_600_000, 'h'], [60_000, 'min'], [1000, 's'], [1, 'ms']
+const UNITS: ReadonlyArray<readonly [ms: number, name: string, word: string]> = [
+  [86_400_000, 'd', 'day'], [3_600_000, 'h', 'hour'], [60_000, 'min', 'minute'], [1000, 's', 'second'],
+  [1, 'ms', 'millisecond']
 ]
 
 /** Writes a duration in its largest unit: `3 min`. */
@@ -15,6 +16,12 @@ export function duration (ms: number): string {
 export function period (ms: number): string {
   const [unit, name] = UNITS.find(([unit]) => ms % unit === 0) ?? [1, 'ms']
   return ms === unit ? name : `${count(ms / unit)} ${name}`
+}
+
+/** Writes exactly how far two times lie apart, to be read after “every”: `hour`, `90 seconds`. */
+export function interval (ms: number): string {
+  const [unit, , word] = UNITS.find(([unit]) => ms % unit === 0)!
+  return ms === unit ? word : `${count(ms / unit)} ${word}s`
 }
 
 export const count = (value: number | undefined): string => value === undefined ? '–' : value.toLocaleString('en')

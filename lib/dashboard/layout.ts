@@ -16,7 +16,7 @@ export interface Page {
   readonly content: Content
 }
 
-const MENU = [['Queues', './'], ['Processes', 'processes']] as const
+const MENU = [['Queues', './'], ['Schedules', 'schedules'], ['Processes', 'processes']] as const
 
 /**
  * Puts around a page what all pages have. All links are relative to the root of the dashboard, right below which every
@@ -98,6 +98,25 @@ export function table (heads: readonly string[], rows: readonly Html[], kind?: s
 <tbody>${rows}</tbody></table></div>`
 }
 
+/** Leads one page on or back, and to the first. `count` is how many the page has, and `length` how many it can have. */
+export function pager (
+  pathAt: (offset: number) => string, offset: number, count: number, length: number, isMore: boolean
+): Html | false {
+  if (offset === 0 && !isMore) return false
+  const link = (label: string, to: number, rel: string) => html`<a rel="${rel}" href="${pathAt(to)}">${label}</a>`
+  return html`<nav class="pager" aria-label="Pages">
+${offset > 0 && [link('First', 0, 'first'), ' ', link('Previous', Math.max(0, offset - length), 'prev')]}
+<span>${(offset + 1).toLocaleString('en')} to ${(offset + count).toLocaleString('en')}</span>
+${isMore && link('Next', offset + length, 'next')}</nav>`
+}
+
+/** No list is longer, and every store can count so far. */
+const MAX_OFFSET = 1e12
+
+/** Reads where a page begins. A text that is no number leads to the first page. */
+export const offsetOf = (text: string | undefined): number =>
+  Math.min(Math.max(0, Math.floor(Number(text)) || 0), MAX_OFFSET)
+
 /** Returns the path of the list of a queue's tasks in a state. */
 export const pathOfList = (queue: string, state: string, offset = 0): string =>
   `queue?name=${encodeURIComponent(queue)}&state=${state}${offset > 0 ? `&offset=${offset}` : ''}`
@@ -110,3 +129,13 @@ export const pathOfKeys = (queue: string, after = ''): string =>
 
 /** Returns the path of the dead letters of a queue by what they have in common. */
 export const pathOfDead = (queue: string): string => `dead?name=${encodeURIComponent(queue)}`
+
+/** Returns the path of the schedules, which says what has become of one that was run. */
+export function pathOfSchedules (offset = 0, ran?: { readonly id: string, readonly taskId: string | null }): string {
+  const query = new URLSearchParams({
+    ...offset > 0 && { offset: String(offset) },
+    ...ran !== undefined && { ran: ran.id },
+    ...typeof ran?.taskId === 'string' && { added: ran.taskId }
+  })
+  return `schedules${query.size > 0 ? `?${query}` : ''}`
+}

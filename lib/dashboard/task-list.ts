@@ -4,7 +4,7 @@ import { type Bounds, limitsOf, restOf } from './bounds.js'
 import { duration, time } from './format.js'
 import { type Content, type Html, html } from './html.js'
 import {
-  action, confirmedAction, type Frame, type Page, pathOfDead, pathOfKeys, pathOfList, pathOfTask, table
+  action, confirmedAction, type Frame, type Page, pager, pathOfDead, pathOfKeys, pathOfList, pathOfTask, table
 } from './layout.js'
 import type { TaskView } from './task-view.js'
 
@@ -30,7 +30,7 @@ export interface TaskList extends Bounds {
 
 /** The page on which the tasks of a queue in one state are. */
 export function taskListPage (list: TaskList, frame: Frame, now = Date.now()): Page {
-  const { queue, state, offset, tasks, isPaused, hasKeys } = list
+  const { queue, state, offset, tasks, isMore, isPaused, hasKeys } = list
   const tabs = STATES.map(other => other === state
     ? html`<a href="${pathOfList(queue, other)}" aria-current="page">${other}</a>`
     : html`<a href="${pathOfList(queue, other)}">${other}</a>`)
@@ -49,7 +49,7 @@ ${state === 'dead' && html`<a href="${pathOfDead(queue)}">By route and reason</a
 </div>
 ${limitsOf(list)}
 ${tasks.length > 0 ? tableOf(tasks, state, now) : html`<p class="empty">${none}.</p>`}
-${pager(list)}`
+${pager(to => pathOfList(queue, state, to), offset, tasks.length, PAGE_LENGTH, isMore)}`
   }
 }
 
@@ -77,15 +77,4 @@ function whenOf ({ addedAt, dueAt, endedAt, running }: TaskView, state: State, n
   if (state === 'delayed') return time(dueAt, now)
   if (state !== 'running') return time(endedAt, now)
   return running?.startedAt === undefined ? '–' : duration(now - running.startedAt.getTime())
-}
-
-/** Leads one page on or back, and to the first: to go further a store would have to go through all of the list. */
-function pager ({ queue, state, offset, tasks, isMore }: TaskList): Html | false {
-  if (offset === 0 && !isMore) return false
-  const link = (label: string, to: number, rel: string) =>
-    html`<a rel="${rel}" href="${pathOfList(queue, state, to)}">${label}</a>`
-  return html`<nav class="pager" aria-label="Pages">
-${offset > 0 && [link('First', 0, 'first'), ' ', link('Previous', Math.max(0, offset - PAGE_LENGTH), 'prev')]}
-<span>${(offset + 1).toLocaleString('en')} to ${(offset + tasks.length).toLocaleString('en')}</span>
-${isMore && link('Next', offset + PAGE_LENGTH, 'next')}</nav>`
 }

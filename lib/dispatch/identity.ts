@@ -5,6 +5,18 @@ import type { Store } from '../store/store.js'
 import type { NewTask } from '../store/tasks.js'
 import { type Hidden, reveal } from './routing.js'
 
+/** What a task knows of the schedule that added it. */
+export interface TaskSchedule {
+  /** The id of the schedule. */
+  readonly id: string
+  /**
+   * The time that the task is for. A handler works by this time and not by its own: the task may run later, or again.
+   */
+  readonly slot: Date
+  /** How many slots before it have added no task because no process was there in time. */
+  readonly missed: number
+}
+
 /** The task that a request is, as its handler sees it. */
 export interface RequestTask {
   readonly id: string
@@ -13,6 +25,8 @@ export interface RequestTask {
   readonly attempt: number
   /** The id of the user as whom the task runs; undefined if nobody in particular queued it. */
   readonly userId: string | undefined
+  /** The schedule that added the task, if one has. */
+  readonly schedule: TaskSchedule | undefined
   /**
    * Aborts when the result of this attempt no longer matters: it took too long, its lease is lost, the task was
    * cancelled, or the app is closing and waits no longer.

@@ -39,6 +39,10 @@ function listenersWith (make: Maker): Listeners {
   const lost = make.counter('leases_lost_total', 'Tasks whose lease has expired while they ran here.', 'queue')
   const cancelled = make.counter('cancelled_total', 'Tasks that were cancelled while they ran here.', 'queue')
   const dropped = make.counter('dead_dropped_total', 'Dead letters that were dropped.', 'queue')
+  const slots = make.counter(
+    'schedule_slots_total', 'Slots of schedules for which this process has added a task or none.', 'queue', 'outcome')
+  const missed = make.counter(
+    'schedule_missed_total', 'Slots of schedules that were over before a process could add their tasks.', 'queue')
   return {
     'attempt:end' ({ queue, route = OTHER, verdict, durationMs, waitedMs = NaN }) {
       ended.inc({ queue, route, outcome: verdict })
@@ -49,7 +53,11 @@ function listenersWith (make: Maker): Listeners {
     'tasks:claimed' ({ queue, suspects }) { if (suspects > 0) takenOver.inc({ queue }, suspects) },
     'lease:lost' ({ queue }) { lost.inc({ queue }) },
     'task:cancelled' ({ queue }) { cancelled.inc({ queue }) },
-    'dead:dropped' ({ queue, dropped: count }) { dropped.inc({ queue }, count) }
+    'dead:dropped' ({ queue, dropped: count }) { dropped.inc({ queue }, count) },
+    'schedule:tick' ({ queue, result, missed: count }) {
+      if (result !== 'missed') slots.inc({ queue, outcome: result })
+      if (count > 0) missed.inc({ queue }, count)
+    }
   }
 }
 

@@ -12,6 +12,12 @@ interface OfTask {
   readonly taskId: string
 }
 
+interface OfSchedule {
+  readonly queue: string
+  /** The id of the schedule. */
+  readonly schedule: string
+}
+
 /** How an attempt has ended, and what becomes of its task. */
 export interface AttemptEnd extends OfTask, OfConsumer {
   readonly url: string
@@ -68,6 +74,21 @@ export interface Events {
   'tasks:unsettled': OfConsumer & { readonly taskIds: readonly string[] }
   /** Dead letters were dropped, since only so many are kept, or for so long. */
   'dead:dropped': OfConsumer & { readonly dropped: number }
+  /**
+   * A slot of a schedule has added its task, or has added none since the last task has not ended (`skipped`) or the
+   * slot is too late (`missed`). Only the process that has done it tells of it. `slot` is in milliseconds since the
+   * epoch; `missed` is how many slots before it were missed.
+   */
+  'schedule:tick': OfSchedule & {
+    readonly slot: number
+    readonly result: 'added' | 'skipped' | 'missed'
+    readonly missed: number
+    /** The id of the task, if it was added. */
+    readonly taskId: string | undefined
+  }
+  /** This process cannot read what a schedule is to do, so it leaves the schedule to others. */
+  'schedule:unreadable': OfSchedule & { readonly err: unknown }
+  'schedules:failed': { readonly queue: string, readonly err: unknown }
   'store:failed': OfConsumer & { readonly err: unknown }
   'store:recovered': OfConsumer
   'heartbeat:failed': { readonly err: unknown }

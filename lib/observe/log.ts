@@ -21,6 +21,11 @@ const LINES: Lines = {
   'dead:dropped': (log, event) => {
     log.warn(event, 'dead letters are dropped: keepDead or keepDeadMs keeps no more')
   },
+  'schedule:tick': logTick,
+  'schedule:unreadable': (log, event) => {
+    log.error(event, 'schedule cannot be read here: other processes may read it')
+  },
+  'schedules:failed': (log, event) => { log.error(event, 'store does not answer for schedules') },
   'store:failed': (log, event) => { log.error(event, 'store does not answer the consumer') },
   'store:recovered': (log, event) => { log.info(event, 'store answers the consumer again') },
   'heartbeat:failed': (log, event) => { log.error(event, 'store does not answer the heartbeat') },
@@ -30,6 +35,12 @@ const LINES: Lines = {
 /** Makes the function that logs events. */
 export function logTo (log: FastifyBaseLogger): Publish {
   return (name, event) => { (LINES[name] as Line<typeof name> | undefined)?.(log, event) }
+}
+
+function logTick (log: FastifyBaseLogger, tick: Events['schedule:tick']): void {
+  if (tick.result === 'missed' || tick.missed > 0) log.warn(tick, 'schedule has missed slots')
+  else if (tick.result === 'added') log.debug(tick, 'schedule has added a task')
+  else log.debug(tick, 'schedule skips a slot: its last task has not ended')
 }
 
 /** Logs the one line that each attempt ends with. */

@@ -7,11 +7,15 @@ import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import type { Queue } from '../queue/queue.js'
 import type { Queues } from '../queue/queues.js'
 import type { Consumer } from '../run/consumer.js'
+import type { ScheduleOptions, ScheduleTiming } from '../schedule/plan.js'
+import type { Schedules, ScheduleStatus } from '../schedule/schedules.js'
 import { show } from '../show.js'
 import { processesOf, type ProcessStatus } from '../queue/processes.js'
 import { statusOf, type TaskStatus } from '../queue/status.js'
 import type { TaskWaiter } from '../queue/task-waiter.js'
 import type { History } from '../store/found.js'
+import type { Clock } from '../store/local/clock.js'
+import { LocalStore } from '../store/local/store.js'
 import type { Order } from '../store/order.js'
 import type { Priority } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
@@ -82,6 +86,36 @@ export interface Taskqueue {
    */
   prioritize (id: string, priority: Priority): Promise<boolean>
   /**
+   * Makes a schedule, or changes the one of this id, in the queue of its tasks: at each slot it adds a task. A schedule
+   * that changes goes on with its next slot; one that is what it was is left alone. It lasts until `unschedule`, in
+   * whatever process. A route made with `app.task` may stand in place of the url.
+   *
+   * Rejects if a task would be refused, with the code of that, with `FST_TASKQUEUE_INVALID_SCHEDULE` if the schedule
+   * was given what it cannot take or is declared with the plugin, and with `FST_TASKQUEUE_UNREACHABLE`.
+   */
+  schedule (id: string, options: ScheduleOptions & { url: string }): Promise<void>
+  schedule<Input> (id: string, options: ScheduleTiming & RouteTaskToAdd<Input>): Promise<void>
+  /**
+   * Removes a schedule. Resolves to whether there was one. Its tasks go on. Rejects with
+   * `FST_TASKQUEUE_INVALID_SCHEDULE` if the schedule is declared with the plugin or a route.
+   */
+  unschedule (id: string): Promise<boolean>
+  /** Resolves to all schedules of all queues, those with the earliest next slot first. */
+  schedules (): Promise<ScheduleStatus[]>
+  /** Has a schedule add no tasks until it is resumed. Resolves to whether there is such a schedule. */
+  pauseSchedule (id: string): Promise<boolean>
+  /**
+   * Ends the pause of a schedule. The slots that have passed are not caught up. Resolves to whether there is such a
+   * schedule.
+   */
+  resumeSchedule (id: string): Promise<boolean>
+  /**
+   * Adds a task of a schedule at once, besides those of its slots, also while it is paused. Resolves to the id of the
+   * task; null if there is no such schedule, or its last task has not ended, as its `overlap` says. `force` adds the
+   * task whatever that says.
+   */
+  runSchedule (id: string, options?: { force?: boolean }): Promise<string | null>
+  /**
    * Says how the queues fare: whether their stores answer, how many tasks wait and for how long, and what the consumers
    * of this process do. Never rejects, and resolves within two seconds.
    */
@@ -99,8 +133,12 @@ export interface Taskqueue {
   /**
    * Runs all tasks that are due in the queues that this process consumes, and the due tasks that these add. Resolves
    * when none is left that may be claimed: it does not wait for a rate, a limit or a rest.
+   *
+   * With `advanceMs` it then moves the clock ahead by that, and runs what becomes due on the way, each when it is due:
+   * delayed tasks, retries and those of schedules. Only the clock of the local queues of this app moves. It rejects
+   * with `FST_TASKQUEUE_INVALID_OPTION` if another queue is consumed.
    */
-  drain (): Promise<void>
+  drain (options?: { advanceMs?: number }): Promise<void>
   /**
    * Runs the next task of a queue whose consumer does not start by itself. Resolves to whether there was one.
    *
@@ -119,6 +157,9 @@ type Inspector = Pick<
   Taskqueue,
   'queue' | 'queues' | 'get' | 'wait' | 'cancel' | 'reschedule' | 'runNow' | 'prioritize' | 'health' | 'history' |
   'processes'
+>
+type Planner = Pick<
+  Taskqueue, 'schedule' | 'unschedule' | 'schedules' | 'pauseSchedule' | 'resumeSchedule' | 'runSchedule'
 >
 type Runner = Pick<Taskqueue, 'drain' | 'runOne'>
 
@@ -187,11 +228,11 @@ export function createInspector (
     async reschedule (id, due) {
       checkId(id)
       checkOptions('due', due, ['delayMs', 'runAt'], 'reschedule')
-      return await operate(id, { kind: 'schedule', ...dueOf(due) })
+      return await operate(id, { kind: 'reschedule', ...dueOf(due) })
     },
     async runNow (id) {
       checkId(id)
-      return await operate(id, { kind: 'schedule' })
+      return await operate(id, { kind: 'reschedule' })
     },
     async prioritize (id, priority) {
       checkId(id)
@@ -204,10 +245,51 @@ export function createInspector (
   }
 }
 
+/** Creates the part of `app.taskqueue` that makes schedules and looks at them. */
+export function createPlanner (schedules: Schedules): Planner {
+  return {
+    schedule: async (id: string, options: ScheduleOptions) => { await schedules.set(id, options) },
+    unschedule: id => schedules.remove(id),
+    schedules: () => schedules.list(),
+    pauseSchedule: id => schedules.pause(id),
+    resumeSchedule: id => schedules.resume(id),
+    async runSchedule (id, options = {}) {
+      checkOptions('options', options, ['force'], 'runSchedule')
+      return await schedules.run(id, options.force === true)
+    }
+  }
+}
+
+/** Returns the clocks of the stores of consumers, which all have to be local. */
+function clocksOf (queues: Queues, consumers: readonly Consumer[]): Iterable<Clock> {
+  return new Set(consumers.map(({ queue }) => {
+    const { store } = queues.get(queue)
+    if (store instanceof LocalStore) return store.clock
+    throw new FST_TASKQUEUE_INVALID_OPTION('advanceMs', 'left out unless all queues are local', queue)
+  }))
+}
+
+/** Runs what is due, and what that adds. */
+async function runDue (consumers: readonly Consumer[]): Promise<void> {
+  let runs: number[]
+  do runs = await Promise.all(consumers.map(consumer => consumer.run()))
+  while (runs.some(count => count > 0))
+}
+
+/** Returns in how many milliseconds something becomes due that consumers may do. */
+async function nextIn (queues: Queues, consumers: readonly Consumer[]): Promise<number> {
+  const times = consumers.map(async consumer => {
+    const [pulse] = await queues.get(consumer.queue).store.extend([consumer.heldLeases()])
+    const { wakeInMs, slotInMs = Infinity } = pulse!.outlook
+    return Math.min(wakeInMs, slotInMs)
+  })
+  return Math.min(...await Promise.all(times))
+}
+
 /** An order that concerns one task. */
 type SingleOrder = {
-  [Kind in 'cancel' | 'schedule' | 'prioritize']: Omit<Extract<Order, { kind: Kind }>, 'ids'>
-}['cancel' | 'schedule' | 'prioritize']
+  [Kind in 'cancel' | 'reschedule' | 'prioritize']: Omit<Extract<Order, { kind: Kind }>, 'ids'>
+}['cancel' | 'reschedule' | 'prioritize']
 
 /** Creates the part of `app.taskqueue` that runs tasks on demand. */
 export function createRunner (
@@ -216,12 +298,21 @@ export function createRunner (
   const refuse = (queue: string) =>
     new FST_TASKQUEUE_INVALID_OPTION('consumer', 'given for tasks to run here', `false for ${queue}`)
   return {
-    async drain () {
+    async drain (options = {}) {
+      checkOptions('options', options, ['advanceMs'], 'drain')
+      const { advanceMs = 0 } = options
+      checkWhole('advanceMs', advanceMs, 0)
       await app.ready()
-      if (consumers.size === 0) throw refuse('every queue')
-      let runs: number[]
-      do runs = await Promise.all([...consumers.values()].map(consumer => consumer.run()))
-      while (runs.some(count => count > 0))
+      const all = [...consumers.values()]
+      if (all.length === 0) throw refuse('every queue')
+      const clocks = advanceMs > 0 ? clocksOf(queues, all) : []
+      await runDue(all)
+      for (let left = advanceMs; left > 0;) {
+        const ms = Math.min(left, Math.max(1, Math.ceil(await nextIn(queues, all))))
+        for (const clock of clocks) clock.advance(ms)
+        left -= ms
+        await runDue(all)
+      }
     },
     async runOne (name) {
       await app.ready()

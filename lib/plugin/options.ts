@@ -1,6 +1,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { CopyHeaders } from '../add/inheritance.js'
 import type { OnDead } from '../add/on-dead.js'
+import type { ScheduleOptions } from '../schedule/plan.js'
 import type { RedisLocation } from '../store/redis/location.js'
 import type { Limits } from '../store/limits.js'
 import type { CreateStore, StoreType } from '../store/types.js'
@@ -84,6 +85,20 @@ export interface TaskqueueOptions {
    * tasks that it adds are stored in the same step as the dead letter. @default none
    */
   onDead?: OnDead
+  /**
+   * Schedules by their ids: 1 to 200 printable ASCII characters without spaces. When the app becomes ready, each is
+   * made what it is declared to be, here or with `app.task`. From the queues that the app consumes it then removes
+   * schedules that were declared once and are no longer. All processes that consume a queue therefore declare the same
+   * schedules. One that was given what it cannot take fails `app.ready()` with `FST_TASKQUEUE_INVALID_SCHEDULE`.
+   * @default leaves schedules as they are, if `app.task` declares none
+   */
+  schedules?: Readonly<Record<string, DeclaredSchedule>>
+  /**
+   * The number of this version of the schedules, which grows with each. A process that starts with a lower number than
+   * a queue has seen changes no schedule there. So a process of the old version that restarts while you deploy changes
+   * nothing back. @default none: the process that starts last decides
+   */
+  scheduleRevision?: number
   /** Whether `app.taskqueue.added` notes what is queued, for tests. @default false */
   noteAdded?: boolean
   /**
@@ -98,6 +113,9 @@ export interface TaskqueueOptions {
    */
   dispatch?: 'direct' | 'inject'
 }
+
+/** A schedule that adds tasks for a url of this app. */
+export interface DeclaredSchedule extends ScheduleOptions { url: string }
 
 export type Secret = string | Uint8Array
 

@@ -16,14 +16,19 @@ import { bindRequestLog } from '../dispatch/request-log.js'
 import { RouteWarnings } from '../dispatch/route-warnings.js'
 import { hideTaskRoutes, taskOnly } from '../dispatch/task-only.js'
 import {
-  FST_TASKQUEUE_ALREADY_REGISTERED, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_NOT_A_TASK, FST_TASKQUEUE_USER_GONE
+  FST_TASKQUEUE_ALREADY_REGISTERED, FST_TASKQUEUE_INVALID_SCHEDULE, FST_TASKQUEUE_NO_USER, FST_TASKQUEUE_NOT_A_TASK,
+  FST_TASKQUEUE_USER_GONE
 } from '../errors.js'
 import { Queue } from '../queue/queue.js'
 import { Queues } from '../queue/queues.js'
 import { TaskWaiter } from '../queue/task-waiter.js'
+import type { ComposeTask, ScheduleOptions } from '../schedule/plan.js'
+import { Schedules } from '../schedule/schedules.js'
 import { makeCodec } from '../task/codec.js'
 import type { Task } from '../task/task.js'
-import { createAdder, createInspector, createRunner, MOST_AT_ONCE, type Taskqueue } from './app-taskqueue.js'
+import {
+  createAdder, createInspector, createPlanner, createRunner, MOST_AT_ONCE, type Taskqueue
+} from './app-taskqueue.js'
 import { healthOf } from './health.js'
 import type { TaskqueueOptions } from './options.js'
 import { Runtime } from './runtime.js'
@@ -81,18 +86,24 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
   const tellDead = tellDeadBy(task => configs.of(task)?.onDead ?? settings.onDead, task =>
     new TaskTransaction(composer.after(task), commits, app.log, settings.maxTasksPerRequest, note))
   const backoffOf = (task: Task) => configs.backoffOf(task)
+  let declared: ReadonlyMap<string, ScheduleOptions> | undefined = settings.schedules
+  const schedules = new Schedules(queues, codec, composer.alone as ComposeTask)
   const runtime = new Runtime(app, settings, queues, codec, { warnings, backoffOf, tellDead }, inContext)
 
   guardHeaders(app)
   bindRequestLog(app)
   app.addConstraintStrategy(strategy)
   hideTaskRoutes(app)
-  addTaskRoutes(app)
+  addTaskRoutes(app, (id, schedule) => {
+    if (!declared?.has(id)) declared = new Map([...declared ?? [], [id, schedule]])
+    else throw new FST_TASKQUEUE_INVALID_SCHEDULE(id, 'it is declared twice')
+  })
   app.decorateRequest('task', { getter () { return dispatchOf(this.raw)?.task ?? null } })
   app.decorate('verifyTask', verifyWith(settings))
   app.decorate<Taskqueue>('taskqueue', {
     ...createAdder(outsideOfRequests, added),
     ...createInspector(queues, codec, waiter, healthOf(queues, codec, runtime.consumers)),
+    ...createPlanner(schedules),
     ...createRunner(app, queues, runtime.consumers)
   })
   bindToReply(app, internals, {
@@ -105,6 +116,7 @@ const taskqueue = async (app: FastifyInstance, options: TaskqueueOptions): Promi
 
   app.addHook('onReady', async () => {
     await inContext(() => runtime.open())
+    if (declared !== undefined) await schedules.declare(declared, settings.scheduleRevision, consumed, app.log)
     warnOfClearText(app, settings, kept)
     // The consumers start later, and this hook does not await it: the first task should find every other plugin ready.
     app.ready(error => { if (error === null || error === undefined) inContext(() => { runtime.start() }) })

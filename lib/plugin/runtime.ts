@@ -8,6 +8,7 @@ import { Consumer } from '../run/consumer.js'
 import type { InContext } from '../run/context.js'
 import { startHeartbeat, type Heartbeat } from '../run/heartbeat.js'
 import { Isolation } from '../run/isolation.js'
+import { Scheduler } from '../schedule/scheduler.js'
 import type { Store } from '../store/store.js'
 import type { Codec } from '../task/codec.js'
 import type { Settings } from './settings.js'
@@ -49,7 +50,8 @@ export class Runtime {
       const shared = { app, store, codec, exchanger, keep, routes, publish }
       const attempt = attemptWith({ ...shared, queue: name, policy: consumer })
       const limits = { ...consumer, keep, keepDead }
-      consumers.set(name, new Consumer(name, store, attempt, isolation, publish, limits, inContext))
+      const schedulerWith = (onRest: () => void) => new Scheduler(name, { store, codec, keep, publish, onRest })
+      consumers.set(name, new Consumer(name, store, attempt, isolation, publish, limits, inContext, schedulerWith))
     }
     this.consumers = consumers
   }

@@ -8,6 +8,7 @@ import { checkWhole, LONGEST_TIMER_MS } from '../check.js'
 import { exchangers } from '../dispatch/exchange.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
 import { readLimits } from '../queue/limits.js'
+import { checkScheduleId } from '../schedule/plan.js'
 import { cut, show } from '../show.js'
 import type { Limits } from '../store/limits.js'
 import type { RedisLocation } from '../store/redis/location.js'
@@ -15,7 +16,9 @@ import type { Keep } from '../store/turn.js'
 import type { CreateStore, StoreType } from '../store/types.js'
 import { type Backoff, backoffBy, checkBackoff, exponential } from '../task/backoff.js'
 import { MAX_DELAY_MS } from '../task/time.js'
-import type { ConsumerOptions, QueueOptions, Secret, TaskqueueOptions, UserOptions } from './options.js'
+import type {
+  ConsumerOptions, DeclaredSchedule, QueueOptions, Secret, TaskqueueOptions, UserOptions
+} from './options.js'
 import { checkRedis } from './redis-option.js'
 
 export type ConsumerSettings = Readonly<Required<Omit<ConsumerOptions, 'backoff'>> & { backoff: Backoff }>
@@ -47,6 +50,9 @@ export interface Settings {
   /** Undefined where all dead letters are kept. */
   readonly keepDead: Keep | undefined
   readonly onDead: OnDead | undefined
+  /** Undefined where none are declared with the plugin. */
+  readonly schedules: ReadonlyMap<string, DeclaredSchedule> | undefined
+  readonly scheduleRevision: number | undefined
   readonly noteAdded: boolean
   readonly dispatch: keyof typeof exchangers
 }
@@ -62,7 +68,7 @@ export function readOptions (options: TaskqueueOptions): Settings {
     redis, queues = { default: {} }, consumer = {}, user = {}, copyHeaders = true, secrets = [], encrypt = true,
     prefix = DEFAULT_PREFIX, commitTimeoutMs = 2000, replicas = 0, maxPayloadBytes = 1024 * 1024,
     maxTasksPerRequest = 1000, maxDepth = 16, keep = 1000, keepMs = 3_600_000, keepDead, keepDeadMs, onDead,
-    noteAdded = false, dispatch = 'direct', ...unknown
+    schedules, scheduleRevision, noteAdded = false, dispatch = 'direct', ...unknown
   } = options
   // Fastify itself may add these to the options of a plugin.
   refuse(unknown, '', ['prefix', 'logLevel', 'logSerializers'])
@@ -83,6 +89,11 @@ export function readOptions (options: TaskqueueOptions): Settings {
   checkWhole('keepDead', keepDead, 0)
   checkWhole('keepDeadMs', keepDeadMs, 1)
   checkFunction('onDead', onDead)
+  if (schedules !== undefined) {
+    expect('schedules', schedules, 'an object of schedules by their ids', isRecord(schedules))
+    for (const id of Object.keys(schedules)) checkScheduleId(id)
+  }
+  checkWhole('scheduleRevision', scheduleRevision, 0)
   expect('noteAdded', noteAdded, 'true or false', typeof noteAdded === 'boolean')
   expect('dispatch', dispatch, "'direct' or 'inject'", dispatch === 'direct' || dispatch === 'inject')
   const name = `${hostname()}:${process.pid}:${randomBytes(3).toString('hex')}`
@@ -103,6 +114,8 @@ export function readOptions (options: TaskqueueOptions): Settings {
       ? undefined
       : { count: keepDead ?? Infinity, ms: keepDeadMs ?? Infinity },
     onDead,
+    schedules: schedules && new Map(Object.entries(schedules)),
+    scheduleRevision,
     noteAdded,
     dispatch
   }

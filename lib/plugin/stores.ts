@@ -73,7 +73,7 @@ function redisType (location: RedisLocation, { prefix, commitTimeoutMs, replicas
 
 const METHODS = [
   'open', 'prepare', 'turn', 'extend', 'watch', 'counts', 'history', 'consumers', 'find', 'list', 'keys',
-  'operate', 'setProgress', 'close'
+  'schedules', 'plan', 'tick', 'operate', 'setProgress', 'close'
 ] as const satisfies ReadonlyArray<keyof Store>
 
 function checkStore (queue: string, store: Store): Store {

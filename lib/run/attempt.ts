@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import { AttemptWithdrawn, type LazyAbortController } from '../dispatch/abort.js'
 import { dispatch } from '../dispatch/dispatch.js'
 import type { Exchanger } from '../dispatch/exchange.js'
-import type { Dispatch, RequestTask } from '../dispatch/identity.js'
+import type { Dispatch, RequestTask, TaskSchedule } from '../dispatch/identity.js'
 import type { RouteWarnings } from '../dispatch/route-warnings.js'
 import { type AttemptEnd, isHeard, type Publish } from '../observe/events.js'
 import { attempts, type AttemptTrace, tracedTask } from '../observe/tracing.js'
@@ -170,17 +170,19 @@ class CurrentTask implements RequestTask {
   readonly queue: string
   readonly attempt: number
   readonly userId: string | undefined
+  readonly schedule: TaskSchedule | undefined
   readonly progress: RequestTask['progress']
   readonly #aborter: LazyAbortController
 
   constructor (
-    { id, userId }: Task, queue: string, attempt: number, aborter: LazyAbortController,
+    { id, userId, schedule }: Task, queue: string, attempt: number, aborter: LazyAbortController,
     progress: RequestTask['progress']
   ) {
     this.id = id
     this.queue = queue
     this.attempt = attempt
     this.userId = userId
+    this.schedule = schedule && { ...schedule, slot: new Date(schedule.slot) }
     this.progress = progress
     this.#aborter = aborter
   }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { AttemptWithdrawn } from '../dispatch/abort.js'
 import type { Publish } from '../observe/events.js'
+import type { Scheduler } from '../schedule/scheduler.js'
 import type { Holding, Pulse } from '../store/heartbeat.js'
 import type { Store } from '../store/store.js'
 import type { Held, Lease, Outlook, Settlement } from '../store/turn.js'
@@ -17,9 +18,6 @@ import { Phases } from './phase.js'
 import { Prefetch } from './prefetch.js'
 import { Reporter } from './reporter.js'
 import { TurnLoop } from './turn-loop.js'
-
-/** How long the store may wait to hear of an end while there is work at hand. */
-const SETTLE_MS = 2
 
 /**
  * Claims the tasks of one queue and runs them, up to `concurrency` at once. It knows stores and attempts, and nothing
@@ -38,6 +36,7 @@ export class Consumer {
   readonly #limits: ConsumerLimits
   readonly #inContext: InContext
   readonly #loop: TurnLoop
+  readonly #scheduler: Scheduler
   readonly #prefetch: Prefetch
   readonly #inFlight = new InFlight()
   readonly #allowance = new Allowance()
@@ -54,7 +53,7 @@ export class Consumer {
 
   constructor (
     queue: string, store: Store, attempt: Attempt, isolation: Isolation, publish: Publish, limits: ConsumerLimits,
-    inContext: InContext
+    inContext: InContext, schedulerWith: (onRest: () => void) => Scheduler
   ) {
     this.queue = queue
     this.#store = store
@@ -65,6 +64,7 @@ export class Consumer {
     this.#inContext = inContext
     this.#outage = new Outage(this.#reporter)
     this.#loop = new TurnLoop(() => this.#takeTurn(), () => { this.#rest() }, inContext)
+    this.#scheduler = schedulerWith(() => { this.wake() })
     this.#prefetch = new Prefetch(limits.concurrency, this.#inFlight, {
       mayBegin: () => this.#admission().begins,
       begin: lease => { this.#beginAttempt(lease) },
@@ -110,6 +110,7 @@ export class Consumer {
     do await this.#idle()
     while (this.#phases.now !== 'closing' && this.#allowance.isOpen)
     this.#allowance.withdraw()
+    if (this.#allowance.left === 0) this.#scheduler.rest()
     return this.#allowance.begun - before
   }
 
@@ -125,13 +126,15 @@ export class Consumer {
   async stop (longestMs: number): Promise<void> {
     this.#phases.enter('closing')
     this.#loop.silence()
+    this.#scheduler.close()
     // What is given back has to reach the store as well.
     const grace = setTimeout(() => { this.#giveBack() }, Math.min(this.#limits.closeGraceMs, longestMs - 1000))
     this.wake()
     if (!this.#isIdle()) await Promise.race([this.#idle(), sleep(longestMs, undefined, { ref: false })])
     clearTimeout(grace)
     this.#loop.silence()
-    this.#forgetEnded()
+    // The leases of what could not be settled expire, and other consumers take the tasks over.
+    this.#reporter.tellUnsettled(this.#inFlight.takeEnded())
   }
 
   wake (): void {
@@ -271,7 +274,7 @@ export class Consumer {
   /** Tells the store of what has ended: at once, unless there is more than that at hand. */
   #settleSoon (): void {
     const isBusy = this.#prefetch.size > this.#inFlight.ended.length && this.#admission().begins
-    if (isBusy) this.#loop.wakeWithin(SETTLE_MS)
+    if (isBusy) this.#loop.wakeSoon()
     else this.wake()
   }
 
@@ -292,9 +295,11 @@ export class Consumer {
     this.wake()
   }
 
-  #look ({ wakeInMs, suspects }: Outlook): void {
+  #look ({ wakeInMs, suspects, slotInMs = Infinity }: Outlook): void {
     this.#suspects = suspects
     this.#wakeIn(wakeInMs)
+    // Where tasks run on demand only, they are added on demand only.
+    if (this.#allowance.left > 0) this.#scheduler.note(slotInMs)
   }
 
   #wakeIn (ms: number): void {
@@ -306,14 +311,8 @@ export class Consumer {
   #tryAgainLater (err: unknown, start: number): void {
     const isLastTries = this.#phases.now === 'closing' && this.#inFlight.running === 0
     const pauseMs = this.#outage.noteFailure(err, start, isLastTries)
-    if (pauseMs === undefined) this.#forgetEnded()
+    if (pauseMs === undefined) this.#reporter.tellUnsettled(this.#inFlight.takeEnded())
     else this.#wakeIn(pauseMs)
-  }
-
-  /** Gives up what could not be settled: the leases expire, and other consumers take the tasks over. */
-  #forgetEnded (): void {
-    const taskIds = this.#inFlight.takeEnded().map(({ lease }) => lease.id)
-    if (taskIds.length > 0) this.#reporter.tell('tasks:unsettled', { taskIds })
   }
 
   /** No turn follows. */
@@ -323,7 +322,7 @@ export class Consumer {
   }
 
   #isIdle (): boolean {
-    return this.#loop.isResting && this.#inFlight.isEmpty && this.#prefetch.size === 0
+    return this.#loop.isResting && this.#inFlight.isEmpty && this.#prefetch.size === 0 && !this.#scheduler.isTicking
   }
 
   #idle (): Promise<void> { return new Promise(resolve => { this.#whenIdle.push(resolve) }) }

@@ -36,6 +36,12 @@ export class Reporter {
     const those = settlements.filter((_, index) => settled[index] === true)
     if (those.length > 0) this.tell('tasks:settled', { taskIds: idsOf(those.map(({ lease }) => lease)) })
   }
+
+  /** Tells which attempts the store will not hear of. */
+  tellUnsettled (settlements: readonly Settlement[]): void {
+    const taskIds = idsOf(settlements.map(({ lease }) => lease))
+    if (taskIds.length > 0) this.tell('tasks:unsettled', { taskIds })
+  }
 }
 
 const idsOf = (leases: readonly Held[]): string[] => leases.map(({ id }) => id)

@@ -8,6 +8,9 @@ import type { InContext } from './context.js'
 const YIELD_MS = 50
 const YIELDING_MS = 2 * 60_000
 
+/** How long the store may wait to hear of an end while there is work at hand, in milliseconds. */
+const SETTLE_MS = 2
+
 /**
  * Takes the turns of a consumer: one at a time, each for any number of wake-ups.
  *
@@ -56,9 +59,9 @@ export class TurnLoop {
   /** Lets other consumers go first for a while, when something becomes due. */
   yieldToOthers (): void { this.#yieldsUntil = performance.now() + YIELDING_MS }
 
-  /** Takes the next turn so many milliseconds from now at the latest, whatever the alarm says. */
-  wakeWithin (ms: number): void {
-    this.#collecting ??= setTimeout(() => { this.wake() }, ms)
+  /** Takes the next turn soon, whatever the alarm says, with all that has ended by then. */
+  wakeSoon (): void {
+    this.#collecting ??= setTimeout(() => { this.wake() }, SETTLE_MS)
   }
 
   /** Switches the alarm off. */

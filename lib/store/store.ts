@@ -3,8 +3,9 @@ import type { Holding, Presence, Pulse } from './heartbeat.js'
 import type { KeyView } from './limits.js'
 import type { News } from './news.js'
 import type { Order } from './order.js'
+import type { ScheduleChange, ScheduleList, Tick, TickResult, WhichSchedules } from './schedules.js'
 import type { NewTask, Prepared } from './tasks.js'
-import type { Held, Turn, TurnResult } from './turn.js'
+import type { Held, Keep, Turn, TurnResult } from './turn.js'
 
 /**
  * The port between queues and whatever keeps their tasks: this process, Redis, a file. A store keeps the tasks of one
@@ -24,7 +25,7 @@ import type { Held, Turn, TurnResult } from './turn.js'
  *
  *     waiting, delayed, suspects, running ── cancel ───▶ cancelled
  *     waiting, delayed, but never attempted ─ too late ▶ expired
- *     waiting ◀────────────────────────────── schedule ▶ delayed
+ *     waiting ◀──────────────────────────── reschedule ▶ delayed
  *     waiting, delayed, suspects ──────────── purge ───▶ (gone)
  *     dead ────────────────────────────────── redrive ─▶ waiting
  *     dead ────────────── remove, replace, `keepDead` ─▶ (gone)
@@ -110,6 +111,28 @@ export interface Store {
 
   /** Lists the keys behind `after` of which tasks wait or run, in the order of their bytes. */
   keys (queue: string, after: string, limit: number): Promise<readonly KeyView[]>
+
+  /**
+   * Lists the schedules of a queue in the order of their next slots, and of several with the same one in the order of
+   * the bytes of their ids. Those without a next slot are the last.
+   */
+  schedules (queue: string, which: WhichSchedules): Promise<ScheduleList>
+
+  /**
+   * Changes schedules of a queue in one atomic step, and returns whether it has. It changes nothing if any of them is
+   * not as expected, if a new next slot is no longer in the future, or if the revision is lower than that of an
+   * earlier change.
+   */
+  plan (queue: string, changes: readonly ScheduleChange[], revision?: number): Promise<boolean>
+
+  /**
+   * Does what slots of schedules demand, each in one atomic step, and returns what it has done. Any number of processes
+   * may do so for the same slot: only the first adds a task. The task is added as by a commit, and it is kept out if a
+   * task of its id waits, is delayed, runs or is dead.
+   *
+   * @param keep how many ended tasks the queue keeps, if a tick cancels one
+   */
+  tick (queue: string, ticks: readonly Tick[], keep: Keep): Promise<readonly TickResult[]>
 
   /** Carries out an order, in one atomic step for each task, and returns how many tasks it has changed. */
   operate (queue: string, order: Order): Promise<number>

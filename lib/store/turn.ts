@@ -142,4 +142,6 @@ export interface Outlook {
   readonly wakeInMs: number
   /** Whether there are suspects. */
   readonly suspects: boolean
+  /** Milliseconds until the next slot of a schedule, with the meanings of `wakeInMs`. @default Infinity */
+  readonly slotInMs?: number
 }

@@ -8,7 +8,7 @@ import { checkMethod } from './method.js'
 import { isAddress, LOCAL_IP } from './origin.js'
 import { makeKey, open, seal, sign } from './sealing.js'
 import { MAX_REQ_ID_LENGTH, type Task } from './task.js'
-import { MAX_DELAY_MS } from './time.js'
+import { LATEST_TIME_MS, MAX_DELAY_MS } from './time.js'
 import { canonicalUrl } from './url.js'
 
 export interface CodecSettings {
@@ -30,13 +30,19 @@ export interface Codec {
    * behind it if there is one.
    */
   decodeHead (queue: string, id: string, message: string): Task
-  /** Turns a record of a task into a text that is protected as its message is, and back; undefined if unreadable. */
-  encodeRecord (queue: string, id: string, record: object): string
-  decodeRecord (queue: string, id: string, text: string): object | undefined
+  /**
+   * Turns a record of a task, or what is kept of a schedule, into a text that is protected as a message is, and back;
+   * undefined if unreadable.
+   */
+  encodeRecord (queue: string, id: string, record: object, of?: RecordKind): string
+  decodeRecord (queue: string, id: string, text: string, of?: RecordKind): object | undefined
   /** Does the same for the reason of a verdict. Stores also give reasons of their own, which are plain text. */
   encodeReason (queue: string, id: string, reason: string): string
   decodeReason (queue: string, id: string, text: string): string | undefined
 }
+
+/** What a record tells of. A record of one kind is none of another. */
+type RecordKind = 'record' | 'schedule'
 
 /**
  * Makes the codec of an app.
@@ -78,10 +84,10 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
     decode: (queue, id, message) =>
       decode(queue, id, message, (payload, head) => unwrap(payload, queue, id, 'payload', head)),
     decodeHead: (queue, id, message) => ({ ...decode(queue, id, message, () => ''), payload: undefined }),
-    encodeRecord: (queue, id, record) => close(JSON.stringify(record), queue, id, 'record'),
-    decodeRecord (queue, id, text) {
+    encodeRecord: (queue, id, record, of = 'record') => close(JSON.stringify(record), queue, id, of),
+    decodeRecord (queue, id, text, of = 'record') {
       try {
-        const record: unknown = JSON.parse(unwrap(text, queue, id, 'record'))
+        const record: unknown = JSON.parse(unwrap(text, queue, id, of))
         return isPlain(record) ? record as object : undefined
       } catch {
         return undefined
@@ -117,7 +123,7 @@ const PROTOCOLS: ReadonlySet<unknown> = new Set([undefined, 'http', 'https'])
 function write (task: Task): { readonly head: string, readonly payload: string | undefined } {
   const {
     payload, method, url, headers, inherited, ip, protocol, userId, depth, addedAt, dueAt, originReqId, maxRetries,
-    backoff, timeoutMs, dedupeMs
+    backoff, timeoutMs, dedupeMs, schedule
   } = task
   const usual = usualWith(payload)
   const isText = payload === undefined || typeof payload === 'string'
@@ -137,6 +143,7 @@ function write (task: Task): { readonly head: string, readonly payload: string |
   if (backoff !== undefined) head.backoff = backoff
   if (timeoutMs !== undefined) head.timeoutMs = timeoutMs
   if (dedupeMs !== undefined) head.dedupeMs = dedupeMs
+  if (schedule !== undefined) head.schedule = schedule
   if (payload !== undefined && text === undefined) head.base64 = true
   return { head: JSON.stringify(head), payload: payload === undefined ? undefined : text ?? payload.toString('base64') }
 }
@@ -145,7 +152,7 @@ function read (id: string, head: string, text: string | undefined): Task {
   const usual = usualWith(text)
   const {
     v = VERSION, method = usual.method, url, headers = usual.headers, inherited, ip, protocol, base64, userId,
-    depth = 1, addedAt, dueAt, originReqId, maxRetries, backoff, timeoutMs, dedupeMs
+    depth = 1, addedAt, dueAt, originReqId, maxRetries, backoff, timeoutMs, dedupeMs, schedule
   } = parse(head) ?? {}
   if (v !== VERSION) throw new Error(`its version is ${Number(v)}, and this release reads ${VERSION}`)
   if (userId !== undefined && typeof userId !== 'string') throw new Error('its user is not a string')
@@ -154,6 +161,7 @@ function read (id: string, head: string, text: string | undefined): Task {
   if (ip !== undefined && ip !== '' && !isAddress(ip)) throw new Error('its address is not an IP address')
   if (!PROTOCOLS.has(protocol)) throw new Error('its protocol is unknown')
   const hasOrigin = typeof originReqId === 'string' && originReqId.length <= MAX_REQ_ID_LENGTH
+  if (schedule !== undefined && !isScheduled(schedule)) throw new Error('its schedule is not one')
   if (originReqId !== undefined && !hasOrigin) throw new Error('its origin is not the id of a request')
   try {
     checkMethod(method)
@@ -182,7 +190,8 @@ function read (id: string, head: string, text: string | undefined): Task {
       maxRetries,
       backoff,
       timeoutMs,
-      dedupeMs
+      dedupeMs,
+      schedule
     }
   } catch (error) {
     // The code alone: the error's message would quote the content.
@@ -194,6 +203,11 @@ function checked (headers: object): Task['headers'] {
   const entries = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value] as const)
   for (const [name, value] of entries) checkHeader(name, value)
   return Object.fromEntries(entries)
+}
+
+function isScheduled (value: Partial<Task['schedule']>): boolean {
+  const { id, slot, missed } = Object(value) as Record<string, unknown>
+  return typeof id === 'string' && Number.isSafeInteger(missed) && Math.abs(Number(slot)) <= LATEST_TIME_MS
 }
 
 type Usual = Pick<Task, 'method' | 'headers'>

@@ -49,6 +49,8 @@ export interface Task {
   readonly timeoutMs?: number
   /** For how many milliseconds after the task is done its id keeps others out. @default 0 */
   readonly dedupeMs?: number
+  /** The schedule that added the task, the slot that the task is for, and how many slots were missed before it. */
+  readonly schedule?: { readonly id: string, readonly slot: number, readonly missed: number }
 }
 
 /** How many characters of the id of a request are kept. */
@@ -93,7 +95,8 @@ export function makeTask (url: string, options: AddOptions, inheritance?: Inheri
     maxRetries,
     backoff: backoff?.slice(),
     timeoutMs,
-    dedupeMs
+    dedupeMs,
+    schedule: undefined
   }
 }
 

@@ -5,6 +5,9 @@ import { show } from '../show.js'
 /** The longest delay of a task, in milliseconds: 30 days. */
 export const MAX_DELAY_MS = 30 * 24 * 60 * 60 * 1000
 
+/** The latest time of a Date, in milliseconds since the epoch (ECMA-262 §21.4.1.1). */
+export const LATEST_TIME_MS = 8.64e15
+
 /** A time of RFC 3339 §5.6. Without a zone it would be another time on another machine. */
 const TIME = /^(\d{4}-\d\d-\d\d)[Tt ](?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d{1,9})?)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)$/
 
@@ -26,7 +29,7 @@ export function dueOf (
 }
 
 /** Returns a time in milliseconds since the epoch; NaN if it is no time, or ambiguous. */
-function timeOf (runAt: unknown): number {
+export function timeOf (runAt: unknown): number {
   if (typeof runAt === 'number' || isDate(runAt)) return new Date(runAt).getTime()
   const date = typeof runAt === 'string' && runAt.length < 40 ? TIME.exec(runAt)?.[1] : undefined
   // Date takes 31 November, and makes it 1 December.

@@ -8,7 +8,7 @@ import { Redis } from 'ioredis'
 import type { Transaction } from '../../lib/index.js'
 import { clockMs, writeTo, type AddedTask } from './ledger.js'
 
-import { ALL_QUEUES, CANNOT_START, COMMIT_TIMEOUT_MS, LEASE_MS, LIMITS, QUEUES, SHARED, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
+import { ALL_QUEUES, CANNOT_START, COMMIT_TIMEOUT_MS, EVERY_MS, LEASE_MS, LIMITS, QUEUES, SCHEDULES, SHARED, type LEAVES, type PlannedRequest, type PlannedTask } from './plan.js'
 
 export interface Setting {
   consumes: boolean
@@ -57,6 +57,8 @@ app.addHook('preClose', () => leaveAt('preClose'))
 await app.register(taskqueue, {
   redis: client ?? { host: '127.0.0.1', port: redisPort },
   queues: { ...Object.fromEntries(QUEUES.map(queue => [queue, {}])), [SHARED]: { limits: LIMITS } },
+  schedules: Object.fromEntries(SCHEDULES.map((id, index) =>
+    [id, { everyMs: EVERY_MS, url: '/task', payload: { kind: 'plain', ms: 10 }, queue: QUEUES[index % 2]!, overlap: 'allow' as const, catchUp: 'all' as const }])),
   commitTimeoutMs: COMMIT_TIMEOUT_MS,
   copyHeaders: false,
   consumer: consumes && { concurrency: 4, leaseMs: LEASE_MS, closeGraceMs: 300, backoff: retry => 100 * 2 ** retry }
@@ -144,8 +146,9 @@ app.post<{ Body: PlannedRequest, Params: { request: string } }>('/add/:request',
 
 app.post<{ Body: Pick<PlannedTask, 'kind' | 'ms'> }>('/task', { constraints: { taskOnly: true } }, async (request, reply) => {
   const { kind, ms } = request.body
-  const { id, attempt, queue, signal } = request.task!
-  write({ event: 'begins', id, attempt, pid, queue })
+  const { id, attempt, queue, signal, schedule } = request.task!
+  const slot = schedule && { schedule: schedule.id, slot: schedule.slot.getTime() }
+  write({ event: 'begins', id, attempt, pid, queue, ...slot })
   signal.addEventListener('abort', () => { write({ event: 'aborts', id, attempt, pid }) })
   if (kind === 'poison') setTimeout(() => { process.kill(pid, 'SIGKILL') }, 30)
   if (kind === 'chain' || kind === 'flaky') {

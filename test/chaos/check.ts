@@ -1,5 +1,5 @@
 import type { Entry } from './ledger.js'
-import { ALL_QUEUES, LEASE_MS, LIMITS, SHARED } from './plan.js'
+import { ALL_QUEUES, EVERY_MS, LEASE_MS, LIMITS, SCHEDULES, SHARED } from './plan.js'
 import { readStory, type Attempt, type Story, type Task } from './story.js'
 
 /** What Redis holds once everything has closed. */
@@ -17,7 +17,7 @@ export interface FinalState {
 }
 
 export type Rule =
-  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash' | 'cancelled' | 'expired' | 'limit'
+  | 'lost' | 'ghost' | 'torn' | 'duplicate' | 'attempt' | 'chain' | 'fence' | 'innocent' | 'poison' | 'stranger' | 'left' | 'crash' | 'cancelled' | 'expired' | 'limit' | 'slot'
 
 export interface Violation {
   readonly rule: Rule
@@ -79,6 +79,7 @@ export function check (ledger: readonly Entry[], state: FinalState): Findings {
   }
   found.checkChains()
   found.checkLimits()
+  found.checkSlots()
   found.checkDead()
   found.checkLeft()
   return { violations: found.violations, figures: figuresOf(story, found, state) }
@@ -188,6 +189,19 @@ class Checker {
     return Math.min(end?.at ?? Infinity, abortedAt, diedAt, cancelsAt, lostAt)
   }
 
+  /** Each slot of a schedule has a task, which comes to an end, and no task has two slots. */
+  checkSlots (): void {
+    for (const schedule of SCHEDULES) {
+      const tasks = [...this.#story.tasks.values()].filter(task => task.schedule === schedule)
+      const slots = tasks.map(({ slot }) => slot!).sort((a, b) => a - b)
+      for (const { id } of tasks) this.#checkNotLost(id, `it is of the schedule ${schedule}`)
+      slots.slice(1).forEach((slot, index) => {
+        const gapMs = slot - slots[index]!
+        if (gapMs !== EVERY_MS) this.#find('slot', {}, `${schedule} has slots ${gapMs} ms apart: ${new Date(slot).toISOString()} is the second`)
+      })
+    }
+  }
+
   checkDead (): void {
     const { tasks, corrupted } = this.#story
     for (const id of this.#dead) {
@@ -220,7 +234,7 @@ class Checker {
     const abandoned = dead.length + [...lives.values()].filter(({ cause, closingAt }) => cause === 'closed' && closingAt !== undefined).length
     if (turns.length > ALL_QUEUES.length * abandoned) this.#find('left', {}, `${turns.length} turns of ${abandoned} consumers that have died`)
     // A commit of a process that has died keeps its ids as long as it is in doubt.
-    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|history|lane|limits|tat|turn:[-0-9a-f]{36})$/.test(key) ||
+    const isExpected = (key: string) => /^taskqueue:\{[a-z]+\}:(dead|message|attempts|clock|prepared|ended|summary|revoked|consumers|idle|history|lane|limits|tat|schedules?|turn:[-0-9a-f]{36})$/.test(key) ||
       (prepared.length > 0 && key.endsWith(':reserved'))
     const strange = keys.filter(key => !isExpected(key))
     if (strange.length > 0) this.#find('left', {}, `keys ${strange.join(', ')}`)

@@ -19,7 +19,7 @@ export type Event =
   /** What was joined has been committed. */
   | { event: 'row', request: number, pid: number }
   /** Of a consumer. */
-  | { event: 'begins', id: string, attempt: number, pid: number, queue?: string }
+  | { event: 'begins', id: string, attempt: number, pid: number, queue?: string, schedule?: string, slot?: number }
   | { event: 'chains', id: string, attempt: number, pid: number, tasks: string[] }
   | { event: 'ends', id: string, attempt: number, pid: number, status: number }
   | { event: 'aborts', id: string, attempt: number, pid: number }

@@ -59,6 +59,9 @@ export const QUEUES = ['default', 'mail'] as const
 /** The queue that has keys, levels and limits, and these limits. The rate of a key counts where many of its tasks wait. */
 export const SHARED = 'shared'
 export const LIMITS = { running: 3, perKey: { running: 1, rate: { max: 30, ms: 1000, burst: 3 } } } as const satisfies Limits
+/** The schedules that all processes declare. Each of their slots has one task, whatever happens. */
+export const SCHEDULES = ['s0', 's1', 's2'] as const
+export const EVERY_MS = 1000
 export const ALL_QUEUES = [...QUEUES, SHARED] as const
 export const LEASE_MS = 1500
 export const COMMIT_TIMEOUT_MS = 1000

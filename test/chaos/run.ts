@@ -25,6 +25,14 @@ export const LIB = new URL('../../lib/index.js', import.meta.url).href
 /** How long what is left may take to come to an end once there are no more faults. */
 const DRAIN_MS = 60_000
 
+/** Pauses all schedules of a queue, which a process that starts later does not change. */
+const PAUSE_SCHEDULES = `
+for _, id in ipairs(redis.call('ZRANGE', KEYS[1], 0, -1)) do
+  local record = redis.call('HGET', KEYS[2], '+' .. id)
+  redis.call('HSET', KEYS[2], '+' .. id, (string.gsub(record, '^(%d+ %d+ %d+) 0', '%1 1')))
+  redis.call('ZADD', KEYS[1], 'inf', id)
+end`
+
 /** Runs a plan with the plugin at `lib`, and checks what has happened. */
 export async function run (t: Teardown, plan: Plan, { lib = LIB, drainMs = DRAIN_MS } = {}): Promise<Run> {
   const dir = mkdtempSync(join(tmpdir(), 'tq-chaos-'))
@@ -59,6 +67,8 @@ export async function run (t: Teardown, plan: Plan, { lib = LIB, drainMs = DRAIN
   await Promise.all(faults)
 
   await until(async () => await lift(admin).then(() => true, () => false), 'Redis is back')
+  // Their tasks would come for ever.
+  for (const queue of ALL_QUEUES) await admin.eval(PAUSE_SCHEDULES, 2, keyOf(queue, 'schedules'), keyOf(queue, 'schedule'))
   const drain = async () => { await until(async () => await isEmpty(admin).catch(() => false), 'nothing waits or runs', drainMs).catch(() => {}) }
   await drain()
   await Promise.all(fleet.slice(0, WEBS).map(member => member.retire()))

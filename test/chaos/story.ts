@@ -16,6 +16,9 @@ export interface Attempt {
 
 export interface Task extends AddedTask {
   request?: number
+  /** The schedule that has added it, and for which slot. */
+  schedule?: string
+  slot?: number
   /** When somebody first tried to cancel it, and when it was. */
   cancelsAt?: number
   cancelledAt?: number
@@ -87,6 +90,9 @@ export function readStory (ledger: readonly Entry[]): Story {
     const attempt = attempts.get(keyOf(entry))!
     attempt.chained = entry.tasks
     for (const id of entry.tasks) story.tasks.set(id, { id, kind: 'plain', attempts: [] })
+  }
+  for (const { id, schedule, slot } of of('begins')) {
+    if (schedule !== undefined && !story.tasks.has(id)) story.tasks.set(id, { id, kind: 'plain', schedule, slot: slot!, attempts: [] })
   }
   for (const attempt of attempts.values()) {
     const task = story.tasks.get(attempt.id)

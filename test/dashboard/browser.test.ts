@@ -122,6 +122,32 @@ t.test('whoever operates has a key rest, ends that, and lowers a task', async t 
   t.strictSame(wrong, [])
 })
 
+t.test('whoever operates runs, pauses, resumes and removes a schedule', async t => {
+  const { app, url } = await serve(t, { taskqueue: { consumer: { autoStart: false }, schedules: { declared: { url: '/ok', cron: '@yearly' } } } })
+  await app.taskqueue.schedule('report', { url: '/ok', everyMs: 86_400_000 })
+  const { page, wrong } = await openPage()
+  await page.goto(url)
+  await page.getByRole('link', { name: 'Schedules' }).click()
+  const report = page.getByRole('row', { name: /report/ })
+  const button = (name: string) => report.getByRole('button', { name })
+  await button('Pause').click()
+  await report.getByText('paused', { exact: true }).waitFor()
+  await button('Resume').click()
+  await button('Pause').waitFor()
+  await button('Run now').click()
+  await page.getByText(/^Task report@\S+ was added\.$/).waitFor()
+  await button('Run now').click()
+  await page.getByText(/^No task was added: the last task report@\S+ had not ended\.$/).waitFor()
+  await report.getByRole('link', { name: /ago/ }).click()
+  t.match(await page.title(), /^Task report@/)
+  await page.goBack()
+  await button('Remove').click()
+  await report.waitFor({ state: 'detached' })
+  t.strictSame(await page.getByRole('row', { name: /declared/ }).getByRole('button').allTextContents(), ['Run now', 'Pause'])
+  t.strictSame((await app.taskqueue.schedules()).map(({ id, paused }) => [id, paused]), [['declared', false]])
+  t.strictSame(wrong, [])
+})
+
 t.test('whoever operates redrives and removes dead letters: one, those of a kind, and all', async t => {
   const { app, url } = await serve(t)
   const queue = app.taskqueue.queue('default')
@@ -161,9 +187,10 @@ t.test('nothing that is hostile runs or leads away, wherever it stands', async t
   for (const id of ids) await app.taskqueue.wait(id)
   await app.taskqueue.queue('default').rest(3_600_000)
   for (const key of HOSTILE.filter(text => /^[ -~]+$/.test(text))) ids.push(await app.taskqueue.add('/ok', { key }))
+  for (const text of HOSTILE) await app.taskqueue.schedule(text.replace(/[^!-~]/g, '/'), { url: `/ok?q=${encodeURIComponent(text)}`, cron: '@yearly' })
   const { page, wrong } = await openPage()
   await until(async () => (await app.taskqueue.processes()).length === 1)
-  for (const path of ['', 'queue?name=default&state=dead', 'queue?name=default&state=done', 'dead?name=default', 'queue?name=default', 'keys?name=default', 'processes', ...ids.map(id => `task?id=${encodeURIComponent(id)}`)]) {
+  for (const path of ['', 'queue?name=default&state=dead', 'queue?name=default&state=done', 'dead?name=default', 'queue?name=default', 'keys?name=default', 'processes', 'schedules', `schedules?${String(new URLSearchParams({ ran: 'x', added: ids[0]! }))}`, ...ids.map(id => `task?id=${encodeURIComponent(id)}`)]) {
     const response = await page.goto(`${url}${path}`)
     t.equal(response?.status(), 200, path)
     t.equal(await page.locator('img').count(), 0, path)
@@ -227,8 +254,9 @@ t.test('who may only look finds no button but that of the search', async t => {
   await app.taskqueue.wait('dead')
   await app.taskqueue.queue('default').rest(3_600_000)
   await app.taskqueue.add('/ok', { id: 'waiting', key: 'ann' })
+  await app.taskqueue.schedule('nightly', { url: '/ok', cron: '@yearly' })
   const { page, wrong } = await openPage()
-  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes']) {
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes', 'schedules']) {
     await page.goto(`${url}${path}`)
     t.strictSame(await page.getByRole('button').allTextContents(), ['Find'], path)
   }
@@ -246,7 +274,8 @@ t.test('the pages work without JavaScript, by the keyboard, and on a phone', asy
   await until(async () => (await app.taskqueue.get('dead'))?.attempts.length === 2)
   await app.taskqueue.queue('default').rest(3_600_000)
   await app.taskqueue.add('/ok', { id: 'waiting', key: 'k'.repeat(255) })
-  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes']) {
+  await app.taskqueue.schedule('s'.repeat(200), { url: '/ok', cron: '@yearly' })
+  for (const path of ['', 'queue?name=default&state=dead', 'dead?name=default', 'task?id=dead', 'queue?name=default', 'keys?name=default', 'task?id=waiting', 'processes', 'schedules']) {
     await page.goto(`${url}${path}`)
     const width = await page.locator('html').evaluate((element: { scrollWidth: number }) => element.scrollWidth)
     t.ok(width <= 360, `${path} is ${width} wide`)

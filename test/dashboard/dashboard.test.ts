@@ -61,13 +61,15 @@ t.test('who may do nothing sees nothing, and who may look cannot act', async t =
   const late = await app.taskqueue.add('/ok', { delayMs: 60_000, payload: {} })
   await queue.rest(60_000)
   await app.taskqueue.add('/ok', { key: 'ann', payload: {} })
-  const paths = ['', 'queue?name=default', 'dead?name=default', 'keys?name=default', `task?id=${dead}`, `task?id=${late}`, 'processes']
+  await app.taskqueue.schedule('nightly', { url: '/ok', cron: '@yearly' })
+  const paths = ['', 'queue?name=default', 'dead?name=default', 'keys?name=default', `task?id=${dead}`, `task?id=${late}`, 'processes', 'schedules']
   const actions: Array<[string, Record<string, string>]> = [
     ['pause', { queue: 'default' }], ['resume', { queue: 'default' }], ['purge', { queue: 'default', confirm: 'default' }],
     ['redrive-all', { queue: 'default' }], ['remove-all', { queue: 'default', confirm: 'default' }], ['redrive-group', { queue: 'default', group: 'x' }],
     ['remove-group', { queue: 'default', group: 'x' }], ['cancel', { id: dead! }], ['run', { id: dead! }], ['reschedule', { id: dead!, minutes: '1' }],
     ['redrive', { id: dead!, queue: 'default' }], ['remove', { id: dead!, queue: 'default' }],
-    ['rest', { minutes: '9' }], ['end-rest', {}], ['rest-key', { key: 'ann', minutes: '9' }], ['end-rest-key', { key: 'ann' }], ['prioritize', { id: late, priority: 'high' }]
+    ['rest', { minutes: '9' }], ['end-rest', {}], ['rest-key', { key: 'ann', minutes: '9' }], ['end-rest-key', { key: 'ann' }], ['prioritize', { id: late, priority: 'high' }],
+    ...['run-schedule', 'pause-schedule', 'resume-schedule', 'remove-schedule'].map((name): [string, Record<string, string>] => [name, { schedule: 'nightly' }])
   ]
   for (const [role, page, action] of [[undefined, 403, 403], ['nonsense', 403, 403], ['read', 200, 403]] as const) {
     const headers: Record<string, string> = role === undefined ? {} : { 'x-role': role }
@@ -81,6 +83,8 @@ t.test('who may do nothing sees nothing, and who may look cannot act', async t =
   t.match(await queue.counts(), { dead: 1, delayed: 1, waiting: 1 })
   t.equal(await queue.isPaused(), false)
   t.notMatch(await queue.keys(), [{ restingUntil: Date }])
+  t.match(await app.taskqueue.schedules(), [{ id: 'nightly', paused: false, last: undefined }])
+  t.match((await get('schedules', { headers: { 'x-role': 'operate' } })).body, /method="post"/)
   t.match((await get('', { headers: { 'x-role': 'operate' } })).body, /method="post"/)
 })
 
@@ -155,13 +159,20 @@ t.test('every action does what its button says, once more as well', async t => {
 
 t.test('actions are logged with who has acted, on what, and how much that has changed', async t => {
   const log: Array<Record<string, unknown>> = []
-  const { post } = await open(t, {
+  const { app, post } = await open(t, {
     server: { logger: { stream: { write (line: string) { log.push(JSON.parse(line)) } } } },
     setUp: app => { app.addHook('onRequest', async request => { Object.assign(request, { user: { id: 'ann' } }) }) }
   })
   await post('pause', { queue: 'default', level: '99', msg: 'forged', userId: 'bob' })
   await post('rest-key', { key: 'ann', minutes: '9' })
   await post('prioritize', { id: 'a', priority: 'low' })
+  await app.taskqueue.schedule('nightly', { url: '/ok', cron: '@yearly' })
+  for (const name of ['run-schedule', 'pause-schedule', 'resume-schedule', 'remove-schedule', 'pause-schedule']) await post(name, { schedule: 'nightly', userId: 'bob', taskId: 'forged' })
+  t.match(log.filter(({ action }) => /schedule$/.test(String(action))), [
+    { action: 'run-schedule', queue: 'default', schedule: 'nightly', taskId: /^nightly@/, changed: 1, userId: 'ann', level: 30, msg: 'an operator acts on a queue' },
+    ...['pause-schedule', 'resume-schedule', 'remove-schedule'].map(action => ({ action, schedule: 'nightly', taskId: undefined, changed: 1, userId: 'ann' })),
+    { action: 'pause-schedule', changed: 0 }
+  ])
   t.match(log.filter(({ action }) => action === 'pause'), [{ queue: 'default', changed: 1, userId: 'ann', reqId: String, level: 30, msg: 'an operator acts on a queue' }])
   t.match(log.filter(({ action }) => action === 'rest-key'), [{ key: 'ann', minutes: '9', changed: 1 }])
   t.match(log.filter(({ action }) => action === 'prioritize'), [{ taskId: 'a', priority: 'low', changed: 0 }])
@@ -324,6 +335,12 @@ t.test('pages say what they are about as JSON to those who accept only that', as
   t.match(await json(''), { queues: [{ name: 'a', dead: 1, history: { failed: Array } }, { name: 'b', dead: 0 }] })
   t.match(await json('queue?name=a&state=dead'), { queue: 'a', state: 'dead', tasks: [{ url: '/fails/1' }] })
   t.match(await json('processes'), { processes: Array })
+  await app.taskqueue.schedule('nightly', { url: '/ok?token=t0k', cron: '@yearly', queue: 'b' })
+  t.strictSame(await json('schedules'), {
+    offset: 0,
+    schedules: [{ id: 'nightly', queue: 'b', cron: '@yearly', tz: 'UTC', overlap: 'skip', catchUp: 'once', method: 'GET', declared: false, next: `${new Date().getUTCFullYear() + 1}-01-01T00:00:00.000Z`, paused: false, skipped: 0, missed: 0, url: '/ok?token=[hidden]' }],
+    isMore: false
+  })
   const { headers } = await get('', { headers: { accept: 'text/html,application/json;q=0.9' } })
   t.match(headers['content-type'], /^text\/html/)
 })
@@ -340,6 +357,138 @@ t.test('a list comes in pages, each task once', async t => {
   t.match((await get('queue?name=default')).body, /rel="next" href="queue\?name=default&amp;state=waiting&amp;offset=50"/)
   t.notMatch((await get('queue?name=default&offset=100')).body, /rel="next"/)
   for (const offset of ['-1', 'x', '1e400', '99999999999999999999']) t.equal((await get(`queue?name=default&offset=${offset}`)).statusCode, 200, offset)
+})
+
+const YEARLY = { url: '/ok', cron: '@yearly', payload: {} }
+
+t.test('each schedule says when, what comes next, what was last, and what it is', async t => {
+  const store = new LocalStore()
+  const { app, get } = await open(t, {
+    taskqueue: { queues: { default: { type: () => store }, other: {} }, consumer: { autoStart: false }, schedules: { declared: { ...YEARLY, cron: '0 3 * * 1', tz: 'Europe/Berlin', queue: 'other' } } }
+  })
+  const rowOf = async (id: string) => {
+    const { body }: { body: string } = await get('schedules')
+    return body.split('<tr>').find(row => row.startsWith(`<th scope="row" class="url">${id}\n`))?.replace(/<\/tr>[^]*/, '') ?? ''
+  }
+  t.match(await rowOf('declared'), /<small>POST \/ok<br>declared<[^]*href="queue\?name=other&amp;state=waiting">other<[^]*<code class="name">0 3 \* \* 1<\/code><br><small>Europe\/Berlin<[^]*<time[^>]*>in [\d.]+ (d|h|min)<[^]*<td>–</)
+  t.notMatch(await rowOf('declared'), /paused|unreadable|remove-schedule|resume-schedule/)
+  const periods: Array<[number, string]> = [[1000, 'second'], [1500, '1,500 milliseconds'], [60_000, 'minute'], [90_000, '90 seconds'], [900_000, '15 minutes'], [3_600_000, 'hour'], [172_800_000, '2 days']]
+  for (const [everyMs] of periods) await app.taskqueue.schedule(`every-${everyMs}`, { url: '/ok?token=t0k', everyMs, payload: {} })
+  await app.taskqueue.schedule('once', { ...YEARLY, startAt: Date.now(), endAt: Date.now() + 400 * 86_400_000 })
+  await store.plan('default', [{ id: 'odd', plan: 'nonsense', next: Date.now() + 60_000 }])
+  const taskId = await app.taskqueue.runSchedule('once') as string
+  const slot = (await app.taskqueue.schedules()).find(({ id }) => id === 'once')!.next!.getTime()
+  await store.tick('default', [{ id: 'once', slot, next: slot, missed: 0, overlap: 'skip', task: { queue: 'default', id: 'other', message: '' } }], { count: 1, ms: 1 })
+  await new Promise(resolve => setTimeout(resolve, 1100))
+  for (const [everyMs, words] of periods) t.match(await rowOf(`every-${everyMs}`), new RegExp(`token=\\[hidden\\]<br>made at run time<[^]*<td>every ${words}</td>[^]*remove-schedule`))
+  t.ok((await rowOf('once')).includes(`<td><a href="task?id=${encodeURIComponent(taskId)}"><time`), 'a link to the last task')
+  t.match(await rowOf('once'), /<td class="number ">1<\/td><td class="number none">0<\/td>/, 'skipped once, and never missed')
+  t.match(await rowOf('odd'), /<span class="badge bad">unreadable<[^]*<td>–<\/td>\n<td><time[^]*pause-schedule[^]*remove-schedule/)
+  t.notMatch(await rowOf('odd'), /run-schedule|resume-schedule|declared|run time/)
+  await app.taskqueue.pauseSchedule('declared')
+  await app.taskqueue.pauseSchedule('odd')
+  await until(async () => /<span class="badge">paused<[^]*<td>–<\/td>\n<td>–<[^]*run-schedule[^]*resume-schedule/.test(await rowOf('declared')))
+  t.notMatch(await rowOf('declared'), /pause-schedule|none is left/)
+  t.notMatch(await rowOf('odd'), /(run|pause|resume)-schedule/)
+  await store.tick('default', [{ id: 'once', slot, missed: 3, overlap: 'skip' }], { count: 1, ms: 1 })
+  await until(async () => /<td>none is left<[^]*<td class="number ">3</.test(await rowOf('once')))
+})
+
+t.test('an operator runs, pauses, resumes and removes a schedule, and reads what came of it', async t => {
+  const { app, get, json, post } = await open(t, { taskqueue: { consumer: { autoStart: false }, schedules: { declared: YEARLY } } })
+  t.match((await get('schedules')).body, /declared/)
+  await app.taskqueue.schedule('a&b', YEARLY)
+  const status = async (id: string) => (await app.taskqueue.schedules()).find(schedule => schedule.id === id)
+  const ran = await post('run-schedule', { schedule: 'a&b', offset: '0' })
+  const taskId = (await status('a&b'))!.last!.taskId
+  t.match(ran, { statusCode: 303, headers: { location: `../schedules?${new URLSearchParams({ ran: 'a&b', added: taskId })}` } })
+  const follow = async ({ headers }: typeof ran) => (await get(headers.location!.toString().slice(3))).body.replaceAll('&amp;', '&')
+  const link = `href="task?id=${encodeURIComponent(taskId)}">${taskId}</a>`
+  t.ok((await follow(ran)).includes(`${link} was added.`))
+  t.ok((await get(`task?id=${encodeURIComponent(taskId)}`)).body.includes('waiting'))
+  const again = await post('run-schedule', { schedule: 'a&b' })
+  t.ok((await follow(again)).includes(`No task was added: the last task <a class="name" ${link} had not ended.`))
+  const accept = { accept: 'application/json', 'sec-fetch-site': 'same-origin' }
+  t.strictSame((await post('run-schedule', { schedule: 'a&b' }, accept)).json(), { changed: 0 })
+  await app.taskqueue.cancel(taskId)
+  const other = (await post('run-schedule', { schedule: 'a&b' }, accept)).json()
+  t.strictSame(other, { changed: 1, taskId: (await status('a&b'))!.last!.taskId })
+  t.notSame(other.taskId, taskId)
+
+  for (let time = 0; time < 2; time++) t.match(await post('pause-schedule', { schedule: 'declared', offset: '100' }), { statusCode: 303, headers: { location: '../schedules?offset=100' } })
+  t.match([(await status('declared'))?.paused, (await json('schedules')).schedules], [true, [{ id: 'a&b' }, { id: 'declared', paused: true }]])
+  for (let time = 0; time < 2; time++) t.match(await post('resume-schedule', { schedule: 'declared', offset: '-1' }), { statusCode: 303, headers: { location: '../schedules' } })
+  t.match([(await status('declared'))?.paused, (await json('schedules')).schedules], [false, [{ id: 'a&b' }, { id: 'declared', paused: false }]])
+  t.match((await post('remove-schedule', { schedule: 'declared' })).json(), { statusCode: 400, code: 'FST_TASKQUEUE_INVALID_SCHEDULE' })
+  for (let time = 0; time < 2; time++) t.equal((await post('remove-schedule', { schedule: 'a&b' })).statusCode, 303)
+  t.match(await json('schedules'), { schedules: [{ id: 'declared' }] })
+  t.match(await follow(await post('run-schedule', { schedule: 'a&b' })), /No task was added: there is no such schedule/)
+  for (const name of ['run-schedule', 'pause-schedule', 'resume-schedule', 'remove-schedule']) {
+    for (const schedule of ['', 'a b']) t.equal((await post(name, { schedule })).statusCode, 400, `${name} ${schedule}`)
+    t.equal((await post(name, { schedule: 'declared' }, { 'sec-fetch-site': 'cross-site' })).statusCode, 403, name)
+  }
+  for (const query of ['added=a%20b&ran=a', 'ran=a&added=a&added=b', 'ran=a&added=']) t.equal((await get(`schedules?${query}`)).statusCode, 400, query)
+  t.match(await status('declared'), { paused: false, last: undefined })
+})
+
+t.test('schedules come in pages in the order of their ids, each once, however soon their slots are', async t => {
+  const { app, json, get } = await open(t, { taskqueue: { queues: { a: {}, b: {} }, consumer: false } })
+  t.match((await get('schedules')).body, /No queue has a schedule/)
+  const ids = Array.from({ length: 230 }, (_, index) => `s${String(index).padStart(3, '0')}`)
+  for (const [index, id] of ids.entries()) await app.taskqueue.schedule(id, { url: '/ok', queue: 'ab'[index % 2]!, everyMs: 3_600_000 * (1 + index * 7 % 11), payload: {} })
+  const seen: string[] = []
+  let path: string | undefined = 'schedules'
+  await until(async () => (await json('schedules')).isMore)
+  for (let pages = 0; path !== undefined && pages < 5; pages++) {
+    const { schedules } = await json(path) as { schedules: Array<{ id: string }> }
+    seen.push(...schedules.map(({ id }) => id))
+    const { body }: { body: string } = await get(path)
+    t.equal(/rel="prev" href="([^"]+)"/.exec(body)?.[1], [undefined, 'schedules', 'schedules?offset=100'][pages])
+    path = /rel="next" href="([^"]+)"/.exec(body)?.[1]
+  }
+  t.strictSame(seen, ids)
+  t.match((await get('schedules?offset=200')).body, /name="offset" value="200"[^]*201 to 230/)
+  t.match((await get('schedules?offset=300')).body, /No schedule is left here/)
+  for (const offset of ['-1', 'x', '1e400', '0&offset=1', 'NaN']) t.equal((await get(`schedules?offset=${offset}`)).statusCode, 200, offset)
+  t.match(await json('schedules?offset=130'), { schedules: { length: 100 }, isMore: false }, 'the last of all are no reason for another page')
+})
+
+t.test('a hostile schedule is shown as text, and its forms act on it and nothing else', async t => {
+  const hostile = ['"><img/src=x/onerror=alert(1)>', '</th><script>alert(2)</script>', "'%22%3Cb%3E+%", '&ran=x&added=y#z', '../x?y']
+  const { app, get, post } = await open(t, { taskqueue: { consumer: { autoStart: false } } })
+  for (const id of hostile) await app.taskqueue.schedule(id, { ...YEARLY, url: `/ok?q=${encodeURIComponent(id)}` })
+  const check = (body: string) => { t.notMatch(body, /<img|<script>|<b>\+|="[^"]*<[^"]*"/) }
+  const unescape = (text: string) => text.replace(/&(lt|gt|quot|#39|amp);/g, (_, name: string) => ({ lt: '<', gt: '>', quot: '"', '#39': "'", amp: '&' })[name]!)
+  const { body } = await get('schedules')
+  check(body)
+  t.strictSame([...new Set([...body.matchAll(/name="schedule" value="([^"]*)"/g)].map(([, value]) => unescape(value!)))], [...hostile].sort())
+  for (const id of hostile) {
+    const { headers } = await post('run-schedule', { schedule: id })
+    const { body } = await get(headers.location!.toString().slice(3))
+    check(body)
+    const added = unescape(/Task <a class="name" href="([^"]*)"/.exec(body)![1]!)
+    t.match(await get(added, { headers: { accept: 'application/json' } }), { statusCode: 200, body: /"state":"waiting"/ })
+    await post('pause-schedule', { schedule: id })
+    t.strictSame((await app.taskqueue.schedules()).filter(({ paused }) => paused).map(({ id }) => id), [id])
+    await post('resume-schedule', { schedule: id })
+  }
+  check((await get(`schedules?${new URLSearchParams({ ran: hostile[0]!, added: hostile[1]! })}`)).body)
+  for (const [index, id] of hostile.entries()) {
+    await post('remove-schedule', { schedule: id })
+    t.strictSame((await app.taskqueue.schedules()).map(({ id }) => id).sort(), hostile.slice(index + 1).sort())
+  }
+})
+
+t.test('however many look at the schedules, the stores are asked once a second', async t => {
+  const { app, get, post } = await open(t)
+  let asked = 0
+  const { schedules } = app.taskqueue
+  Object.assign(app.taskqueue, { schedules: async () => { asked++; return await schedules() } })
+  await app.taskqueue.schedule('nightly', YEARLY)
+  await Promise.all(Array.from({ length: 50 }, async () => await get('schedules')))
+  t.equal(asked, 1)
+  await post('pause-schedule', { schedule: 'nightly' })
+  t.match((await get('schedules')).body, />paused</)
 })
 
 t.test('what is not there is a 404', async t => {
@@ -379,13 +528,13 @@ t.test('a page says that the store does not answer, and is as usual once it does
     return response.body.includes('does not answer') && response
   }) as Awaited<ReturnType<typeof get>>
   t.equal(overview.statusCode, 200, 'other queues may have another store')
-  for (const path of ['queue?name=default', 'dead?name=default', 'keys?name=default', 'task?id=a', 'processes']) {
+  for (const path of ['queue?name=default', 'dead?name=default', 'keys?name=default', 'task?id=a', 'processes', 'schedules']) {
     const { statusCode, body } = await get(path)
     t.equal(statusCode, 503, path)
     t.match(body, /The store does not answer/)
     t.notMatch(body, server.path, 'its address is nobody\'s business')
   }
-  t.match(await json('processes'), { code: 'FST_TASKQUEUE_UNREACHABLE' })
+  for (const path of ['processes', 'schedules']) t.match(await json(path), { code: 'FST_TASKQUEUE_UNREACHABLE' })
   await server.start()
   await until(async () => (await get('queue?name=default')).statusCode === 200)
 })

@@ -27,7 +27,12 @@ const store = new StoreWithPast()
 const type = () => store
 await app.register(taskqueue, {
   queues: { default: { type }, mail: { type, consumer: { concurrency: 10 } }, reports: { type, limits: { running: 50, rate: { max: 600, ms: 60_000, burst: 100 }, perKey: { running: 8 } } }, webhooks: { type, consumer: { concurrency: 4 } } },
-  consumer: { maxRetries: 0, name: 'web-1:4711' }
+  consumer: { maxRetries: 0, name: 'web-1:4711' },
+  schedules: {
+    'clean-up': { url: '/tasks/clean-up', cron: '30 3 * * *', tz: 'Europe/Berlin' },
+    digest: { url: '/tasks/digest?week=last', method: 'GET', cron: '0 7 * * MON', tz: 'America/New_York', queue: 'mail' },
+    sync: { url: '/held/sync', everyMs: 900_000, queue: 'webhooks' }
+  }
 })
 await app.register(dashboard, { prefix: '/queues', public: true, show: { payload: true, answer: true } })
 app.all('/held/*', async () => await new Promise(() => {}))
@@ -49,13 +54,22 @@ await app.taskqueue.queue('reports').rest(1_800_000)
 await app.taskqueue.queue('default').pause()
 await app.taskqueue.addAll(Array.from({ length: 1840 }, (_, index) => ({ url: `/tasks/sync/${index}` })))
 
+await app.taskqueue.schedule('tenant-4711:invoices', { url: '/tasks/invoices/4711', cron: '@monthly', queue: 'mail' })
+await app.taskqueue.schedule('tenant-4712:invoices', { url: '/tasks/invoices/4712', cron: '@monthly', queue: 'mail', endAt: Date.now() + 90 * 86_400_000 })
+await store.plan('reports', [{ id: 'tenant-9:from-a-newer-release', plan: 'what this process cannot read', next: Date.now() + 7_200_000 }])
+await app.taskqueue.pauseSchedule('digest')
+await app.taskqueue.runSchedule('clean-up')
+await app.taskqueue.runSchedule('sync')
+await app.taskqueue.runSchedule('sync')
+const { last } = (await app.taskqueue.schedules()).find(({ id }) => id === 'sync')!
+
 const open = await startBrowser({ teardown: (run: () => unknown) => { closings.push(run) } })
 const [waiting] = await app.taskqueue.queue('reports').list('waiting')
 const [dead] = await app.taskqueue.queue('webhooks').list('dead')
 const shots: Array<[name: string, path: string, scheme: 'light' | 'dark', width: number]> = [
   ['queues-light', '', 'light', 1180], ['dead-dark', 'dead?name=webhooks', 'dark', 1180],
   // These are looked at, and do not stand in the docs.
-  ...(['light', 'dark'] as const).flatMap(scheme => [1180, 390].flatMap(width => [['', 'queues'], ['queue?name=mail&state=delayed', 'list'], [`task?id=${dead!.id}`, 'task'], ['dead?name=webhooks', 'dead'], ['processes', 'processes'], ['queue?name=reports', 'bounds'], ['keys?name=reports', 'keys'], [`task?id=${waiting!.id}`, 'waiting']]
+  ...(['light', 'dark'] as const).flatMap(scheme => [1180, 390].flatMap(width => [['', 'queues'], ['queue?name=mail&state=delayed', 'list'], [`task?id=${dead!.id}`, 'task'], ['dead?name=webhooks', 'dead'], ['processes', 'processes'], ['queue?name=reports', 'bounds'], ['keys?name=reports', 'keys'], ['schedules', 'schedules'], [`schedules?${String(new URLSearchParams({ ran: 'sync', added: last!.taskId }))}`, 'ran'], [`task?id=${waiting!.id}`, 'waiting']]
     .map(([path, name]): typeof shots[number] => [`/tmp/shots/${name}-${scheme}-${width}`, path!, scheme, width])))
 ]
 for (const [name, path, colorScheme, width] of shots) {

@@ -136,7 +136,8 @@ t.test('every error is in the reference, with the status that it has', async t =
 const TYPES = [
   'TaskqueueOptions', 'UserOptions', 'QueueOptions', 'Limits', 'Rate', 'ConsumerOptions', 'AddOptions', 'TaskConfig',
   'Transaction', 'Taskqueue', 'Queue', 'RequestTask', 'TaskStatus', 'AttemptStatus', 'AddedTask', 'Store', 'StoreContext',
-  'Events', 'CommitTrace', 'AttemptTrace', 'QueueHealth', 'ProcessStatus'
+  'Events', 'CommitTrace', 'AttemptTrace', 'QueueHealth', 'ProcessStatus', 'ScheduleTiming', 'TaskSchedule',
+  'ScheduleStatus'
 ]
 
 for (const name of TYPES) {

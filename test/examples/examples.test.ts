@@ -7,6 +7,7 @@ import t, { type Test } from 'tap'
 import type { FastifyInstance } from 'fastify'
 import { build as buildIds } from '../../example/ids.js'
 import { build as buildOperate } from '../../example/operate.js'
+import { build as buildSchedules } from '../../example/schedules.js'
 import { build as buildStatus } from '../../example/status.js'
 import { build as buildTenants } from '../../example/tenants.js'
 import { build as buildTime } from '../../example/time.js'
@@ -175,6 +176,27 @@ for (const type of ['local', 'redis']) {
     t.equal(await app.taskqueue.runOne(), false, 'its rate allows one a minute')
     t.equal((await post(app, '/tenants/Acme!/messages', { texts: [] })).statusCode, 400)
   })
+
+  t.test(`${type} queue: a tenant chooses the hour of its digest, and changes its mind`, async t => {
+    const printed: string[] = []
+    const app = await open(t, await buildSchedules({ taskqueue: await optionsOf(t, type), measureMs: 30 * 86_400_000, print: line => { printed.push(line) } }))
+    const choose = async (payload: object) => (await app.inject({ method: 'PUT', url: '/tenants/acme/digest', payload })).statusCode
+    const remove = async () => (await app.inject({ method: 'DELETE', url: '/tenants/acme/digest' })).statusCode
+    const look = async () => (await app.taskqueue.schedules()).find(({ id }) => id === 'digest:acme')
+
+    t.strictSame((await app.taskqueue.schedules()).map(({ id, declared }) => [id, declared]).sort(), [['measure', true], ['report', true]])
+    t.equal(await choose({ hour: 8, tz: 'Asia/Tokyo' }), 204)
+    t.match(await look(), { cron: '0 8 * * *', tz: 'Asia/Tokyo', declared: false })
+    t.equal((await look())!.next!.getUTCHours(), 23)
+    t.equal(await choose({ hour: 8 }), 204)
+    t.equal((await look())!.next!.getUTCHours(), 8)
+    for (const payload of [{ hour: 24 }, { hour: '*' }, { hour: 8, tz: 'Mars/Olympus' }]) t.equal(await choose(payload), 400)
+
+    const id = await app.taskqueue.runSchedule('digest:acme')
+    t.match(await app.taskqueue.wait(id!), { state: 'done' })
+    t.strictSame(printed.filter(line => line.startsWith('digest')), [`digest of acme for ${id!.split('@')[1]}`])
+    t.strictSame([await remove(), await remove(), await look()], [204, 404, undefined])
+  })
 }
 
 t.test('each can be run, with the Redis that it is given', async t => {
@@ -185,11 +207,24 @@ t.test('each can be run, with the Redis that it is given', async t => {
     ids: 'sent the digest',
     status: '{"state":"done","report":{"title":"November","pages":5}}',
     operate: '9998 letters sent',
-    tenants: '1004 messages sent'
+    tenants: '1004 messages sent',
+    schedules: '-- the digest is removed: 204'
   }).map(async ([name, lastLine]) => {
     const { stdout } = await run(process.execPath, [join(examples, `${name}.js`)], { env: { ...env, REDIS_URL: `unix://${path}` } })
     t.equal(stdout.trimEnd().split('\n').at(-1), lastLine, name)
   }))
+})
+
+t.test('the report comes on weekdays, and measurements come all the time', async t => {
+  const printed: string[] = []
+  const app = await open(t, await buildSchedules({ taskqueue: { consumer: { autoStart: false } }, measureMs: 21_600_000, print: line => { printed.push(line) } }))
+  await app.taskqueue.drain({ advanceMs: 7 * 86_400_000 })
+  const reports = printed.filter(line => line.startsWith('report')).map(line => new Date(line.split(' ')[2]!))
+  const inNewYork = new Intl.DateTimeFormat('en', { timeZone: 'America/New_York', weekday: 'short', hour: 'numeric', hourCycle: 'h23' })
+  const days = reports.map(slot => Object.fromEntries(inNewYork.formatToParts(slot).map(({ type, value }) => [type, value])))
+  t.ok(days.length >= 4 && days.length <= 6, `it came ${days.length} times in a week`)
+  for (const { weekday, hour } of days) t.ok(!weekday!.startsWith('S') && hour === '07', `${weekday} ${hour}`)
+  t.equal(printed.filter(line => /^measured for .*T(?:00|06|12|18):00:00\.000Z$/.test(line)).length, 28)
 })
 
 // That of vitest runs after this suite (`posttest`): beside it, what vitest makes of the source is mixed into the coverage.

@@ -82,6 +82,17 @@ t.test('a commit that fails, and a task that no route takes, are counted', async
   t.equal(samples.get('taskqueue_attempts_total{queue="default",route="other",outcome="dead"}'), 1)
 })
 
+t.test('slots of schedules are counted, and those that were missed', async t => {
+  const register = new promClient.Registry()
+  const app = await open(t, promClient, register, { consumer: { autoStart: false } })
+  await app.taskqueue.schedule('hourly', { everyMs: 3_600_000, url: '/users/1' })
+  await app.taskqueue.drain({ advanceMs: 2 * 3_600_000 })
+  const samples = await scrape(register)
+  t.equal(samples.get('taskqueue_schedule_slots_total{queue="default",outcome="added"}'), 2)
+  t.notOk(samples.has('taskqueue_schedule_missed_total{queue="default"}'))
+  t.equal(samples.get('taskqueue_attempts_total{queue="default",route="/users/:id",outcome="done"}'), 2)
+})
+
 t.test('apps that share a registry count together, and what is closed is asked no longer', async t => {
   const register = new promClient.Registry()
   const one = await open(t, promClient, register, { queues: { one: {} } })

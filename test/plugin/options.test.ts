@@ -145,14 +145,14 @@ t.test('an option that does not exist is refused at each level', async t => {
 })
 
 t.test('what a custom type returns is refused by the names of the methods it lacks', async t => {
-  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, history, consumers, find, list, keys, operate, setProgress, close'
+  const all = 'a type whose stores have open, prepare, turn, extend, watch, counts, history, consumers, find, list, keys, schedules, plan, tick, operate, setProgress, close'
   const half = { open () {}, prepare () {}, turn () {}, counts: 1 }
   await refuses(t, ([
     [() => undefined, all, 'undefined'],
     [() => null, all, 'null'],
     [() => 1, all, '1'],
     [() => Object.assign(new LocalStore(), { operate: undefined }), 'a type whose stores have operate', 'a LocalStore'],
-    [() => half, 'a type whose stores have extend, watch, counts, history, consumers, find, list, keys, operate, setProgress, close', 'an object']
+    [() => half, 'a type whose stores have extend, watch, counts, history, consumers, find, list, keys, schedules, plan, tick, operate, setProgress, close', 'an object']
   ] as Array<[unknown, string, string]>).map(([type, ...rest]): Row => [{ queues: { mail: { type } } }, 'queues.mail.type', ...rest]))
 })
 
@@ -226,7 +226,7 @@ t.test('no password and no secret is ever in an error', async t => {
 t.test('options that are left out have the documented defaults', async t => {
   const { queues: [queue, ...others], user, ...settings } = readOptions({})
   t.strictSame(settings, {
-    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, onDead: undefined, noteAdded: false, dispatch: 'direct'
+    copyHeaders: true, secrets: [], encrypt: true, prefix: 'taskqueue', commitTimeoutMs: 2000, replicas: 0, maxPayloadBytes: 1024 * 1024, maxTasksPerRequest: 1000, maxDepth: 16, keep: { count: 1000, ms: 3_600_000 }, keepDead: undefined, onDead: undefined, schedules: undefined, scheduleRevision: undefined, noteAdded: false, dispatch: 'direct'
   })
   t.strictSame(others, [])
   const { consumer, ...rest } = queue!

@@ -51,13 +51,13 @@ t.test('the alarm is one: setting it anew or switching it off leaves nothing of 
 
 t.test('what is collected takes a turn after a while, and none of its own where another turn comes first', async t => {
   const { loop, endTurn, turns } = startLoop()
-  loop.wakeWithin(2)
+  loop.wakeSoon()
   mock.timers.tick(1)
-  loop.wakeWithin(2)
+  loop.wakeSoon()
   mock.timers.tick(1)
   t.equal(turns(), 1, 'the first of them counts')
   await endTurn()
-  loop.wakeWithin(2)
+  loop.wakeSoon()
   loop.wake()
   await endTurn()
   mock.timers.tick(10)

@@ -26,7 +26,7 @@ export const adding = chapter({
     const alone = await store.prepare([task(queue, 'alone'), task(queue, 'later', { delayMs: LONG_MS })])
     for (const id of ['new', 'chosen', 'alone', 'later']) {
       assert.equal(await show(store, queue, id), undefined)
-      for (const order of [{ kind: 'cancel', keep: { count: 9, ms: LONG_MS } }, { kind: 'schedule' }] as const) {
+      for (const order of [{ kind: 'cancel', keep: { count: 9, ms: LONG_MS } }, { kind: 'reschedule' }] as const) {
         assert.equal(await store.operate(queue, { ...order, ids: [id] }), 0)
       }
     }

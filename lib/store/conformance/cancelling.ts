@@ -72,7 +72,7 @@ export const cancelling = chapter({
   ) {
     await add(store, tasks(queue, ['a', 'b', 'c']))
     await store.operate(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
-    await store.operate(queue, { kind: 'schedule', ids: ['c', 'a'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'reschedule', ids: ['c', 'a'], delayMs: LONG_MS })
     assert.ok((await turn(store, queue, [])).outlook.wakeInMs > SHORT_MS)
     const [pulse] = await store.extend([holding(queue)])
     assert.ok(pulse!.outlook.wakeInMs > SHORT_MS)

@@ -88,7 +88,7 @@ export const claiming = chapter({
     const runAt = Date.now() + 4 * SHORT_MS
     for (const id of ['c', 'b', '10', '9']) await add(store, tasks(queue, [id, `after ${id}`], { runAt }))
     await add(store, tasks(queue, ['z', 'y']))
-    await store.operate(queue, { kind: 'schedule', ids: ['z', 'b', 'y'], runAt })
+    await store.operate(queue, { kind: 'reschedule', ids: ['z', 'b', 'y'], runAt })
     const all = ['c', 'after c', 'after b', '10', 'after 10', '9', 'after 9', 'z', 'b', 'y']
     assert.deepEqual(ids(await store.list(queue, 'delayed', 0, 100)), all)
     await until('all tasks are due', async () => (await store.counts([queue]))[0]!.waiting === all.length)

@@ -32,7 +32,7 @@ export const deferring = chapter({
     assert.deepEqual(deferrals(second), { deferredMs: deferMs, unroutedMs: 0 })
     assert.deepEqual(counters(second), { attempt: 2, retries: 0, deaths: 0 })
     await settle(store, queue, second, defer(1000))
-    await store.operate(queue, { kind: 'schedule', ids: ['a'] })
+    await store.operate(queue, { kind: 'reschedule', ids: ['a'] })
     const third = await claimOne(store, queue)
     assert.deepEqual(deferrals(third), { deferredMs: 1000 + deferMs, unroutedMs: 0 })
     await settle(store, queue, third, retry(0))

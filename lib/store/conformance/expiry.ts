@@ -44,7 +44,7 @@ export const expiry = chapter({
     assert.deepEqual(ids(await store.list(queue, 'expired', 0, 10)), ['unseen'])
     await untilSuspect(store, queue)
     await store.operate(queue, { kind: 'redrive' })
-    await store.operate(queue, { kind: 'schedule', ids: ['retried'] })
+    await store.operate(queue, { kind: 'reschedule', ids: ['retried'] })
     assert.deepEqual(ids(await claim(store, queue)).sort(), ['dead', 'released', 'retried'])
     assert.equal((await claimSuspect(store, queue)).id, 'abandoned')
     assert.deepEqual(await lost(store, queue, [rest[1]!]), [])

@@ -108,7 +108,7 @@ export const finding = chapter({
     assert.equal(await first(), undefined, 'a delayed task does not wait')
     await add(store, [...tasks(queue, ['a', 'b', 'c']), task(other, 'z')])
     await assertFirst('a')
-    await store.operate(queue, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'reschedule', ids: ['a'], delayMs: LONG_MS })
     await store.operate(queue, { kind: 'cancel', ids: ['b'], keep: KEEP })
     await assertFirst('c')
     const views = await store.counts([other, queue])
@@ -181,11 +181,11 @@ export const finding = chapter({
   ) {
     const all = Array.from({ length: 12 }, (_, index) => `${index}`)
     await add(store, tasks(queue, all))
-    await store.operate(queue, { kind: 'schedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'reschedule', ids: ['0', '3', '4', '11'], delayMs: LONG_MS })
     await store.operate(queue, { kind: 'cancel', ids: ['1', '5'], keep: KEEP })
-    await store.operate(queue, { kind: 'schedule', ids: ['4', '3'] })
-    await store.operate(queue, { kind: 'schedule', ids: ['3'], delayMs: LONG_MS })
-    await store.operate(queue, { kind: 'schedule', ids: ['3'] })
+    await store.operate(queue, { kind: 'reschedule', ids: ['4', '3'] })
+    await store.operate(queue, { kind: 'reschedule', ids: ['3'], delayMs: LONG_MS })
+    await store.operate(queue, { kind: 'reschedule', ids: ['3'] })
     await add(store, [
       task(queue, '6', { onDuplicate: 'replace' }),
       task(queue, '5', { onDuplicate: 'keep' }),

@@ -12,6 +12,7 @@ import { limiting } from './limiting.js'
 import { news } from './news.js'
 import { operating } from './operating.js'
 import { replacing } from './replacing.js'
+import { scheduling } from './scheduling.js'
 import { settling } from './settling.js'
 import { sharing } from './sharing.js'
 
@@ -19,7 +20,7 @@ export type { ConformanceTest }
 
 const chapters = [
   adding, claiming, settling, deferring, leases, duplicates, replacing, expiry, finding, keeping, cancelling, operating,
-  sharing, limiting, news
+  sharing, limiting, scheduling, news
 ]
 
 /**

@@ -41,8 +41,8 @@ export const news = chapter({
     })
     await add(store, [task(other, 'a', { delayMs: LONG_MS })])
     await untilWoken(store, other, async () => {
-      await store.operate(other, { kind: 'schedule', ids: ['a'], delayMs: LONG_MS })
-      await store.operate(other, { kind: 'schedule', ids: ['a'] })
+      await store.operate(other, { kind: 'reschedule', ids: ['a'], delayMs: LONG_MS })
+      await store.operate(other, { kind: 'reschedule', ids: ['a'] })
     })
     await untilWoken(store, other, async () => {
       await settle(store, other, await claimOne(store, other), dead)

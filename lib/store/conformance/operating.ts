@@ -32,7 +32,7 @@ export const operating = chapter({
     const running = await stageUnended(store, queue)
     await add(store, tasks(queue, ['a', 'b', 'c']))
     const schedule = (ids: string[], when: { delayMs?: number, runAt?: number } = {}) => {
-      return store.operate(queue, { kind: 'schedule', ids, ...when })
+      return store.operate(queue, { kind: 'reschedule', ids, ...when })
     }
     const fixed = ['suspect', 'running', 'done', 'dead', 'cancelled', 'expired', 'nobody']
     assert.equal(await schedule(fixed, { delayMs: LONG_MS }), 0)

@@ -53,7 +53,7 @@ export const sharing = chapter({
       { lease: redriven!, verdict: dead }
     ])
     await store.operate(queue, { kind: 'redrive' })
-    await store.operate(queue, { kind: 'schedule', ids: ['delayed'] })
+    await store.operate(queue, { kind: 'reschedule', ids: ['delayed'] })
     await add(store, tasks(queue, ['n1', 'n2']))
     await untilClaimable(store, queue)
     for (const id of low) assert.equal((await show(store, queue, id))?.priority, 'low')

@@ -1,5 +1,6 @@
 import type { KeyLimits, KeyView, Limits } from '../limits.js'
 import type { Priority } from '../tasks.js'
+import type { Clock } from './clock.js'
 import { Lane } from './lane.js'
 import { Rates } from './rates.js'
 import { ReadyKeys } from './ready-keys.js'
@@ -24,11 +25,13 @@ export class Lanes {
   /** Keys by the time from which on their rate allows a claim. */
   readonly #pacing = new Timetable()
   readonly #rates = new Rates()
+  readonly #clock: Clock
   readonly #countAll: () => { readonly running: number, readonly suspects: number }
   #limits: Limits | undefined
 
   /** @param countAll counts the tasks of the queue that run, and its suspects */
-  constructor (countAll: () => { readonly running: number, readonly suspects: number }) {
+  constructor (clock: Clock, countAll: () => { readonly running: number, readonly suspects: number }) {
+    this.#clock = clock
     this.#countAll = countAll
   }
 
@@ -41,7 +44,7 @@ export class Lanes {
   get limits (): Limits | undefined { return this.#limits }
 
   /** For how many milliseconds the queue rests. */
-  get restMs (): number { return Math.max(0, Math.ceil(this.#resting.at('') - performance.now())) }
+  get restMs (): number { return Math.max(0, Math.ceil(this.#resting.at('') - this.#clock.now)) }
 
   /** Whether there is more than one line of tasks without limits. */
   get isShared (): boolean {
@@ -144,11 +147,11 @@ export class Lanes {
   /** Counts an attempt at a task of a key; '' stands for the queue. */
   spend (key: string, count = 1): void {
     const rate = key === '' ? this.#limits?.rate : this.#rateOf(key)
-    this.#rates.spend(key, rate, count, performance.now())
+    this.#rates.spend(key, rate, count, this.#clock.now)
   }
 
   room (isAlone: boolean): Room {
-    const now = performance.now()
+    const now = this.#clock.now
     const { running: most = Infinity, rate } = this.#limits ?? {}
     const { due, allowed } = this.#rates.next('', rate, now)
     const { running, suspects } = this.#countAll()
@@ -165,11 +168,11 @@ export class Lanes {
     const { inMs } = this.room(isAlone)
     if (isAlone || this.#firstKey() !== undefined) return inMs
     const rests = this.#resting.ids().slice(0, 2).filter(key => key !== '').map(key => this.#resting.at(key))
-    return Math.max(inMs, Math.min(this.#pacing.first, ...rests) - performance.now())
+    return Math.max(inMs, Math.min(this.#pacing.first, ...rests) - this.#clock.now)
   }
 
   endRests (): void {
-    const now = performance.now()
+    const now = this.#clock.now
     for (const key of [...takeInOrder(this.#pacing, now), ...takeInOrder(this.#resting, now)]) this.#refresh(key)
     this.#rates.sweep(now)
   }
@@ -177,7 +180,7 @@ export class Lanes {
   /** Has a key rest; '' stands for the queue. */
   rest (key: string, ms: number): void {
     this.#becomeShared()
-    if (ms > 0) this.#resting.set(key, performance.now() + ms)
+    if (ms > 0) this.#resting.set(key, this.#clock.now + ms)
     else this.#resting.delete(key)
     this.#refresh(key)
   }
@@ -188,7 +191,7 @@ export class Lanes {
    */
   restAtLeast ({ key }: StoredTask, ms: number): boolean {
     if (key === '' && this.#limits === undefined) return false
-    this.#resting.setAtLeast(key, performance.now() + ms)
+    this.#resting.setAtLeast(key, this.#clock.now + ms)
     this.#refresh(key)
     return true
   }
@@ -209,7 +212,7 @@ export class Lanes {
 
   /** Returns the keys behind one of which tasks wait or run. */
   keys (after: string, limit: number): KeyView[] {
-    const now = performance.now()
+    const now = this.#clock.now
     const waiting = [...this.#lanes].filter(([, { size }]) => size > 0).map(([key]) => key)
     const running = [...this.#holding].filter(([, { size }]) => size > 0).map(([key]) => key)
     return [...new Set([...waiting, ...running])].filter(key => key > after).sort().slice(0, limit).map(key => {
@@ -265,7 +268,7 @@ export class Lanes {
    * is put among those that have room.
    */
   #classOf (key: string): number | undefined {
-    const now = performance.now()
+    const now = this.#clock.now
     const common = this.#limits?.perKey ?? {}
     const own = key === '' ? {} : this.#ownLimits.get(key)
     if (key !== '') {

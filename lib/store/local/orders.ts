@@ -2,7 +2,6 @@ import { CANCELLED_MS } from '../heartbeat.js'
 import type { Order } from '../order.js'
 import type { NewTask, Priority } from '../tasks.js'
 import type { Held, Keep } from '../turn.js'
-import { dueOf } from './clock.js'
 import type { Listeners } from './listeners.js'
 import type { Places } from './places.js'
 import { pardon } from './task.js'
@@ -30,7 +29,7 @@ export class Orders {
   carryOut (order: Order): number {
     switch (order.kind) {
       case 'cancel': return this.#cancel(order.ids, order.keep)
-      case 'schedule': return this.#schedule(order.ids, order)
+      case 'reschedule': return this.#reschedule(order.ids, order)
       case 'redrive': return this.#redrive(order.ids)
       case 'remove': return this.#remove(order.ids)
       case 'purge': return this.#purge()
@@ -69,7 +68,7 @@ export class Orders {
     const tasks = this.#places.select(ids, 'waiting', 'delayed', 'running')
     for (const task of tasks) {
       if (task.state === 'running') {
-        this.#revoked.set(leaseName(task), performance.now() + CANCELLED_MS)
+        this.#revoked.set(leaseName(task), this.#places.clock.now + CANCELLED_MS)
         this.#listeners.tell({ kind: 'change' })
       }
       this.#places.end(task, 'cancelled')
@@ -79,13 +78,13 @@ export class Orders {
     return tasks.length
   }
 
-  #schedule (ids: readonly string[], when: Pick<NewTask, 'delayMs' | 'runAt'>): number {
+  #reschedule (ids: readonly string[], when: Pick<NewTask, 'delayMs' | 'runAt'>): number {
     const { lanes, delayed } = this.#places
     // Suspects wait to run alone, not for a time.
     const tasks = this.#places.select(ids, 'waiting', 'delayed').filter(({ suspect }) => !suspect)
     for (const task of tasks) {
-      Object.assign(task, dueOf(when.delayMs, when.runAt))
-      const isLate = task.due > performance.now()
+      Object.assign(task, this.#places.clock.dueOf(when.delayMs, when.runAt))
+      const isLate = task.due > this.#places.clock.now
       // A waiting task that is due at once keeps its place in line.
       if (!isLate && task.state === 'waiting') continue
       if (task.state === 'waiting') lanes.delete(task)

@@ -1,4 +1,5 @@
 import type { Counts, State } from '../found.js'
+import type { Clock } from './clock.js'
 import { Lanes } from './lanes.js'
 import { Line } from './line.js'
 import type { StoredTask } from './task.js'
@@ -6,22 +7,28 @@ import { Timetable } from './timetable.js'
 
 /** The tasks of one queue, each in exactly one place. A task that waits or is delayed may be in `expiring` as well. */
 export class Places {
+  readonly clock: Clock
   readonly tasks = new Map<string, StoredTask>()
   readonly suspects = new Line<StoredTask>()
   readonly delayed = new Timetable()
   /** Running tasks, by the end of their lease on the lease clock. */
   readonly running = new Timetable()
-  readonly lanes = new Lanes(() => ({ running: this.running.size, suspects: this.suspects.size }))
+  readonly lanes: Lanes
   readonly dead = new Timetable()
   /** Tasks that are done, cancelled or expired. */
   readonly ended = new Timetable()
   readonly expiring = new Timetable()
 
+  constructor (clock: Clock) {
+    this.clock = clock
+    this.lanes = new Lanes(clock, () => ({ running: this.running.size, suspects: this.suspects.size }))
+  }
+
   add (task: StoredTask): void {
     this.tasks.set(task.id, task)
     this.lanes.note(task)
     this.watchExpiry(task)
-    if (task.due > 0 && task.due > performance.now()) this.delay(task)
+    if (task.due > 0 && task.due > this.clock.now) this.delay(task)
     else this.push(task)
   }
 
@@ -38,6 +45,12 @@ export class Places {
   /** Lets a task expire in the place where it is, unless it never expires. */
   watchExpiry ({ id, expires }: StoredTask): void {
     if (expires < Infinity) this.expiring.set(id, expires)
+  }
+
+  /** Whether a task waits for a time after an attempt. */
+  isPutOff (id: string): boolean {
+    const task = this.tasks.get(id)
+    return task?.state === 'delayed' && task.due > this.clock.now && task.attempt + task.deferredMs > 0
   }
 
   /** Puts tasks at the front of the line, the first of them foremost. */
@@ -67,13 +80,13 @@ export class Places {
     const [suspect] = this.suspects.tasks()
     const first = suspect ?? this.lanes.first
     if (first !== undefined) return first
-    return this.delayed.first <= performance.now() ? this.tasks.get(this.delayed.ids()[0]!) : undefined
+    return this.delayed.first <= this.clock.now ? this.tasks.get(this.delayed.ids()[0]!) : undefined
   }
 
   end (task: StoredTask, state: 'done' | 'dead' | 'cancelled' | 'expired'): void {
     this.#takeOut(task)
     task.state = state
-    task.endedAt = Date.now()
+    task.endedAt = this.clock.timeOfDay
     task.progress = undefined
     task.next = undefined
     if (state === 'done') {
@@ -82,7 +95,7 @@ export class Places {
     }
     if (state !== 'dead') this.lanes.forget(task)
     const place = state === 'dead' ? this.dead : this.ended
-    place.set(task.id, performance.now())
+    place.set(task.id, this.clock.now)
   }
 
   forget (id: string): void {
@@ -102,7 +115,7 @@ export class Places {
   }
 
   counts (): Counts {
-    const due = this.delayed.countUpTo(performance.now())
+    const due = this.delayed.countUpTo(this.clock.now)
     return {
       waiting: this.lanes.size + this.suspects.size + due,
       delayed: this.delayed.size - due,
@@ -117,10 +130,10 @@ export class Places {
       case 'waiting':
         for (const { id } of this.suspects.tasks()) yield id
         for (const { id } of this.lanes.tasks()) yield id
-        yield * this.delayed.ids().slice(0, this.delayed.countUpTo(performance.now()))
+        yield * this.delayed.ids().slice(0, this.delayed.countUpTo(this.clock.now))
         break
       case 'delayed':
-        yield * this.delayed.ids().slice(this.delayed.countUpTo(performance.now()))
+        yield * this.delayed.ids().slice(this.delayed.countUpTo(this.clock.now))
         break
       case 'running':
         yield * this.running.ids()

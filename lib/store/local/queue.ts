@@ -3,12 +3,13 @@ import type { KeyView } from '../limits.js'
 import type { Order } from '../order.js'
 import type { NewTask } from '../tasks.js'
 import type { Claim, Held, Keep, Lease, Outlook, Settlement, Verdict } from '../turn.js'
-import { dueOf, LeaseClock } from './clock.js'
+import { type Clock, LeaseClock } from './clock.js'
 import { Consumers } from './consumers.js'
 import { Minutes } from './history.js'
 import { Listeners } from './listeners.js'
 import { leaseName, Orders } from './orders.js'
 import { Places } from './places.js'
+import { Schedules } from './schedules.js'
 import { addRecord, isUncounted, makeSuspect, newTask, show, showWhole, type StoredTask } from './task.js'
 import { Timetable } from './timetable.js'
 
@@ -17,13 +18,25 @@ const MOST_DROPPED = 1000
 
 /** One queue: adds, claims and settles its tasks, and carries out orders. */
 export class LocalQueue {
-  readonly clock = new LeaseClock()
+  readonly leaseClock = new LeaseClock()
   readonly consumers = new Consumers()
   readonly listeners = new Listeners()
+  readonly schedules = new Schedules({
+    add: task => {
+      this.add(task)
+      this.listeners.wake()
+    },
+    isTaken: id => this.isTaken(id),
+    isLiving: id => this.isTaken(id) && this.#places.tasks.get(id)!.state !== 'dead',
+    isPutOff: id => this.#places.isPutOff(id),
+    cancel: (id, keep) => { this.operate({ kind: 'cancel', ids: [id], keep }) }
+  })
+
   readonly #name: string
+  readonly #clock: Clock
   readonly #done = new Minutes()
   readonly #failed = new Minutes()
-  readonly #places = new Places()
+  readonly #places: Places
   /** Ids of done tasks that still keep other tasks out, by the time until which they do. */
   readonly #recent = new Timetable()
   /** Leases that were lost by a cancellation, by the time until which the queue remembers it. */
@@ -33,25 +46,27 @@ export class LocalQueue {
   #keep: Keep = { count: Infinity, ms: Infinity }
   #lastFence = 0
 
-  constructor (name: string) {
+  constructor (name: string, clock: Clock) {
     this.#name = name
+    this.#clock = clock
+    this.#places = new Places(clock)
     this.#orders = new Orders(this.#places, this.listeners, this.#revoked, keep => { this.keep(keep) })
   }
 
   keepsOut ({ id, onDuplicate }: NewTask): boolean {
     if (onDuplicate === 'replace') return false
-    return this.isTaken(id) || (onDuplicate !== undefined && this.#recent.at(id) > performance.now())
+    return this.isTaken(id) || (onDuplicate !== undefined && this.#recent.at(id) > this.#clock.now)
   }
 
   /** Whether a task of this id waits, is delayed, runs or is dead. A task that the next claim lets expire is none. */
   isTaken (id: string): boolean {
     const { tasks, ended, expiring } = this.#places
-    return tasks.has(id) && !ended.has(id) && !(expiring.has(id) && expiring.at(id) <= performance.now())
+    return tasks.has(id) && !ended.has(id) && !(expiring.has(id) && expiring.at(id) <= this.#clock.now)
   }
 
   /** Adds a task. It takes the place of another task of its id, or follows that one if it runs. */
   add (task: NewTask): void {
-    const added = newTask(task)
+    const added = newTask(this.#clock, task)
     const known = this.#places.tasks.get(task.id)
     if (known?.state === 'running') {
       known.next = added
@@ -91,7 +106,7 @@ export class LocalQueue {
     switch (verdict.kind) {
       case 'done':
         this.#done.count()
-        if (dedupeMs > 0) this.#recent.setAtLeast(task.id, performance.now() + dedupeMs)
+        if (dedupeMs > 0) this.#recent.setAtLeast(task.id, this.#clock.now + dedupeMs)
         this.#end(task, 'done')
         break
       case 'retry':
@@ -116,7 +131,7 @@ export class LocalQueue {
   #delay (task: StoredTask, verdict: Verdict & { kind: 'retry' | 'defer' }): void {
     task.suspect = false
     task.reason = verdict.reason
-    Object.assign(task, dueOf(verdict.delayMs))
+    Object.assign(task, this.#clock.dueOf(verdict.delayMs))
     this.#places.delay(task)
   }
 
@@ -137,7 +152,7 @@ export class LocalQueue {
     this.#sweep()
     if (this.#paused) return []
     const { lanes, suspects, running, expiring } = this.#places
-    const startedAt = Date.now()
+    const startedAt = this.#clock.timeOfDay
     const leases: Lease[] = []
     const begin = (task: StoredTask) => {
       const { id } = task
@@ -147,7 +162,7 @@ export class LocalQueue {
       task.startedAt = startedAt
       task.consumer = undefined
       expiring.delete(id)
-      running.set(id, this.clock.now + leaseMs)
+      running.set(id, this.leaseClock.now + leaseMs)
       const { message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect } = task
       leases.push({ id, message, fence, attempt, retries, deferredMs, unroutedMs, deaths, suspect })
     }
@@ -166,14 +181,14 @@ export class LocalQueue {
 
   /** Does what time demands, in the order that `Store` prescribes. */
   #sweep (): void {
-    const now = performance.now()
+    const now = this.#clock.now
     const { tasks, running, expiring, delayed } = this.#places
-    const abandoned = running.ids().slice(0, running.countUpTo(this.clock.now)).map(id => tasks.get(id)!)
+    const abandoned = running.ids().slice(0, running.countUpTo(this.leaseClock.now)).map(id => tasks.get(id)!)
     for (const task of abandoned) {
       if (task.next !== undefined) this.#places.lanes.rehold(task, task.next)
       makeSuspect(task)
     }
-    running.takeUpTo(this.clock.now)
+    running.takeUpTo(this.leaseClock.now)
     this.#places.suspect(abandoned)
     if (abandoned.length > 0) this.listeners.wake()
     for (const id of expiring.takeUpTo(now)) this.#end(tasks.get(id)!, 'expired')
@@ -186,7 +201,7 @@ export class LocalQueue {
   extend (lease: Held, leaseMs: number, consumer: string): boolean {
     if (!this.#holds(lease)) return false
     this.#places.tasks.get(lease.id)!.consumer = consumer
-    this.#places.running.setAtLeast(lease.id, this.clock.now + leaseMs)
+    this.#places.running.setAtLeast(lease.id, this.leaseClock.now + leaseMs)
     return true
   }
 
@@ -201,7 +216,7 @@ export class LocalQueue {
   }
 
   wasRevoked (lease: Held): boolean {
-    return this.#revoked.at(leaseName(lease)) > performance.now()
+    return this.#revoked.at(leaseName(lease)) > this.#clock.now
   }
 
   get isShared (): boolean { return this.#places.lanes.isShared }
@@ -211,10 +226,12 @@ export class LocalQueue {
 
   get outlook (): Outlook {
     if (this.#paused) return { wakeInMs: Infinity, suspects: false }
+    const slotInMs = this.schedules.next - this.#clock.timeOfDay
     const { lanes, suspects, delayed, running } = this.#places
-    const delayedMs = delayed.first - performance.now()
-    const leasedMs = running.first - this.clock.now
-    return { wakeInMs: Math.max(0, Math.min(lanes.claimableInMs, delayedMs, leasedMs)), suspects: suspects.size > 0 }
+    const delayedMs = delayed.first - this.#clock.now
+    const leasedMs = running.first - this.leaseClock.now
+    const wakeInMs = Math.max(0, Math.min(lanes.claimableInMs, delayedMs, leasedMs))
+    return { wakeInMs, suspects: suspects.size > 0, ...slotInMs < Infinity && { slotInMs: Math.max(0, slotInMs) } }
   }
 
   get history (): History {
@@ -227,7 +244,7 @@ export class LocalQueue {
     return {
       ...this.#places.counts(),
       paused: this.#paused,
-      first: first && show(this.#name, first),
+      first: first && show(this.#name, first, this.#clock.now),
       ...restMs > 0 && { restMs },
       ...limits !== undefined && { limits }
     }
@@ -238,7 +255,7 @@ export class LocalQueue {
   find (id: string): Found | undefined {
     this.trim()
     const task = this.#places.tasks.get(id)
-    return task && showWhole(this.#name, task)
+    return task && showWhole(this.#name, task, this.#clock.now)
   }
 
   list (state: State, offset: number, limit: number): Found[] {
@@ -247,7 +264,7 @@ export class LocalQueue {
     let index = 0
     for (const id of this.#places.idsOf(state)) {
       if (index >= offset + limit) break
-      if (index++ >= offset) found.push(show(this.#name, this.#places.tasks.get(id)!))
+      if (index++ >= offset) found.push(show(this.#name, this.#places.tasks.get(id)!, this.#clock.now))
     }
     return found
   }
@@ -274,14 +291,14 @@ export class LocalQueue {
   trim (): void {
     const { count, ms } = this.#keep
     const { ended } = this.#places
-    const old = ended.takeUpTo(performance.now() - ms)
+    const old = ended.takeUpTo(this.#clock.now - ms)
     for (const id of [...old, ...ended.take(ended.size - count)]) this.#places.forget(id)
   }
 
   /** Forgets dead letters that are too old or too many, the oldest first, and returns how many it has forgotten. */
   dropDead ({ count, ms }: Keep): number {
     const { dead } = this.#places
-    const surplus = Math.max(dead.size - count, dead.countUpTo(performance.now() - ms))
+    const surplus = Math.max(dead.size - count, dead.countUpTo(this.#clock.now - ms))
     const ids = dead.take(Math.min(surplus, MOST_DROPPED))
     for (const id of ids) this.#places.forget(id)
     return ids.length

@@ -4,9 +4,11 @@ import type { Holding, Presence, Pulse } from '../heartbeat.js'
 import type { KeyView } from '../limits.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
+import type { ScheduleChange, ScheduleList, Tick, TickResult, WhichSchedules } from '../schedules.js'
 import type { Store } from '../store.js'
 import type { NewTask, Prepared } from '../tasks.js'
-import type { Held, Turn, TurnResult } from '../turn.js'
+import type { Held, Keep, Turn, TurnResult } from '../turn.js'
+import { Clock } from './clock.js'
 import { LocalQueue } from './queue.js'
 
 /**
@@ -14,6 +16,7 @@ import { LocalQueue } from './queue.js'
  * the names of the keys of the Redis store and hold the same, so that the two can be read side by side.
  */
 export class LocalStore implements Store {
+  readonly clock = new Clock()
   readonly #queues = new Map<string, LocalQueue>()
   /** The names that an open commit has reserved, each with the end of that commit. */
   readonly #reserved = new Map<string, Promise<void>>()
@@ -69,7 +72,7 @@ export class LocalStore implements Store {
 
   async turn (name: string, { settlements, heartbeatMs, claim, keep, keepDead }: Turn): Promise<TurnResult> {
     const queue = this.#queue(name)
-    queue.clock.tick(heartbeatMs)
+    queue.leaseClock.tick(heartbeatMs)
     const { isShared: wasShared, isBlocked } = queue
     const settled = queue.settle(settlements)
     const chained = settlements.flatMap(({ chain = [] }, index) => settled[index] === true ? chain : [])
@@ -90,7 +93,7 @@ export class LocalStore implements Store {
     return holdings.map(holding => {
       const { queue: name, consumer, leases, heartbeatMs, leaseMs } = holding
       const queue = this.#queue(name)
-      queue.clock.tick(heartbeatMs)
+      queue.leaseClock.tick(heartbeatMs)
       queue.consumers.note(holding)
       const lost = leases.filter(lease => !queue.extend(lease, leaseMs, consumer))
       const cancelled = lost.filter(lease => queue.wasRevoked(lease))
@@ -133,6 +136,22 @@ export class LocalStore implements Store {
     return this.#queue(queue).keys(after, limit)
   }
 
+  async schedules (queue: string, which: WhichSchedules): Promise<ScheduleList> {
+    return this.#queue(queue).schedules.list(this.clock.timeOfDay, which)
+  }
+
+  async plan (name: string, changes: readonly ScheduleChange[], revision?: number): Promise<boolean> {
+    const queue = this.#queue(name)
+    const isPlanned = queue.schedules.plan(this.clock.timeOfDay, changes, revision)
+    if (isPlanned && changes.length > 0) queue.listeners.wake()
+    return isPlanned
+  }
+
+  async tick (name: string, ticks: readonly Tick[], keep: Keep): Promise<TickResult[]> {
+    const { schedules } = this.#queue(name)
+    return ticks.map(tick => schedules.tick(this.clock.timeOfDay, tick, keep))
+  }
+
   async operate (queue: string, order: Order): Promise<number> {
     return this.#queue(queue).operate(order)
   }
@@ -155,7 +174,7 @@ export class LocalStore implements Store {
 
   #queue (name: string): LocalQueue {
     let queue = this.#queues.get(name)
-    if (queue === undefined) this.#queues.set(name, queue = new LocalQueue(name))
+    if (queue === undefined) this.#queues.set(name, queue = new LocalQueue(name, this.clock))
     return queue
   }
 }

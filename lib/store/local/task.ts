@@ -1,7 +1,7 @@
 import { type Found, RECORD_LIMIT, SHOWN_BYTES, type State } from '../found.js'
 import type { NewTask, Priority } from '../tasks.js'
 import type { Verdict } from '../turn.js'
-import { type Due, dueOf } from './clock.js'
+import type { Clock, Due } from './clock.js'
 import type { InLine } from './line.js'
 
 /** A task as its queue keeps it: the whole task until it has ended, and then a summary. */
@@ -40,9 +40,9 @@ interface Attempts {
 const NO_RECORDS: StoredTask['records'] = []
 
 export function newTask (
-  { id, message, delayMs, runAt, expiresMs = Infinity, priority = 'normal', key = '' }: NewTask
+  clock: Clock, { id, message, delayMs, runAt, expiresMs = Infinity, priority = 'normal', key = '' }: NewTask
 ): StoredTask {
-  const { due, dueAt } = dueOf(delayMs, runAt)
+  const { due, dueAt } = clock.dueOf(delayMs, runAt)
   return {
     id,
     message,
@@ -52,7 +52,7 @@ export function newTask (
     place: undefined,
     due,
     dueAt,
-    expires: expiresMs === Infinity ? Infinity : performance.now() + expiresMs,
+    expires: expiresMs === Infinity ? Infinity : clock.now + expiresMs,
     fence: 0,
     attempt: 0,
     retries: 0,
@@ -95,9 +95,9 @@ export function pardon (task: StoredTask): void {
   task.endedAt = undefined
 }
 
-export function show (queue: string, task: StoredTask): Found {
+export function show (queue: string, task: StoredTask, now: number): Found {
   const { id, message, priority, key, due, dueAt, endedAt, attempt, reason, progress, records, startedAt } = task
-  const isDue = task.state === 'delayed' && due <= performance.now()
+  const isDue = task.state === 'delayed' && due <= now
   const state = isDue ? 'waiting' : task.state
   const isOver = state === 'done' || state === 'cancelled' || state === 'expired'
   return {
@@ -118,8 +118,8 @@ export function show (queue: string, task: StoredTask): Found {
 }
 
 /** Shows a task with its whole message, if that is short, and who runs it. */
-export function showWhole (queue: string, task: StoredTask): Found {
-  const found = show(queue, task)
+export function showWhole (queue: string, task: StoredTask, now: number): Found {
+  const found = show(queue, task, now)
   const { state } = found
   const isOver = state === 'done' || state === 'cancelled' || state === 'expired'
   return {

@@ -46,6 +46,10 @@
  *               which the consumer was last heard of; or, if something came, of what was handed to the consumer
  *     history   hash of how many tasks were done in a minute, by "d" and the minute since the epoch; and of how many
  *               attempts failed, by "f" and the minute
+ *     schedules sorted set of the ids of schedules by their next slot, in milliseconds; inf if there is none
+ *     schedule  hash by "=" and the id of a schedule of its plan; by "+" and the id, of "at skipped missed paused id":
+ *               when the last task was added, how many slots were skipped and missed, 1 if the schedule is paused, and
+ *               the id of that task; and by " " of the highest revision
  *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so
@@ -61,7 +65,8 @@
 export const KEYS = [
   'waiting', 'suspects', 'delayed', 'running', 'dead', 'message', 'attempts', 'clock', 'prepared', 'reserved', 'recent',
   'expiring', 'stale', 'ended', 'summary', 'awaited', 'revoked', 'consumers',
-  'idle', 'history', 'lane', 'lanes', 'ready', 'holding', 'limits', 'resting', 'pacing', 'tat'
+  'idle', 'history', 'lane', 'lanes', 'ready', 'holding', 'limits', 'resting', 'pacing', 'tat',
+  'schedules', 'schedule'
 ] as const
 
 export type Key = typeof KEYS[number]

@@ -10,12 +10,15 @@ import { leave } from './commands/leave.js'
 import { list, listMore } from './commands/list.js'
 import { operate } from './commands/operate.js'
 import { part } from './commands/part.js'
+import { plan } from './commands/plan.js'
 import { prepare } from './commands/prepare.js'
 import { prepareNew } from './commands/prepare-new.js'
 import { reserved } from './commands/reserved.js'
 import { rollback } from './commands/rollback.js'
+import { schedules } from './commands/schedules.js'
 import { setProgress } from './commands/set-progress.js'
 import { slice } from './commands/slice.js'
+import { tick } from './commands/tick.js'
 import { turn } from './commands/turn.js'
 import { vote } from './commands/vote.js'
 import type { Script } from './script.js'
@@ -35,12 +38,15 @@ export const scripts = {
   listMore,
   operate,
   part,
+  plan,
   prepare,
   prepareNew,
   reserved,
   rollback,
+  schedules,
   setProgress,
   slice,
+  tick,
   turn,
   vote
 } satisfies Record<string, Script>

@@ -6,9 +6,10 @@ import type { Holding, Presence, Pulse } from '../heartbeat.js'
 import type { KeyView } from '../limits.js'
 import type { News } from '../news.js'
 import type { Order } from '../order.js'
+import type { ScheduleChange, ScheduleList, Tick, TickResult, WhichSchedules } from '../schedules.js'
 import type { Store } from '../store.js'
 import type { NewTask, Prepared } from '../tasks.js'
-import type { Held, Turn, TurnResult } from '../turn.js'
+import type { Held, Keep, Turn, TurnResult } from '../turn.js'
 import { Calls, CLIENT_IS_CLOSED } from './calls.js'
 import { addressOf, type ClientTerms, CONNECT_TIMEOUT_MS, createClient, duplicate, termsOf } from './client.js'
 import { readConsumers } from './commands/consumers.js'
@@ -19,7 +20,10 @@ import { readHistory } from './commands/history.js'
 import { encodeList, encodeListMore, readList } from './commands/list.js'
 import { encodeKeys, readKeys } from './commands/keys.js'
 import { encodeOrder } from './commands/operate.js'
+import { encodePlan } from './commands/plan.js'
+import { encodeSchedules, readSchedules } from './commands/schedules.js'
 import { encodeProgress } from './commands/set-progress.js'
+import { encodeTicks, readTicks } from './commands/tick.js'
 import { MAX_AT_ONCE, RedisCommits } from './commits.js'
 import { Keyspace } from './keyspace.js'
 import { type Client, isClosed, Link } from './link.js'
@@ -192,6 +196,21 @@ export class RedisStore implements Store {
     return readKeys(await this.#calls.run('keys', keys, encodeKeys(textOnly(after), limit)))
   }
 
+  async schedules (queue: string, which: WhichSchedules): Promise<ScheduleList> {
+    const keys = this.#keyspace.keysOf('schedules', [queue])
+    return readSchedules(await this.#calls.run('schedules', keys, encodeSchedules(which)))
+  }
+
+  async plan (queue: string, changes: readonly ScheduleChange[], revision?: number): Promise<boolean> {
+    const keys = this.#keyspace.keysOf('plan', [queue])
+    return await this.#calls.run('plan', keys, encodePlan(changes, revision)) === 1
+  }
+
+  async tick (queue: string, ticks: readonly Tick[], keep: Keep): Promise<TickResult[]> {
+    const keys = this.#keyspace.keysOf('tick', [queue])
+    return readTicks(await this.#calls.run('tick', keys, encodeTicks(ticks, keep)))
+  }
+
   async operate (queue: string, order: Order): Promise<number> {
     const keys = this.#keyspace.keysOf('operate', [queue])
     const carryOut = async (ids?: readonly string[]) =>
@@ -292,7 +311,7 @@ export class RedisStore implements Store {
 type OrderOfTasks = Extract<Order, { readonly ids?: readonly string[] }>
 
 const concernsTasks = (order: Order): order is OrderOfTasks =>
-  order.kind === 'cancel' || order.kind === 'schedule' || order.kind === 'prioritize' || order.kind === 'redrive' ||
+  order.kind === 'cancel' || order.kind === 'reschedule' || order.kind === 'prioritize' || order.kind === 'redrive' ||
     order.kind === 'remove'
 
 /** Divides a list into pieces of a length, and one that may be shorter. */

@@ -118,7 +118,7 @@ async function take (app: FastifyInstance, each: Case, way: 'direct' | 'inject',
       route(exchange)
     }, fail)
   }, described, {
-    task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', signal, progress: async () => {} },
+    task: { id: 'id', queue: 'default', attempt: 1, userId: 'ada', schedule: undefined, signal, progress: async () => {} },
     aborter,
     depth: 1,
     store: new LocalStore(),

@@ -6,11 +6,12 @@ import { LocalStore } from '../../../lib/store/local/store.js'
 import { RedisStore } from '../../../lib/store/redis/store.js'
 import type { Pulse } from '../../../lib/store/heartbeat.js'
 import type { Order } from '../../../lib/store/order.js'
+import type { ScheduleChange, Tick } from '../../../lib/store/schedules.js'
 import type { Store } from '../../../lib/store/store.js'
 import type { NewTask, Prepared } from '../../../lib/store/tasks.js'
 import type { Claim, Held, Lease, Settlement, TurnResult, Verdict } from '../../../lib/store/turn.js'
-import { IDS, QUEUES, STATES, UNIT_MS, type PlannedOrder, type PlannedSettlement, type Sequence, type Step } from './steps.js'
-import { inVirtualTime, passTime } from './virtual-time.js'
+import { IDS, QUEUES, STATES, UNIT_MS, type PlannedChange, type PlannedOrder, type PlannedSettlement, type PlannedTick, type Sequence, type Step } from './steps.js'
+import { inVirtualTime, passTime, START_MS } from './virtual-time.js'
 
 /** For how long a sequence is made shorter. */
 const SHRINK_NS = 60_000_000_000n
@@ -43,7 +44,7 @@ export async function openComparison (path: string): Promise<Comparison> {
   const run = (sequence: Sequence, looksOften = false) => inVirtualTime(async () => {
     await redis.flushdb()
     stores.local = new LocalStore()
-    db.exec('DELETE FROM task; DELETE FROM task_mark; DELETE FROM task_lane')
+    db.exec('DELETE FROM task; DELETE FROM task_mark; DELETE FROM task_lane; DELETE FROM task_schedule; DELETE FROM task_revision')
     // Its leases go by the time of day.
     stores.sqlite = sequence.isOutOfTouch ? undefined : new SqliteStore(db)
     passTime(0, redis)
@@ -123,6 +124,15 @@ function simplify (step: Step): Step[] {
     case 'steer': return 'ids' in step.order && step.order.ids !== undefined
       ? fewer(step.order.ids).filter(ids => ids.length > 0).map(ids => ({ ...step, order: { ...step.order, ids } as PlannedOrder }))
       : []
+    case 'plan': return [
+      ...without(step, ['ahead']),
+      ...fewer(step.changes, change => without(change, ['next', 'paused'])).map(changes => ({ ...step, changes }))
+    ]
+    case 'tick': return fewer(step.ticks, tick => [
+      ...without(tick, ['next', 'task']),
+      ...tick.missed > 0 ? [{ ...tick, missed: 0 }] : [],
+      ...tick.task === undefined ? [] : plainer(tick.task).map(task => ({ ...tick, task }))
+    ]).filter(ticks => ticks.length > 0).map(ticks => ({ ...step, ticks }))
     case 'pass': return step.units > 1 ? [{ ...step, units: step.units - 1 }] : []
     default: return []
   }
@@ -230,9 +240,13 @@ class World {
       case 'steer':
         await this.#same('changed by the order', (_, store) => store.operate(step.queue, { ...step.order, ...step.order.kind === 'cancel' && { keep: this.#keep } } as Order))
         return
+      case 'plan': return await this.#plan(step.queue, step.changes, step.ahead)
+      case 'tick': return await this.#tick(step.queue, step.ticks)
       case 'look':
         await this.#same(`find ${step.id}`, (_, store) => store.find(QUEUES, step.id))
         await this.#same(`list ${step.state} of ${step.queue}`, (_, store) => store.list(step.queue, step.state, step.offset, step.limit))
+        await this.#same(`some schedules of ${step.queue}`, (_, store) => store.schedules(step.queue, { offset: step.offset, limit: step.limit }))
+        await this.#same(`schedules of ${step.queue} by id`, (_, store) => store.schedules(step.queue, { ids: ['y', 'unknown', 'x'] }))
         return
       case 'pass': return await this.#pass(step.units)
     }
@@ -244,6 +258,7 @@ class World {
       await this.#same(`counts of ${queue}`, (_, store) => store.counts([queue]))
       await this.#same(`keys of ${queue}`, (_, store) => store.keys(queue, '', 100))
       await this.#same(`a key of ${queue}`, (_, store) => store.keys(queue, 'k', 1))
+      await this.#lookAtSchedules(queue)
       await this.#same(`tasks of ${queue}`, async (_, store) =>
         Object.fromEntries(await Promise.all(STATES.map(async state => [state, await store.list(queue, state, 0, 1000)]))))
     }
@@ -353,6 +368,39 @@ class World {
     }
   }
 
+  async #plan (queue: string, planned: readonly PlannedChange[], ahead?: number): Promise<void> {
+    const { revision, schedules } = await this.#stores[0]![1].schedules(queue, ALL_SCHEDULES)
+    const changes = planned.map(({ expects, next, ...rest }): ScheduleChange => {
+      const known = schedules.find(({ id }) => id === rest.id)
+      return {
+        ...rest,
+        ...expects !== 'none' && { expects: expects === 'right' ? known?.plan : 'another plan' },
+        ...next !== undefined && { next: next === 'same' ? known?.next : slotIn(next) }
+      }
+    })
+    await this.#same(`plan in ${queue}`, (_, store) => store.plan(queue, changes, ahead === undefined ? undefined : Math.max(0, revision + ahead)))
+    await this.#lookAtSchedules(queue)
+  }
+
+  async #tick (queue: string, planned: readonly PlannedTick[]): Promise<void> {
+    const { schedules } = await this.#stores[0]![1].schedules(queue, ALL_SCHEDULES)
+    const slots = new Map(schedules.map(({ id, next }) => [id, next]))
+    const ticks = planned.map(({ place, slot, next, ...rest }): Tick => {
+      const id = schedules[place % schedules.length]?.id ?? 'unknown'
+      if (slot === 'none') return { id, ...rest }
+      const tick = { id, ...rest, slot: slot === 'right' ? slots.get(id) ?? START_MS : START_MS, ...next !== undefined && { next: slotIn(next) } }
+      // Another tick of the same call may be for the slot that follows.
+      if (slot === 'right') slots.set(id, tick.next)
+      return tick
+    })
+    await this.#same(`tick in ${queue}`, (_, store) => store.tick(queue, ticks, this.#keep))
+    await this.#lookAtSchedules(queue)
+  }
+
+  async #lookAtSchedules (queue: string): Promise<void> {
+    await this.#same(`schedules of ${queue}`, (_, store) => store.schedules(queue, ALL_SCHEDULES))
+  }
+
   async #extend (queue: string, leases: ReadonlyArray<Each<Lease>>, leaseMs: number): Promise<void> {
     await this.#same<readonly Pulse[]>(`extend ${queue}`, (name, store) =>
       store.extend([{ queue, consumer: 'one', startedAt: 1, concurrency: 1, leases: leases.map(lease => held(lease.get(name)!)), heartbeatMs: leaseMs / 5, leaseMs }]))
@@ -395,6 +443,12 @@ class World {
 }
 
 const held = ({ id, fence }: Lease): Held => ({ id, fence })
+
+/** Returns the present moment for 0, and otherwise a whole unit that comes after it, so that slots meet. */
+const slotIn = (units: number): number =>
+  units === 0 ? Date.now() : START_MS + (Math.floor((Date.now() - START_MS) / UNIT_MS) + units) * UNIT_MS
+
+const ALL_SCHEDULES = { offset: 0, limit: 100 }
 
 const namesOf = (tasks: readonly NewTask[]) => tasks.filter(({ onDuplicate }) => onDuplicate !== undefined).map(({ queue, id }) => `${queue} ${id}`)
 

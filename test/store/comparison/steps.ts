@@ -1,5 +1,6 @@
 import type { State } from '../../../lib/store/found.js'
 import type { KeyLimits, Limits, Rate } from '../../../lib/store/limits.js'
+import type { Overlap, Tick } from '../../../lib/store/schedules.js'
 import type { NewTask, OnDuplicate, Priority } from '../../../lib/store/tasks.js'
 import { START_MS } from './virtual-time.js'
 
@@ -22,6 +23,14 @@ export type Step =
   | { readonly kind: 'extend', readonly queue: string, readonly leases: readonly number[], readonly leaseMs: number }
   | { readonly kind: 'note', readonly queue: string, readonly lease: number, readonly text: string }
   | { readonly kind: 'steer', readonly queue: string, readonly order: PlannedOrder }
+  | {
+    readonly kind: 'plan'
+    readonly queue: string
+    readonly changes: readonly PlannedChange[]
+    /** By how much the revision is higher than the highest one; missing to give none. */
+    readonly ahead?: number
+  }
+  | { readonly kind: 'tick', readonly queue: string, readonly ticks: readonly PlannedTick[] }
   | { readonly kind: 'look', readonly queue: string, readonly id: string, readonly state: State, readonly offset: number, readonly limit: number }
   | { readonly kind: 'pass', readonly units: number }
 
@@ -34,10 +43,29 @@ export interface PlannedSettlement {
   readonly dedupeMs?: number
 }
 
+/** A change of a schedule. What it expects, and a time, is given by what the schedule is then. */
+export interface PlannedChange {
+  readonly id: string
+  readonly expects: 'right' | 'wrong' | 'none'
+  readonly plan?: string
+  /** In how many units the next slot comes, or whether it stays the same. 0 is the present moment. */
+  readonly next?: number | 'same'
+  readonly paused?: boolean
+}
+
+/** What a schedule is to do at its next slot, at another one or besides its slots. */
+export interface PlannedTick extends Pick<Tick, 'missed' | 'task' | 'overlap'> {
+  /** The place of the schedule in the list, which begins anew behind its end. */
+  readonly place: number
+  readonly slot: 'right' | 'wrong' | 'none'
+  /** In how many units the following slot comes. 0 is the present moment. */
+  readonly next?: number
+}
+
 /** An order without what is to be kept of tasks that end, which is the same for a whole sequence. */
 export type PlannedOrder =
   | { readonly kind: 'cancel', readonly ids: readonly string[] }
-  | { readonly kind: 'schedule', readonly ids: readonly string[], readonly delayMs?: number, readonly runAt?: number }
+  | { readonly kind: 'reschedule', readonly ids: readonly string[], readonly delayMs?: number, readonly runAt?: number }
   | { readonly kind: 'redrive' | 'remove', readonly ids?: readonly string[] }
   | { readonly kind: 'purge' | 'pause' | 'resume' }
   | { readonly kind: 'prioritize', readonly ids: readonly string[], readonly priority: Priority }
@@ -62,6 +90,7 @@ export const UNIT_MS = 30_000
 export const QUEUES = ['one', 'two'] as const
 export const STATES = ['waiting', 'delayed', 'running', 'dead', 'done', 'cancelled', 'expired'] as const satisfies readonly State[]
 export const IDS = ['a', 'b', 'c', 'd', 'e', 'f', 'g', 'h']
+const SCHEDULES = ['x', 'y', 'x y', '+x']
 export const KEYS = ['k', 'k k', 'kk', 'l']
 const LEVELS = ['high', 'normal', 'low'] as const
 
@@ -77,6 +106,7 @@ export function makeSequence (seed: number, length?: number): Sequence {
   const keepCount = pick([0, 3, 100, 100])
   // Most sequences have no lanes, some have levels, keys or limits, and some all of them.
   const uses = pick([[], [], ['levels'], ['keys'], ['levels', 'keys'], ['limits'], ['keys', 'limits'], ['levels', 'keys', 'limits']])
+  const schedules = SCHEDULES.slice(0, pick([0, 0, 1, 2, 3]))
   const rate = (): Rate => ({ max: pick([1, 2, 3]), ms: 6 * UNIT_MS, ...chance(0.5) && { burst: pick([1, 2, 4]) } })
   const keyLimits = (): KeyLimits => ({ ...chance(0.6) && { running: 1 + below(3) }, ...chance(0.4) && { rate: rate() } })
   const leaseMs = () => pick([5.5, 5.5, 9.13]) * UNIT_MS
@@ -104,6 +134,21 @@ export function makeSequence (seed: number, length?: number): Sequence {
     ...chance(0.25) && { chain: tasks().slice(0, 2) },
     ...chance(0.6) && { dedupeMs: units(1, 9) }
   })
+  const change = (): PlannedChange => ({
+    id: pick(schedules),
+    expects: pick(['right', 'right', 'right', 'right', 'right', 'right', 'wrong', 'none']),
+    ...chance(0.9) && { plan: chance(0.1) ? '' : `plan ${made++}` },
+    ...chance(0.9) && { next: pick<number | 'same'>(['same', 'same', 0, 1, 1, 2, 2, 3, 5]) },
+    ...chance(0.4) && { paused: chance(0.4) }
+  })
+  const tick = (queue: string): PlannedTick => ({
+    place: pick([0, 0, 0, 1, 2]),
+    slot: pick(['right', 'right', 'right', 'right', 'right', 'right', 'wrong', 'none', 'none']),
+    ...chance(0.9) && { next: below(4) },
+    missed: pick([0, 0, 1, 2]),
+    overlap: pick<Overlap>(['skip', 'skip', 'allow', 'replace']),
+    ...chance(0.85) && { task: { ...task(queue), ...chance(0.6) && { id: `slot ${made++}` } } }
+  })
   const some = () => times(1 + below(3), () => pick(ids))
 
   const kinds: ReadonlyArray<readonly [weight: number, make: () => Step]> = [
@@ -128,8 +173,8 @@ export function makeSequence (seed: number, length?: number): Sequence {
       order: pick<() => PlannedOrder>([
         () => ({ kind: 'cancel', ids: some() }),
         () => ({ kind: 'cancel', ids: some() }),
-        () => ({ kind: 'schedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
-        () => ({ kind: 'schedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
+        () => ({ kind: 'reschedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
+        () => ({ kind: 'reschedule', ids: some(), ...pick([{}, { delayMs: units(0, 1, 2) }, { runAt: START_MS + units(0, 2, 5, 8, 20) }]) }),
         () => ({ kind: 'redrive', ...chance(0.5) && { ids: some() } }),
         () => ({ kind: 'remove', ...chance(0.8) && { ids: some() } }),
         () => ({ kind: pick(['purge', 'pause', 'resume', 'resume']) })
@@ -145,6 +190,13 @@ export function makeSequence (seed: number, length?: number): Sequence {
         () => ({ kind: 'rest', ms: units(0, 1, 2, 4), ...chance(0.7) && { key: pick(KEYS) } })
       ])()
     })],
+    [schedules.length > 0 ? 10 : 0, () => ({
+      kind: 'plan', queue: pick(['one', 'one', 'two']), changes: times(below(4), change), ...chance(0.3) && { ahead: pick([-1, 0, 0, 1]) }
+    })],
+    [schedules.length > 0 ? 20 : 0, () => {
+      const queue = pick(['one', 'one', 'two'])
+      return { kind: 'tick', queue, ticks: times(pick([1, 1, 1, 2, 3]), () => tick(queue)) }
+    }],
     [4, () => ({ kind: 'look', queue: pick(QUEUES), id: pick(ids), state: pick(STATES), offset: below(4), limit: below(4) })],
     [16, () => ({ kind: 'pass', units: 1 + below(3) })]
   ]

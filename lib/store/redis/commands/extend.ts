@@ -117,15 +117,15 @@ local function beat (k, arg, count)
     fault = fault_of(results[2])
   end
   local lease_clock, paused, is_set_back = try(tick, k, tonumber(ARGV[arg]))
-  if not lease_clock then return { -1, 0, {}, {}, fault } end
+  if not lease_clock then return { { -1, 0, -1 }, {}, {}, fault } end
   local lost, cancelled = try(check_leases, k, arg, count, lease_clock)
   try(note_consumer, k, arg, count)
   try(bury_in_doubt, k, try)
   try(drop_old, k)
   if is_set_back and try(is_shared, k) then try(lanes().refresh_all, k) end
-  local wake_in, suspects = try(outlook, k, lease_clock, paused)
+  local wake_in, suspects, slot_in = try(outlook, k, lease_clock, paused)
   if try(is_handed, k, ARGV[arg + 3]) then wake_in = 0 end
-  return { wake_in or -1, suspects or 0, lost or {}, cancelled or {}, fault }
+  return { { wake_in or -1, suspects or 0, slot_in or -1 }, lost or {}, cancelled or {}, fault }
 end
 
 local reply = {}
@@ -134,7 +134,7 @@ while arg <= #ARGV do
   local count = tonumber(ARGV[arg + 6])
   local pulse = beat(keys_of(#reply), arg, count)
   -- A Redis that has become a replica extends no lease.
-  if string.find(pulse[5], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
+  if string.find(pulse[4], 'READONLY') then return redis.error_reply('READONLY it is a replica') end
   reply[#reply + 1] = pulse
   arg = arg + 7 + count * 2
 end
@@ -155,12 +155,17 @@ export function encodeHoldings (
 }
 
 export function readPulses (reply: unknown): Pulse[] {
-  return (reply as Array<[wakeInMs: number, suspects: number, lost: string[], cancelled: string[], fault: string]>)
-    .map(([wakeInMs, suspects, lost, cancelled, fault]) =>
-      ({ lost, cancelled, outlook: readOutlook([wakeInMs, suspects]), ...fault !== '' && { fault } }))
+  return (reply as Array<[outlook: FlatOutlook, lost: string[], cancelled: string[], fault: string]>)
+    .map(([outlook, lost, cancelled, fault]) =>
+      ({ lost, cancelled, outlook: readOutlook(outlook), ...fault !== '' && { fault } }))
 }
 
+/** What the Lua function `outlook` returns. */
+export type FlatOutlook = readonly [wakeInMs: number, suspects: number, slotInMs: number]
+
 /** Reads what the Lua function `outlook` returns: -1 means that nothing is known to come. */
-export function readOutlook ([wakeInMs, suspects]: readonly [number, number]): Outlook {
-  return { wakeInMs: wakeInMs >= 0 ? wakeInMs : Infinity, suspects: suspects > 0 }
+export function readOutlook ([wakeInMs, suspects, slotInMs]: FlatOutlook): Outlook {
+  return {
+    wakeInMs: wakeInMs >= 0 ? wakeInMs : Infinity, suspects: suspects > 0, ...slotInMs >= 0 && { slotInMs }
+  }
 }

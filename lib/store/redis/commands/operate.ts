@@ -1,8 +1,8 @@
-import { CANCELLED_MS } from '../../heartbeat.js'
 import type { Limits } from '../../limits.js'
 import type { Order } from '../../order.js'
 import { PRIORITIES, type Priority } from '../../tasks.js'
 import { KEYS } from '../keys.js'
+import { cancelling } from '../lua/cancelling.js'
 import { clock } from '../lua/clock.js'
 import { moving } from '../lua/moving.js'
 import { preludeOf } from '../lua/prelude.js'
@@ -28,23 +28,10 @@ const PARAMS = {
  */
 export const operate: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${clock}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${cancelling}${clock}
 ${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 local ids = { unpack(ARGV, rest) }
-
--- Returns the ids of tasks that wait, are delayed or run.
-local function living (some)
-  local found, prepared = {}, placed_ids(k)
-  for _, id in ipairs(some) do
-    local is_there = redis.call('HEXISTS', k.message, id) == 1 and not prepared[id]
-    if is_there and not found[id] and not redis.call('ZSCORE', k.dead, id) then
-      found[id] = true
-      append(found, id)
-    end
-  end
-  return found
-end
 
 -- Removes these ids from dead, or if all is 1 the first thousand. Returns those that were there.
 local function undead ()
@@ -58,34 +45,13 @@ end
 
 local orders = {}
 
-function orders.cancel ()
-  local cancelled, revoked = living(ids), {}
-  for i, p in ipairs(look_up(k, cancelled)) do
-    if redis.call('ZREM', k.running, cancelled[i]) == 1 then
-      let_go(k, cancelled[i])
-      append(revoked, now, number(p.fence) .. ' ' .. cancelled[i])
-    else
-      unqueue(k, cancelled[i])
-    end
-    forget_lanes(k, { cancelled[i] })
-  end
-  end_early(k, cancelled, 'cancelled', keep_count, keep_ms)
-  keep_newest_ended(k, keep_count)
-  if #revoked > 0 then
-    -- They are kept for as long as somebody may still hold these leases.
-    redis.call('ZREMRANGEBYSCORE', k.revoked, '-inf', now - ${CANCELLED_MS})
-    call_with('ZADD', k.revoked, revoked)
-    redis.call('PEXPIRE', k.revoked, ${CANCELLED_MS})
-    tell(k, 'change')
-  end
-  return #cancelled
-end
+function orders.cancel () return cancel(k, ids, keep_count, keep_ms) end
 
-function orders.schedule ()
+function orders.reschedule ()
   local changed = 0
   local is_at, ms = string.match(due_at, '^(=?)([%d.-]*)$')
   local due = ms == '' and 0 or (is_at == '=' and 0 or now_us) + math.ceil(ms * 1000)
-  for _, id in ipairs(living(ids)) do
+  for _, id in ipairs(living(k, ids)) do
     local is_running = redis.call('ZSCORE', k.running, id)
     local is_suspect = look_up(k, { id })[1].suspect == 1
     if not is_running and not is_suspect then
@@ -149,7 +115,7 @@ function orders.resume ()
 end
 
 function orders.prioritize ()
-  local found = living(ids)
+  local found = living(k, ids)
   for i, old in ipairs(ask_for_each('HMGET', k.lane, found)) do
     local id = found[i]
     local old_level, place, of = lane_in(old)
@@ -203,7 +169,7 @@ return orders[kind]()
 /** @param ids the ids of the order, or some of them; undefined means all tasks that the order may concern */
 export function encodeOrder (order: Order, ids?: readonly string[]): Array<string | number> {
   const { count, ms } = order.kind === 'cancel' ? order.keep : { count: '', ms: '' } as const
-  const due = order.kind === 'schedule' ? encodeDue(order.delayMs, order.runAt) : ''
+  const due = order.kind === 'reschedule' ? encodeDue(order.delayMs, order.runAt) : ''
   const all = ids === undefined ? 1 : 0
   const { priority = 'normal', key = '', limits, ms: restMs = '' } = order as {
     priority?: Priority, key?: string, limits?: Limits, ms?: number

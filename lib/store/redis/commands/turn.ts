@@ -12,7 +12,7 @@ import { reserving } from '../lua/preparing.js'
 import { settling } from '../lua/settling.js'
 import { encodeTasks, reading } from '../lua/tasks.js'
 import { encode, localsOf, type Script, type Values } from '../script.js'
-import { readOutlook } from './extend.js'
+import { type FlatOutlook, readOutlook } from './extend.js'
 
 const PARAMS = {
   turn: 'number',
@@ -103,9 +103,9 @@ if waits == 1 and #claimed == 0 and not paused and not shares then
   local parked = { number = turn + 1, at = now, heartbeat = heartbeat, lease_ms = lease_ms, limit = limit }
   redis.pcall('HSET', k.idle, last_turn, cmsgpack.pack(parked))
 end
-local left, left_suspects = outlook(k, lease_clock, paused)
+local left, left_suspects, slot_in = outlook(k, lease_clock, paused)
 if was_blocked and left == 0 then wake(k) end
-return { { left, left_suspects }, settled, leases, dropped, shares and 1 or 0 }
+return { { left, left_suspects, slot_in }, settled, leases, dropped, shares and 1 or 0 }
 `
 }
 
@@ -171,7 +171,7 @@ export type FetchMessage = (lease: Held, length: number, signal: AbortSignal) =>
  * the queue has lanes or limits.
  */
 type TurnReply = [
-  outlook: [number, number], settled: Array<0 | 1>, leases: Array<string | null>, dropped: number, isShared: 0 | 1
+  outlook: FlatOutlook, settled: Array<0 | 1>, leases: Array<string | null>, dropped: number, isShared: 0 | 1
 ]
 
 export function readTurn (reply: unknown, fetch: FetchMessage): TurnResult {

@@ -38,25 +38,33 @@ end
  * behind: `outlook`.
  */
 export const outlook = /* lua */ `
--- Returns the milliseconds until something may be claimed, or -1 if nothing is known to come, and how many suspects
--- there are.
-local function outlook (k, lease_clock, paused)
-  if paused then return -1, 0 end
-  local suspects, soonest = redis.call('LLEN', k.suspects), -1
+-- Returns the milliseconds until something may be claimed, or -1 if nothing is known to come.
+local function claimable_after (k, lease_clock, suspects)
+  local soonest = -1
   local function consider (left)
     left = left and math.max(0, math.ceil(left / 1000))
     if left and (soonest == -1 or left < soonest) then soonest = left end
   end
   if is_shared(k) then
     consider(lanes().claimable_in(k))
-    if soonest == 0 then return 0, suspects end
+    if soonest == 0 then return 0 end
   elseif suspects > 0 or redis.call('LLEN', k.waiting) > 0 then
-    return 0, suspects
+    return 0
   end
   for _, set in ipairs({ { k.delayed, now_us }, { k.running, lease_clock * 1000 } }) do
     local score = finite(redis.call('ZRANGE', set[1], 0, 0, 'WITHSCORES')[2])
     consider(score and score - set[2])
   end
-  return soonest, suspects
+  return soonest
+end
+
+-- Returns the milliseconds until something may be claimed, how many suspects there are, and the milliseconds until the
+-- next slot of a schedule; -1 stands for nothing that is known to come.
+local function outlook (k, lease_clock, paused)
+  if paused then return -1, 0, -1 end
+  local suspects = redis.call('LLEN', k.suspects)
+  local slot = tonumber(redis.call('ZRANGE', k.schedules, 0, 0, 'WITHSCORES')[2])
+  local slot_in = slot and slot < 2 ^ 53 and math.max(0, slot - now) or -1
+  return claimable_after(k, lease_clock, suspects), suspects, slot_in
 end
 `

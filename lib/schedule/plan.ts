@@ -1,0 +1,182 @@
+import { isDate } from 'node:util/types'
+import { checkOptions, isPlain } from '../check.js'
+import { FST_TASKQUEUE_INVALID_SCHEDULE } from '../errors.js'
+import { show } from '../show.js'
+import type { Overlap } from '../store/schedules.js'
+import type { NewTask } from '../store/tasks.js'
+import type { Codec } from '../task/codec.js'
+import type { AddOptions } from '../task/options.js'
+import type { Task } from '../task/task.js'
+import { timeOf } from '../task/time.js'
+import { type CatchUp, type Due, jitterOf, patternOf, slotAfter, type Timing } from './slots.js'
+
+/** When a schedule adds its tasks, and what it does if it cannot. */
+export interface ScheduleTiming {
+  /**
+   * The times of its slots: minute, hour, day of the month, month and day of the week, with a field for seconds in
+   * front if there are six; or `@hourly`, `@daily`, `@weekly`, `@monthly` or `@yearly`. Excludes `everyMs`.
+   *
+   * When the clocks of `tz` go forward, a time that is left out comes right after the change. When they go back, a time
+   * that comes twice is a slot once, unless a wildcard or a step stands for its hours or minutes.
+   */
+  cron?: string
+  /** The time zone of `cron`, by its name in the IANA database. @default 'UTC' */
+  tz?: string
+  /**
+   * In place of `cron`: how many milliseconds lie between two slots, at least 1000. They are counted from the epoch, so
+   * that a restart moves no slot.
+   */
+  everyMs?: number
+  /**
+   * The earliest time of a slot: a Date, milliseconds since the epoch, or a text of RFC 3339 with its zone.
+   * @default none
+   */
+  startAt?: Date | string | number
+  /** The latest time of a slot. @default none */
+  endAt?: Date | string | number
+  /**
+   * What to do about slots that are over when a process can add tasks again. `'once'` adds one task, for the latest
+   * slot. `'none'` adds a task only for a slot that is over for no longer than a minute. `'all'` adds a task for each
+   * slot, the oldest first, but for at most 100. `missed` counts the others. @default 'once'
+   */
+  catchUp?: CatchUp
+  /**
+   * What to do at a slot while the last task has not ended. `'skip'` adds nothing, unless the last task waits to be
+   * tried again; then it is cancelled. `'allow'` adds the task all the same. `'replace'` cancels the last task, also if
+   * it runs. A dead letter has ended. @default 'skip'
+   */
+  overlap?: Overlap
+  /**
+   * How many milliseconds the task of a slot may be put off, so that many schedules do not begin at once: always less
+   * than up to the next slot. For a schedule and a slot it is always the same. @default 0
+   */
+  jitterMs?: number
+}
+
+/** A schedule: its timing, and the options of `add` for its tasks. */
+export interface ScheduleOptions
+  extends ScheduleTiming, Omit<AddOptions, 'id' | 'onDuplicate' | 'dedupeMs' | 'delayMs' | 'runAt'> {}
+
+/** What makes a task of the options of `add`. */
+export type ComposeTask = (target: unknown, options: AddOptions) => { readonly task: Task, readonly entry: NewTask }
+
+/** A schedule as the app reads and writes it. */
+export interface Plan extends Timing {
+  readonly catchUp: CatchUp
+  readonly overlap: Overlap
+  readonly jitterMs: number
+  /** Whether it was declared with the plugin or a route. */
+  readonly declared: boolean
+  readonly lane: Pick<NewTask, 'priority' | 'key' | 'expiresMs'>
+  /** The task that it adds, under the id of the schedule. */
+  readonly task: Task
+}
+
+const TIMING = [
+  'cron', 'tz', 'everyMs', 'startAt', 'endAt', 'catchUp', 'overlap', 'jitterMs'
+] as const satisfies ReadonlyArray<keyof ScheduleTiming>
+const OF_TASK = [
+  'url', 'route', 'params', 'method', 'query', 'headers', 'payload', 'queue', 'expiresMs', 'priority', 'key',
+  'maxRetries', 'backoff', 'timeoutMs', 'user'
+] as const
+const CATCH_UPS: ReadonlySet<unknown> = new Set<CatchUp>(['once', 'none', 'all'])
+const OVERLAPS: ReadonlySet<unknown> = new Set<Overlap>(['skip', 'allow', 'replace'])
+
+/** The longest plan, in characters: a page of schedules is read at once. */
+const MAX_PLAN_LENGTH = 64 * 1024
+
+/** Throws unless this can be the id of a schedule. With a slot it is the id of a task. */
+export function checkScheduleId (id: unknown): asserts id is string {
+  if (typeof id === 'string' && /^[\x21-\x7e]{1,200}$/.test(id)) return
+  const expected = 'its id must be 1 to 200 printable ASCII characters without spaces'
+  throw new FST_TASKQUEUE_INVALID_SCHEDULE(show(id), expected)
+}
+
+/** Checks what a schedule was given, and makes its plan and the name of its queue. */
+export function planOf (
+  id: string, given: ScheduleOptions, declared: boolean, compose: ComposeTask
+): { readonly queue: string, readonly plan: Plan } {
+  checkScheduleId(id)
+  checkOptions(`schedule ${id}`, given, [...TIMING, ...OF_TASK], 'a schedule')
+  const { cron, tz, everyMs, startAt, endAt, catchUp = 'once', overlap = 'skip', jitterMs = 0, ...added } = given
+  const { url, route, ...options } = added as typeof added & { readonly url?: string, readonly route?: unknown }
+  const refuse = (reason: string) => new FST_TASKQUEUE_INVALID_SCHEDULE(id, reason)
+  if ((cron === undefined) === (everyMs === undefined)) throw refuse('give it cron or everyMs, and not both')
+  if (everyMs !== undefined && tz !== undefined) throw refuse('tz belongs to cron: everyMs is the same in all zones')
+  const isWhole = (ms: number, least: number) => Number.isSafeInteger(ms) && ms >= least
+  if (!isWhole(everyMs ?? 1000, 1000)) throw refuse(`everyMs must be 1000 or more, got ${show(everyMs)}`)
+  if (!isWhole(jitterMs, 0)) throw refuse(`jitterMs must be 0 or more, got ${show(jitterMs)}`)
+  if (!CATCH_UPS.has(catchUp)) throw refuse(`catchUp must be 'once', 'none' or 'all', got ${show(catchUp)}`)
+  if (!OVERLAPS.has(overlap)) throw refuse(`overlap must be 'skip', 'allow' or 'replace', got ${show(overlap)}`)
+  const time = (name: string, value: unknown) => {
+    if (value === undefined) return undefined
+    const ms = typeof value === 'number' || isDate(value) ? Number(value) : timeOf(value)
+    if (Number.isSafeInteger(ms) && ms >= 0) return ms
+    throw refuse(`${name} must be a time as a Date, milliseconds or a text with its zone, got ${show(value)}`)
+  }
+  const timing: Timing = { cron, tz, everyMs, startAt: time('startAt', startAt), endAt: time('endAt', endAt) }
+  if (cron !== undefined) checkPattern(timing, refuse)
+  if (slotAfter(timing, 0) === undefined) throw refuse('it has no slot at all')
+  const { task, entry: { queue, priority, key, expiresMs } } = compose(route ?? url, options)
+  const lane = {
+    ...priority !== undefined && { priority },
+    ...key !== undefined && { key },
+    ...expiresMs !== undefined && { expiresMs }
+  }
+  const own = { ...task, id, addedAt: undefined }
+  return { queue, plan: { ...timing, catchUp, overlap, jitterMs, declared, lane, task: own } }
+}
+
+function checkPattern (timing: Timing, refuse: (reason: string) => Error): void {
+  if (typeof timing.cron !== 'string' || timing.cron.length > 255) {
+    throw refuse(`cron must be a text of at most 255 characters, got ${show(timing.cron)}`)
+  }
+  try {
+    new Intl.DateTimeFormat('en', { timeZone: timing.tz ?? 'UTC' }).format()
+  } catch {
+    throw refuse(`tz must be the name of a time zone that this process knows, got ${show(timing.tz)}`)
+  }
+  try {
+    patternOf(timing)
+  } catch (error) {
+    throw refuse(`cron ${show(timing.cron)} is no pattern: ${(error as Error).message}`)
+  }
+}
+
+/** Writes a plan as a text that is protected as the messages of tasks are. */
+export function writePlan (codec: Codec, queue: string, { task, ...rest }: Plan): string {
+  const text = codec.encodeRecord(queue, task.id, { ...rest, message: codec.encode(queue, task) }, 'schedule')
+  // The task of a slot is a little longer, and has to fit as well.
+  taskAt(codec, queue, { task, ...rest }, { slot: 0, missed: 1000 }, Date.now())
+  if (text.length <= MAX_PLAN_LENGTH) return text
+  throw new FST_TASKQUEUE_INVALID_SCHEDULE(task.id, `it is longer than ${MAX_PLAN_LENGTH} characters with its payload`)
+}
+
+/** Reads a plan; undefined if it cannot be read. */
+export function readPlan (codec: Codec, queue: string, id: string, text: string): Plan | undefined {
+  try {
+    type Written = Omit<Plan, 'task'> & { readonly message: string }
+    const { message, ...rest } = codec.decodeRecord(queue, id, text, 'schedule') as Written
+    const plan = { ...rest, task: codec.decode(queue, id, message) }
+    slotAfter(plan, 0)
+    const isFit = CATCH_UPS.has(plan.catchUp) && OVERLAPS.has(plan.overlap) && isPlain(plan.lane)
+    return isFit && (plan.everyMs === undefined || plan.everyMs >= 1000) ? plan : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** Makes the task of a slot. @param now the time by the clock of the store */
+export function taskAt (
+  codec: Codec, queue: string, { task, lane, jitterMs }: Plan,
+  { slot, next, missed }: Due & { readonly slot: number }, now: number
+): NewTask {
+  const id = taskIdAt(task.id, slot)
+  const jitter = jitterOf(task.id, slot, next, jitterMs)
+  const schedule = { id: task.id, slot, missed }
+  const message = codec.encode(queue, { ...task, id, addedAt: now, schedule })
+  return { queue, id, message, ...lane, ...jitter > 0 && { runAt: slot + jitter } }
+}
+
+/** Returns the id of the task of a slot. */
+export const taskIdAt = (id: string, slot: number): string => `${id}@${new Date(slot).toISOString()}`
