@@ -141,6 +141,20 @@ export const limiting = chapter({
     assert.deepEqual({ attempt, retries, deferredMs }, { attempt: 2, retries: 0, deferredMs: LONG_MS })
   },
 
+  async 'has a key rest until the latest of the times that ten of its tasks are told' (store, queue) {
+    await add(store, tasks(queue, numbered('a', 11), { key: 'a' }))
+    const leases = await claim(store, queue, 10)
+    const times = [3, 7, 1, 9, 4, 10, 2, 8, 6, 5].map(tenths => LONG_MS * tenths / 10)
+    for (const [index, lease] of leases.entries()) await settle(store, queue, lease, busy(times[index]!))
+    const [a] = await store.keys(queue, '', 1)
+    assert.ok(a!.restMs > LONG_MS * 0.95 && a!.restMs <= LONG_MS, `it rests for ${a!.restMs} ms`)
+    await assertCounts(store, queue, { waiting: 11 })
+    await store.operate(queue, { kind: 'rest', ms: 0, key: 'a' })
+    const again = await claim(store, queue)
+    assert.deepEqual(ids(again).sort(), numbered('a', 11).sort())
+    assert.ok(again.every(({ retries }) => retries === 0), 'it costs none of them a retry')
+  },
+
   async 'has a queue with limits rest for a task without a key, and otherwise only the task' (store, queue) {
     await add(store, tasks(queue, ['t0', 't1', 't2']))
     await settle(store, queue, await claimOne(store, queue), busy(LONG_MS))
