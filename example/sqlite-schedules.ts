@@ -4,14 +4,14 @@ import type {
 } from 'fastify-taskqueue'
 
 /**
- * `next` is null if a schedule has no next slot. `taskId` and `at` are of the last task that it has added, and null before
- * that. A queue has a row in `task_revision` once its schedules were changed with a revision.
+ * `next` is null if a schedule has no next slot. `taskId` and `at` are of the last task that it has added, and null
+ * before that. A queue has a row in `task_revision` once its schedules were changed with a revision.
  */
 export const scheduleSchema = `
   CREATE TABLE IF NOT EXISTS task_schedule (
     queue TEXT NOT NULL, id TEXT NOT NULL,
     plan TEXT NOT NULL, next INTEGER, paused INTEGER NOT NULL,
-    taskId TEXT, at INTEGER, skipped INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
+    declared INTEGER NOT NULL, taskId TEXT, at INTEGER, skipped INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (queue, id)
   );
   CREATE INDEX IF NOT EXISTS task_schedule_next ON task_schedule (queue, next);
@@ -27,6 +27,7 @@ interface Tasks {
   /** Whether a task of this id waits, is delayed, runs or is dead. */
   readonly isTaken: (queue: string, id: string) => boolean
   readonly cancel: (queue: string, id: string, keep: Keep) => void
+  readonly isPaused: (queue: string) => boolean
 }
 
 interface Row {
@@ -34,6 +35,7 @@ interface Row {
   readonly plan: string
   readonly next: number | null
   readonly paused: number
+  readonly declared: number
   readonly taskId: string | null
   readonly at: number | null
   readonly skipped: number
@@ -42,7 +44,7 @@ interface Row {
 
 const one = 'queue = :queue AND id = :id'
 
-/** Changes schedules, and does what their slots demand, as `Store` says. It relies on its caller to do so atomically. */
+/** Changes schedules, and does what their slots demand, as `Store` says. Its caller makes each step atomic. */
 export class SqliteSchedules {
   readonly #all: All
   readonly #run: Run
@@ -55,12 +57,18 @@ export class SqliteSchedules {
   }
 
   list (queue: string, which: WhichSchedules): ScheduleList {
-    const rows = 'ids' in which
-      ? which.ids.flatMap(id => this.#schedule(queue, id) ?? [])
-      : this.#all<Row>(`
-        SELECT * FROM task_schedule WHERE queue = :queue ORDER BY next IS NULL, next, id LIMIT :limit OFFSET :offset`,
-      { queue, ...which })
-    return { now: Date.now(), revision: this.#revision(queue), schedules: rows.map(viewOf) }
+    const schedules = this.#select(queue, which).map(viewOf)
+    return { now: Date.now(), isPaused: this.#tasks.isPaused(queue), revision: this.#revision(queue), schedules }
+  }
+
+  #select (queue: string, which: WhichSchedules): Row[] {
+    if ('ids' in which) return which.ids.flatMap(id => this.#schedule(queue, id) ?? [])
+    if ('declared' in which) {
+      return this.#all<Row>('SELECT * FROM task_schedule WHERE queue = :queue AND declared = 1', { queue })
+    }
+    return this.#all<Row>(`
+      SELECT * FROM task_schedule WHERE queue = :queue ORDER BY next IS NULL, next, id LIMIT :limit OFFSET :offset`,
+    { queue, ...which })
   }
 
   /** Milliseconds until the next slot; Infinity if there is none. */
@@ -86,21 +94,26 @@ export class SqliteSchedules {
     return true
   }
 
-  #change (queue: string, { id, plan, next, paused }: ScheduleChange): void {
+  #change (queue: string, { id, plan, next, paused, declared }: ScheduleChange): void {
     if (plan === undefined) {
       this.#run(`DELETE FROM task_schedule WHERE ${one}`, { queue, id })
       return
     }
-    const isPaused = paused ?? this.#schedule(queue, id)?.paused === 1
+    const known = this.#schedule(queue, id)
+    const isPaused = paused ?? known?.paused === 1
+    const isDeclared = declared ?? known?.declared === 1
     this.#run(`
-      INSERT INTO task_schedule (queue, id, plan, next, paused) VALUES (:queue, :id, :plan, :next, :paused)
-      ON CONFLICT DO UPDATE SET plan = excluded.plan, next = excluded.next, paused = excluded.paused`,
-    { queue, id, plan, next: isPaused ? null : next ?? null, paused: Number(isPaused) })
+      INSERT INTO task_schedule (queue, id, plan, next, paused, declared)
+      VALUES (:queue, :id, :plan, :next, :paused, :declared)
+      ON CONFLICT DO UPDATE SET
+        plan = excluded.plan, next = excluded.next, paused = excluded.paused, declared = excluded.declared`,
+    { queue, id, plan, next: isPaused ? null : next ?? null, paused: Number(isPaused), declared: Number(isDeclared) })
   }
 
   tick (queue: string, { id, slot, next, missed, task, overlap }: Tick, keep: Keep): TickResult {
     const schedule = this.#schedule(queue, id)
     if (schedule === undefined || (slot !== undefined && schedule.next !== slot)) return 'over'
+    if (slot !== undefined && this.#tasks.isPaused(queue)) return 'over'
     let result: TickResult = 'missed'
     if (task !== undefined) {
       const isFree = this.#makeWay(queue, schedule.taskId, overlap, keep) && !this.#tasks.isTaken(queue, task.id)

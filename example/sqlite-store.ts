@@ -102,7 +102,8 @@ export class SqliteStore implements Store {
   readonly #schedules = new SqliteSchedules((sql, values) => this.#all(sql, values), (sql, values) => this.#run(sql, values), {
     add: task => { this.#add([task], () => true) },
     isTaken: (queue, id) => this.#isTaken(queue, id),
-    cancel: (queue, id, keep) => { this.#steer(queue, { kind: 'cancel', ids: [id], keep }) }
+    cancel: (queue, id, keep) => { this.#steer(queue, { kind: 'cancel', ids: [id], keep }) },
+    isPaused: queue => this.#hasMark(queue, 'paused')
   })
 
   /** Leaves it to the app to close the database. */

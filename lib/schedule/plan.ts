@@ -7,8 +7,8 @@ import type { NewTask } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
-import { timeOf } from '../task/time.js'
-import { type CatchUp, type Due, jitterOf, patternOf, slotAfter, type Timing } from './slots.js'
+import { LATEST_TIME_MS, MAX_DELAY_MS, timeOf } from '../task/time.js'
+import { type CatchUp, checkPattern, type Due, jitterOf, slotAfter, type Timing } from './slots.js'
 
 /** When a schedule adds its tasks, and what it does if it cannot. */
 export interface ScheduleTiming {
@@ -83,7 +83,7 @@ const CATCH_UPS: ReadonlySet<unknown> = new Set<CatchUp>(['once', 'none', 'all']
 const OVERLAPS: ReadonlySet<unknown> = new Set<Overlap>(['skip', 'allow', 'replace'])
 
 /** The longest plan, in characters: a page of schedules is read at once. */
-const MAX_PLAN_LENGTH = 64 * 1024
+const MAX_PLAN_LENGTH = 16 * 1024
 
 /** Throws unless this can be the id of a schedule. With a slot it is the id of a task. */
 export function checkScheduleId (id: unknown): asserts id is string {
@@ -104,19 +104,25 @@ export function planOf (
   if ((cron === undefined) === (everyMs === undefined)) throw refuse('give it cron or everyMs, and not both')
   if (everyMs !== undefined && tz !== undefined) throw refuse('tz belongs to cron: everyMs is the same in all zones')
   const isWhole = (ms: number, least: number) => Number.isSafeInteger(ms) && ms >= least
-  if (!isWhole(everyMs ?? 1000, 1000)) throw refuse(`everyMs must be 1000 or more, got ${show(everyMs)}`)
-  if (!isWhole(jitterMs, 0)) throw refuse(`jitterMs must be 0 or more, got ${show(jitterMs)}`)
+  if (everyMs !== undefined && !isWhole(everyMs, 1000)) {
+    throw refuse(`everyMs must be a whole number, 1000 or more, got ${show(everyMs)}`)
+  }
+  if (!isWhole(jitterMs, 0) || jitterMs > MAX_DELAY_MS) {
+    throw refuse(`jitterMs must be 0 to ${MAX_DELAY_MS}, which is 30 days, got ${show(jitterMs)}`)
+  }
   if (!CATCH_UPS.has(catchUp)) throw refuse(`catchUp must be 'once', 'none' or 'all', got ${show(catchUp)}`)
   if (!OVERLAPS.has(overlap)) throw refuse(`overlap must be 'skip', 'allow' or 'replace', got ${show(overlap)}`)
   const time = (name: string, value: unknown) => {
     if (value === undefined) return undefined
     const ms = typeof value === 'number' || isDate(value) ? Number(value) : timeOf(value)
-    if (Number.isSafeInteger(ms) && ms >= 0) return ms
+    if (Number.isSafeInteger(ms) && ms >= 0 && ms <= LATEST_TIME_MS) return ms
     throw refuse(`${name} must be a time as a Date, milliseconds or a text with its zone, got ${show(value)}`)
   }
   const timing: Timing = { cron, tz, everyMs, startAt: time('startAt', startAt), endAt: time('endAt', endAt) }
-  if (cron !== undefined) checkPattern(timing, refuse)
-  if (slotAfter(timing, 0) === undefined) throw refuse('it has no slot at all')
+  if (cron !== undefined) checkCron(timing, refuse)
+  if (slotAfter({ cron, tz, everyMs }, Date.now()) === undefined) throw refuse('it has no slot in the next eight years')
+  const isEmpty = timing.startAt !== undefined && slotAfter(timing, timing.startAt - 1) === undefined
+  if (isEmpty) throw refuse('it has no slot between startAt and endAt')
   const { task, entry: { queue, priority, key, expiresMs } } = compose(route ?? url, options)
   const lane = {
     ...priority !== undefined && { priority },
@@ -127,17 +133,19 @@ export function planOf (
   return { queue, plan: { ...timing, catchUp, overlap, jitterMs, declared, lane, task: own } }
 }
 
-function checkPattern (timing: Timing, refuse: (reason: string) => Error): void {
+function checkCron (timing: Timing, refuse: (reason: string) => Error): void {
   if (typeof timing.cron !== 'string' || timing.cron.length > 255) {
     throw refuse(`cron must be a text of at most 255 characters, got ${show(timing.cron)}`)
   }
+  const { tz = 'UTC' } = timing
   try {
-    new Intl.DateTimeFormat('en', { timeZone: timing.tz ?? 'UTC' }).format()
+    if (typeof tz !== 'string') throw new Error('it is not text')
+    new Intl.DateTimeFormat('en', { timeZone: tz }).format()
   } catch {
-    throw refuse(`tz must be the name of a time zone that this process knows, got ${show(timing.tz)}`)
+    throw refuse(`tz must be the name of a time zone that this process knows, got ${show(tz)}`)
   }
   try {
-    patternOf(timing)
+    checkPattern(timing)
   } catch (error) {
     throw refuse(`cron ${show(timing.cron)} is no pattern: ${(error as Error).message}`)
   }
@@ -147,7 +155,7 @@ function checkPattern (timing: Timing, refuse: (reason: string) => Error): void 
 export function writePlan (codec: Codec, queue: string, { task, ...rest }: Plan): string {
   const text = codec.encodeRecord(queue, task.id, { ...rest, message: codec.encode(queue, task) }, 'schedule')
   // The task of a slot is a little longer, and has to fit as well.
-  taskAt(codec, queue, { task, ...rest }, { slot: 0, missed: 1000 }, Date.now())
+  taskAt(codec, queue, { task, ...rest }, { slot: 0, missed: 100 }, Date.now())
   if (text.length <= MAX_PLAN_LENGTH) return text
   throw new FST_TASKQUEUE_INVALID_SCHEDULE(task.id, `it is longer than ${MAX_PLAN_LENGTH} characters with its payload`)
 }
@@ -158,7 +166,7 @@ export function readPlan (codec: Codec, queue: string, id: string, text: string)
     type Written = Omit<Plan, 'task'> & { readonly message: string }
     const { message, ...rest } = codec.decodeRecord(queue, id, text, 'schedule') as Written
     const plan = { ...rest, task: codec.decode(queue, id, message) }
-    slotAfter(plan, 0)
+    slotAfter(plan, Date.now())
     const isFit = CATCH_UPS.has(plan.catchUp) && OVERLAPS.has(plan.overlap) && isPlain(plan.lane)
     return isFit && (plan.everyMs === undefined || plan.everyMs >= 1000) ? plan : undefined
   } catch {
@@ -174,8 +182,9 @@ export function taskAt (
   const id = taskIdAt(task.id, slot)
   const jitter = jitterOf(task.id, slot, next, jitterMs)
   const schedule = { id: task.id, slot, missed }
-  const message = codec.encode(queue, { ...task, id, addedAt: now, schedule })
-  return { queue, id, message, ...lane, ...jitter > 0 && { runAt: slot + jitter } }
+  const dueAt = jitter > 0 ? slot + jitter : undefined
+  const message = codec.encode(queue, { ...task, id, addedAt: now, dueAt, schedule })
+  return { queue, id, message, ...lane, ...dueAt !== undefined && { runAt: dueAt } }
 }
 
 /** Returns the id of the task of a slot. */

@@ -1,10 +1,11 @@
+import { setImmediate } from 'node:timers/promises'
 import { LONGEST_TIMER_MS } from '../check.js'
 import type { Publish } from '../observe/events.js'
 import type { ScheduleView, Tick, TickResult } from '../store/schedules.js'
 import type { Store } from '../store/store.js'
 import type { Keep } from '../store/turn.js'
 import type { Codec } from '../task/codec.js'
-import { readPlan, taskAt } from './plan.js'
+import { readPlan, taskAt, writePlan } from './plan.js'
 import { dueAt } from './slots.js'
 
 /** How many schedules to look at in one step. */
@@ -13,8 +14,11 @@ const AT_ONCE = 100
 /** How many steps in a row may come after those of others before it pauses. */
 const MOST_IN_VAIN = 20
 
-/** How many schedules that cannot be read it remembers. */
+/** Of how many schedules that cannot be read it tells. */
 const MOST_REMEMBERED = 1000
+
+/** For how long it computes slots before other work goes on, in milliseconds. */
+const LONGEST_BLOCK_MS = 10
 
 /** When to look again if the store has failed, or there are schedules that cannot be read, in milliseconds. */
 const AGAIN_MS = 5000
@@ -46,6 +50,7 @@ export class Scheduler {
   #notBefore = 0
   /** The schedules that cannot be read, and of which it has told. */
   readonly #unreadable = new Map<string, string>()
+  #isFailing = false
 
   constructor (queue: string, context: SchedulerContext) {
     this.#queue = queue
@@ -80,9 +85,11 @@ export class Scheduler {
     let nextInMs = Infinity
     try {
       nextInMs = await this.#doDue()
+      this.#isFailing = false
     } catch (err) {
       nextInMs = this.#pause()
-      this.#context.publish('schedules:failed', { queue: this.#queue, err })
+      if (!this.#isFailing) this.#context.publish('schedules:failed', { queue: this.#queue, err })
+      this.#isFailing = true
     }
     this.#phase = this.#isClosing() ? 'closed' : 'waiting'
     this.note(nextInMs)
@@ -91,18 +98,22 @@ export class Scheduler {
 
   /** Does what the slots demand that are over. Returns in how many milliseconds the next one comes. */
   async #doDue (): Promise<number> {
-    const { store, keep } = this.#context
+    const { store, codec, keep } = this.#context
     let unreadable = 0
     let vain = 0
     while (!this.#isClosing()) {
-      const { now, schedules } = await store.schedules(this.#queue, { offset: unreadable, limit: AT_ONCE })
+      const { now, isPaused, schedules } = await store.schedules(this.#queue, { offset: unreadable, limit: AT_ONCE })
+      // The store wakes this process when the queue is resumed.
+      if (isPaused) return Infinity
       const due = schedules.filter(({ next = Infinity }) => next <= now)
-      const ticks = due.flatMap(view => this.#tickOf(view, now) ?? [])
+      const ticks = await this.#ticksOf(due, now)
+      const old = due.filter(({ plan }) => !codec.isCurrent(plan))
       const results = ticks.length > 0 ? await store.tick(this.#queue, ticks, keep) : []
       this.#tell(ticks, results)
+      if (old.length > 0) await this.#rewrite(old, ticks, results)
       unreadable += due.length - ticks.length
       // Others have done all of it, or somebody has tampered with the slots.
-      vain = results.every(result => result === 'over') ? vain + 1 : 0
+      vain = ticks.length > 0 && results.every(result => result === 'over') ? vain + 1 : 0
       if (vain > MOST_IN_VAIN) return this.#pause()
       if (due.length > 0) continue
       const nextInMs = (schedules[0]?.next ?? Infinity) - now
@@ -119,6 +130,20 @@ export class Scheduler {
     return ms
   }
 
+  /** Says what slots demand that are over. Many that were missed take time, in which other work goes on. */
+  async #ticksOf (due: readonly ScheduleView[], now: number): Promise<Tick[]> {
+    const ticks: Tick[] = []
+    let since = performance.now()
+    for (const view of due) {
+      const tick = this.#tickOf(view, now)
+      if (tick !== undefined) ticks.push(tick)
+      if (performance.now() - since < LONGEST_BLOCK_MS) continue
+      await setImmediate()
+      since = performance.now()
+    }
+    return ticks
+  }
+
   /** Says what a slot demands that is over; undefined if the schedule cannot be read. */
   #tickOf ({ id, plan: text, next: slot }: ScheduleView, now: number): Tick | undefined {
     const { codec, publish } = this.#context
@@ -131,10 +156,24 @@ export class Scheduler {
       if (served === undefined) return tick
       return { ...tick, task: taskAt(codec, this.#queue, plan, { slot: served, next, missed }, now) }
     } catch (err) {
-      if (this.#unreadable.get(id) !== text) publish('schedule:unreadable', { queue: this.#queue, schedule: id, err })
-      if (this.#unreadable.size > MOST_REMEMBERED) this.#unreadable.clear()
-      this.#unreadable.set(id, text)
+      const isNew = this.#unreadable.get(id) !== text
+      if (isNew && this.#unreadable.size < MOST_REMEMBERED) {
+        this.#unreadable.set(id, text)
+        publish('schedule:unreadable', { queue: this.#queue, schedule: id, err })
+      }
       return undefined
+    }
+  }
+
+  /** Writes plans anew that were made with an old secret, so that it is no longer needed after a slot of each. */
+  async #rewrite (old: readonly ScheduleView[], ticks: readonly Tick[], results: readonly TickResult[]): Promise<void> {
+    const { store, codec } = this.#context
+    for (const { id, plan: expects } of old) {
+      const index = ticks.findIndex(tick => tick.id === id)
+      if (index === -1 || results[index] === 'over') continue
+      const plan = writePlan(codec, this.#queue, readPlan(codec, this.#queue, id, expects)!)
+      // It fails if somebody else has changed the schedule, or the next slot is over already: the next tick does it.
+      await store.plan(this.#queue, [{ id, expects, plan, next: ticks[index]!.next }])
     }
   }
 

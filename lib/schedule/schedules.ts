@@ -35,12 +35,12 @@ export interface ScheduleStatus {
   readonly paused: boolean
   /** How many slots have added no task since the last task had not ended. */
   readonly skipped: number
-  /** How many slots have added no task since no process was there in time; at most 1000 are counted at once. */
+  /** How many slots have added no task since no process was there in time; at most 100 are counted at once. */
   readonly missed: number
 }
 
 /** How many schedules to read at once, and to change in one step. */
-const AT_ONCE = 500
+const AT_ONCE = 100
 
 /** How often a change is tried if others change the same schedules. */
 const TRIES = 100
@@ -81,69 +81,71 @@ export class Schedules {
   }
 
   async #declareIn (
-    queue: Queue, plans: ReadonlyMap<string, Plan>, removes: boolean, revision: number | undefined
+    { name, store }: Queue, plans: ReadonlyMap<string, Plan>, removes: boolean, revision: number | undefined
   ): Promise<'done' | 'outdated' | undefined> {
-    const changes: ScheduleChange[] = []
-    const left = new Map(plans)
-    let now = 0
-    for (let offset = 0; ; offset += AT_ONCE) {
-      const page = await reach(queue.store.schedules(queue.name, { offset, limit: AT_ONCE }))
-      now = page.now
-      if (revision !== undefined && revision < page.revision) return 'outdated'
-      for (const view of page.schedules) {
-        const known = readPlan(this.#codec, queue.name, view.id, view.plan)
-        const plan = left.get(view.id)
-        left.delete(view.id)
-        if (plan !== undefined) changes.push(...this.#changeOf(queue.name, plan, now, view, known))
-        else if (removes && known?.declared === true) changes.push({ id: view.id, expects: view.plan })
-      }
-      if (page.schedules.length < AT_ONCE) break
+    const list = await reach(store.schedules(name, { declared: true }))
+    if (revision !== undefined && revision < list.revision) return 'outdated'
+    const known = new Map(list.schedules.map(view => [view.id, view]))
+    // They may be there without being declared.
+    for (const ids of inSteps([...plans.keys()].filter(id => !known.has(id)))) {
+      for (const view of (await reach(store.schedules(name, { ids }))).schedules) known.set(view.id, view)
     }
-    for (const plan of left.values()) changes.push(...this.#changeOf(queue.name, plan, now))
+    const changes = [...plans].flatMap(([id, plan]) => this.#changeOf(name, plan, list.now, known.get(id)) ?? [])
+    for (const { id, plan } of removes ? list.schedules : []) if (!plans.has(id)) changes.push({ id, expects: plan })
     // A revision is noted even if nothing else has changed.
-    if (changes.length === 0 && revision === undefined) return 'done'
-    let at = 0
-    do {
-      if (!await reach(queue.store.plan(queue.name, changes.slice(at, at + AT_ONCE), revision))) return undefined
-      at += AT_ONCE
-    } while (at < changes.length)
+    for (const some of changes.length === 0 && revision !== undefined ? [[]] : inSteps(changes)) {
+      if (!await reach(store.plan(name, some, revision))) return undefined
+    }
     return 'done'
   }
 
-  /** Returns the change that gives a schedule its plan; none if it has that already. */
-  #changeOf (queue: string, plan: Plan, now: number, view?: ScheduleView, known?: Plan): ScheduleChange[] {
+  /**
+   * Returns the change that gives a schedule its plan; undefined if it has that already.
+   * @param moved what the schedule is in a queue that it leaves
+   */
+  #changeOf (
+    queue: string, plan: Plan, now: number, view?: ScheduleView, moved?: FoundSchedule
+  ): ScheduleChange | undefined {
+    const { task: { id }, declared } = plan
     const text = writePlan(this.#codec, queue, plan)
-    const written = readPlan(this.#codec, queue, plan.task.id, text)!
-    if (known !== undefined && isDeepStrictEqual(known, written)) return []
+    const written = readPlan(this.#codec, queue, id, text)!
+    const known = view && readPlan(this.#codec, queue, id, view.plan)
+    // One that was made with an old secret is written anew.
+    if (isDeepStrictEqual(known, written) && this.#codec.isCurrent(view!.plan)) return undefined
     // What is due stays due if only the task has changed.
     const isOnTime = view?.next !== undefined && known !== undefined && isSameTiming(known, written)
     const next = isOnTime ? view.next : slotAfter(written, now)
-    return [{
-      id: plan.task.id,
+    return {
+      id,
       plan: text,
+      declared,
       ...view !== undefined && { expects: view.plan },
+      ...view === undefined && moved !== undefined && { paused: moved.view.paused },
       ...next !== undefined && { next }
-    }]
+    }
   }
 
   /** Makes a schedule, or changes the one of this id. */
   async set (id: string, given: ScheduleOptions): Promise<void> {
     const { queue: name, plan } = planOf(id, given, false, this.#compose)
-    const queue = this.#queues.get(name)
-    const all = await this.#find(id)
-    if (all.some(({ plan }) => plan?.declared === true)) {
+    const { store } = this.#queues.get(name)
+    const before = await this.#find(id)
+    if (before.some(({ plan }) => plan?.declared === true)) {
       throw new FST_TASKQUEUE_INVALID_SCHEDULE(id, 'it is declared with the plugin or a route, and is changed there')
     }
     await this.#again(async () => {
-      const { now, schedules: [view] } = await reach(queue.store.schedules(name, { ids: [id] }))
-      const known = view && readPlan(this.#codec, name, id, view.plan)
-      const changes = this.#changeOf(name, plan, now, view, known)
-      return changes.length === 0 || await reach(queue.store.plan(name, changes)) ? true : undefined
+      const { now, schedules: [view] } = await reach(store.schedules(name, { ids: [id] }))
+      const change = this.#changeOf(name, plan, now, view, before[0])
+      return change === undefined || await reach(store.plan(name, [change])) ? true : undefined
     })
-    // It is removed elsewhere afterwards, so that a crash in between cannot lose it.
-    await Promise.all(all.map(async ({ queue: { name: other, store }, view }) => {
-      if (other !== name) await reach(store.plan(other, [{ id, expects: view.plan }]))
-    }))
+    // It leaves other queues afterwards, so that a crash in between cannot lose it. If it has been moved to one of them
+    // meanwhile, it stays in the first of these queues.
+    for (const { queue: other, view } of await this.#find(id)) {
+      const isOld = before.some(found => found.queue === other && found.view.plan === view.plan)
+      if (other.name !== name && (isOld || other.name > name)) {
+        await reach(other.store.plan(other.name, [{ id, expects: view.plan }]))
+      }
+    }
   }
 
   /** Forgets a schedule. Returns whether there was one. */
@@ -199,11 +201,6 @@ export class Schedules {
     return all.flat().sort((a, b) => timeOf(a) < timeOf(b) ? -1 : Number(timeOf(a) > timeOf(b)))
   }
 
-  async get (id: string): Promise<ScheduleStatus | undefined> {
-    const [found] = await this.#find(id)
-    return found && this.#statusOf(found.queue.name, found.view)
-  }
-
   #statusOf (queue: string, view: ScheduleView): ScheduleStatus {
     return statusOf(queue, view, readPlan(this.#codec, queue, view.id, view.plan))
   }
@@ -238,6 +235,12 @@ export class Schedules {
     }
     throw new Error(`schedules were changed by others ${TRIES} times in a row`)
   }
+}
+
+/** Divides a list into pieces that can be read or changed at once. */
+function inSteps<T> (list: readonly T[]): T[][] {
+  return Array.from({ length: Math.ceil(list.length / AT_ONCE) }, (_, index) =>
+    list.slice(index * AT_ONCE, (index + 1) * AT_ONCE))
 }
 
 interface FoundSchedule {

@@ -19,15 +19,18 @@ export interface ScheduleView {
   readonly missed: number
 }
 
-/** The schedules to list: those with these ids, as far as there are any, or a part of all. */
+/** The schedules to list: those with these ids, as far as there are any, those that are declared, or a part of all. */
 export type WhichSchedules =
   | { readonly ids: readonly string[] }
+  | { readonly declared: true }
   | { readonly offset: number, readonly limit: number }
 
 /** Schedules of a queue, as they were at one moment. */
 export interface ScheduleList {
   /** That moment, in milliseconds since the epoch, by the store's clock. */
   readonly now: number
+  /** Whether the queue is paused. */
+  readonly isPaused: boolean
   /** The highest revision with which schedules were changed; 0 if none was given. */
   readonly revision: number
   readonly schedules: readonly ScheduleView[]
@@ -44,6 +47,8 @@ export interface ScheduleChange {
   readonly next?: number | undefined
   /** Whether it is paused. @default as it was */
   readonly paused?: boolean | undefined
+  /** Whether it is declared, so that it is found among those that are. @default as it was, or false */
+  readonly declared?: boolean | undefined
 }
 
 /** What to do at a slot that is over. */
@@ -71,6 +76,6 @@ export type Overlap = 'skip' | 'allow' | 'replace'
 
 /**
  * What has become of a slot: its task was added; nothing was added, since another task has not ended or the slot is too
- * late; or the slot is no longer the next one.
+ * late; or the slot is no longer the next one, or the queue is paused.
  */
 export type TickResult = 'added' | 'skipped' | 'missed' | 'over'

@@ -114,7 +114,7 @@ export interface Store {
 
   /**
    * Lists the schedules of a queue in the order of their next slots, and of several with the same one in the order of
-   * the bytes of their ids. Those without a next slot are the last.
+   * the bytes of their ids. Those without a next slot are the last. Those that are declared come in any order.
    */
   schedules (queue: string, which: WhichSchedules): Promise<ScheduleList>
 

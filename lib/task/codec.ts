@@ -36,6 +36,8 @@ export interface Codec {
    */
   encodeRecord (queue: string, id: string, record: object, of?: RecordKind): string
   decodeRecord (queue: string, id: string, text: string, of?: RecordKind): object | undefined
+  /** Whether a text was made as this codec makes one: with the first of the secrets, or in clear if there are none. */
+  isCurrent (text: string): boolean
   /** Does the same for the reason of a verdict. Stores also give reasons of their own, which are plain text. */
   encodeReason (queue: string, id: string, reason: string): string
   decodeReason (queue: string, id: string, text: string): string | undefined
@@ -93,6 +95,7 @@ export function makeCodec ({ prefix, secrets, encrypt, maxPayloadBytes: maxBytes
         return undefined
       }
     },
+    isCurrent: text => text.startsWith(keys.length === 0 ? '' : `${encrypt ? 's1' : 'm1'}.${keys[0]!.id}.`),
     encodeReason: (queue, id, reason) => close(reason, queue, id, 'reason'),
     decodeReason (queue, id, text) {
       if (!CLOSED.test(text)) return text

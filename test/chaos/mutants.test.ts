@@ -114,6 +114,15 @@ const MUTANTS: readonly Mutant[] = [
     breaks: 'left'
   },
   {
+    title: 'slots that were over while Redis was frozen are lost where a schedule makes up for the last one only',
+    file: 'schedule/slots.js',
+    edits: [["catchUp === 'all'", 'false']],
+    seed: 1,
+    secs: 8,
+    options: { faults: ['freeze'], leases: [1, 1.5], poison: 0 },
+    breaks: 'slot'
+  },
+  {
     title: 'an app that closes under its commits tells successes that are not stored',
     file: 'add/open-commits.js',
     edits: [['if (this.#isClosed)', 'if (false)'], ['if (this.#underWay > 0)', 'if (false)']],

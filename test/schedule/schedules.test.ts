@@ -198,6 +198,12 @@ t.test('a schedule that nobody could carry out is refused, and the error says wh
     [{ everyMs: 999 }, FST_TASKQUEUE_INVALID_SCHEDULE, /everyMs.*1000/],
     [{ everyMs: '1h' }, FST_TASKQUEUE_INVALID_SCHEDULE, /everyMs.*1000/],
     [{ everyMs: 1000, tz: 'UTC' }, FST_TASKQUEUE_INVALID_SCHEDULE, /tz/],
+    [{ everyMs: null }, FST_TASKQUEUE_INVALID_SCHEDULE, /everyMs/],
+    [{ cron: '* * * * *', tz: null }, FST_TASKQUEUE_INVALID_SCHEDULE, /time zone/],
+    [{ cron: '* * * * *', tz: ['UTC'] }, FST_TASKQUEUE_INVALID_SCHEDULE, /time zone/],
+    [{ cron: '* * * * *', startAt: 9e15 }, FST_TASKQUEUE_INVALID_SCHEDULE, /startAt/],
+    [{ everyMs: 1000, jitterMs: 8e15 }, FST_TASKQUEUE_INVALID_SCHEDULE, /jitterMs/],
+    [{ cron: '* 2 * 3 SUN#2', tz: 'America/New_York' }, FST_TASKQUEUE_INVALID_SCHEDULE, /no slot/],
     [{ cron: '0 0 30 2 *' }, FST_TASKQUEUE_INVALID_SCHEDULE, /no slot/],
     [{ cron: 'often' }, FST_TASKQUEUE_INVALID_SCHEDULE, /is no pattern/],
     [{ cron: '* * * * * * 2030' }, FST_TASKQUEUE_INVALID_SCHEDULE, /is no pattern/],
@@ -210,12 +216,13 @@ t.test('a schedule that nobody could carry out is refused, and the error says wh
     [{ everyMs: 1000, startAt: 'tomorrow' }, FST_TASKQUEUE_INVALID_SCHEDULE, /startAt/],
     [{ everyMs: 1000, endAt: NaN }, FST_TASKQUEUE_INVALID_SCHEDULE, /endAt/],
     [{ everyMs: 1000, startAt: 2000, endAt: 1999 }, FST_TASKQUEUE_INVALID_SCHEDULE, /no slot/],
+    [{ everyMs: 8.64e15 + 1 }, FST_TASKQUEUE_INVALID_SCHEDULE, /no slot/],
     [{ everyMs: 1000, overlap: 'forbid' }, FST_TASKQUEUE_INVALID_SCHEDULE, /overlap/],
     [{ everyMs: 1000, catchUp: 'some' }, FST_TASKQUEUE_INVALID_SCHEDULE, /catchUp/],
     [{ everyMs: 1000, jitterMs: -1 }, FST_TASKQUEUE_INVALID_SCHEDULE, /jitterMs/],
     [{ everyMs: 1000, delayMs: 1 }, FST_TASKQUEUE_INVALID_OPTION, /delayMs/],
     [{ everyMs: 1000, url: 'https://example.com' }, FST_TASKQUEUE_INVALID_URL, /path of this app/],
-    [{ everyMs: 1000, payload: 'x'.repeat(70_000) }, FST_TASKQUEUE_INVALID_SCHEDULE, /longer than 65536/]
+    [{ everyMs: 1000, payload: 'x'.repeat(17_000) }, FST_TASKQUEUE_INVALID_SCHEDULE, /longer than 16384/]
   ]
   const { app } = await open(t, MANUAL)
   for (const [given, type, message] of refused) {
@@ -373,10 +380,74 @@ t.test('what stands in Redis for a schedule can be anything, and the process goe
     await admin.zadd('taskqueue:{default}:schedules', 1, `bad${index}`)
   }
   await admin.zadd('taskqueue:{default}:schedules', '-inf', 'no plan', 'inf', 'never', 1.5, 'half')
+  await admin.zadd('taskqueue:{default}:schedules', ...Array.from({ length: 2500 }, (_, index) => [2, `one-of-many-${index}`]).flat())
   const { length } = runs
   await until(() => runs.length >= length + 2)
   t.ok(runs.every(({ id }) => id === 'mine'))
-  t.equal((await app.taskqueue.schedules()).length, bad.length + 4)
+  t.equal((await app.taskqueue.schedules()).length, bad.length + 4 + 2500)
+})
+
+t.test('as secrets are changed, schedules are written with the new one as they are declared, made or add a task', async t => {
+  const redis = { path: (await startRedis(t)).path }
+  const [old, young] = ['o'.repeat(32), 'y'.repeat(32)]
+  const schedules = { declared: { everyMs: HOUR_MS, url: '/tasks/x' } }
+  const first = await open(t, { redis, ...MANUAL, secrets: old, schedules })
+  await first.app.taskqueue.schedule('made', { everyMs: HOUR_MS, url: '/tasks/x' })
+  await first.app.taskqueue.schedule('running', { everyMs: 1000, url: '/tasks/x' })
+  await first.app.taskqueue.schedule('idle', { everyMs: HOUR_MS, url: '/tasks/x' })
+  const second = await open(t, { redis, secrets: [young, old], schedules })
+  const { next } = (await second.app.taskqueue.schedules()).find(({ id }) => id === 'made')!
+  await second.app.taskqueue.schedule('made', { everyMs: HOUR_MS, url: '/tasks/x' })
+  await until(() => second.runs.length >= 2)
+  await second.app.close()
+  const third = await open(t, { redis, ...MANUAL, secrets: young })
+  const found = new Map((await third.app.taskqueue.schedules()).map(status => [status.id, status]))
+  t.strictSame([...found].filter(([, { url }]) => url !== undefined).map(([id]) => id).sort(), ['declared', 'made', 'running'])
+  t.strictSame(found.get('made')!.next, next)
+})
+
+t.test('a restart among many schedules that tick removes none that is declared', async t => {
+  const redis = { path: (await startRedis(t)).path }
+  const schedules = Object.fromEntries(Array.from({ length: 20 }, (_, index) => [`declared${index}`, { everyMs: 1000, url: '/tasks/x' }]))
+  const { app } = await open(t, { redis, schedules, consumer: { concurrency: 20 } })
+  await Promise.all(Array.from({ length: 1200 }, (_, index) => app.taskqueue.schedule(`d${index}`, { everyMs: 2000, url: '/tasks/x' })))
+  for (let restart = 0; restart < 5; restart++) {
+    const again = await open(t, { redis, schedules })
+    const declared = (await again.app.taskqueue.schedules()).filter(({ declared }) => declared === true)
+    t.equal(new Set(names(declared)).size, 20)
+    await again.app.close()
+  }
+})
+
+t.test('of calls that move a schedule to several queues at the same time one wins', async t => {
+  const { app } = await open(t, { ...MANUAL, redis: { path: (await startRedis(t)).path }, queues: { a: {}, b: {}, c: {} } })
+  const { taskqueue } = app
+  const set = (queue: string) => taskqueue.schedule('x', { everyMs: HOUR_MS, url: '/tasks/x', queue })
+  for (let round = 0; round < 20; round++) {
+    await set('a')
+    if (round === 10) await taskqueue.pauseSchedule('x')
+    await Promise.all([set('b'), set('c')])
+    const [found, ...none] = await taskqueue.schedules()
+    t.strictSame(none, [])
+    t.equal(found?.paused, round >= 10, 'it stays paused as it moves')
+    t.not(found?.queue, 'a')
+  }
+})
+
+t.test('while Redis is full a schedule can be paused and removed, and an app can start again', async t => {
+  const redis = { path: (await startRedis(t)).path }
+  const admin = new Redis(redis)
+  t.teardown(() => { admin.disconnect() })
+  const options = { redis, ...MANUAL, schedules: { a: { everyMs: HOUR_MS, url: '/tasks/x' } }, scheduleRevision: 1 }
+  const { app } = await open(t, options)
+  await app.taskqueue.schedule('b', { everyMs: HOUR_MS, url: '/tasks/x' })
+  await admin.config('SET', 'maxmemory', '1')
+  t.equal(await app.taskqueue.pauseSchedule('a'), true)
+  t.equal(await app.taskqueue.unschedule('b'), true)
+  const again = await open(t, options)
+  t.match(await again.app.taskqueue.schedules(), [{ id: 'a', paused: true }])
+  await t.rejects(app.taskqueue.schedule('c', { everyMs: HOUR_MS, url: '/tasks/x' }), { code: 'FST_TASKQUEUE_UNREACHABLE' })
+  await admin.config('SET', 'maxmemory', '0')
 })
 
 t.test('a process that cannot reach Redis goes on with its schedules when it can, and says what it missed', async t => {

@@ -13,9 +13,9 @@ import { untilTold, untilWoken } from './support/until.js'
 /** Schedules: they are planned, and add a task at each slot. */
 export const scheduling = chapter({
   async 'lists schedules in the order of their next slots, and those without one last' (store, queue, other) {
-    const { now, revision, schedules } = await list(store, queue)
+    const { now, revision, isPaused, schedules } = await list(store, queue)
     assertTime(now, Date.now() - 1000)
-    assert.deepEqual([revision, schedules], [0, []])
+    assert.deepEqual([revision, isPaused, schedules], [0, false, []])
     await plan(
       store, queue, { id: 'b b', next: now + 2 * LONG_MS }, { id: 'over' }, { id: 'a:"\\', next: now + LONG_MS })
     await plan(store, queue, { id: 'B', next: now + 2 * LONG_MS }, { id: 'paused', paused: true, next: now + LONG_MS })
@@ -62,6 +62,33 @@ export const scheduling = chapter({
     assert.equal(await store.plan(queue, [{ id: 'b', plan: 'p' }]), true)
     const { revision, schedules } = await list(store, queue)
     assert.deepEqual([revision, ids(schedules)], [3, ['a', 'b']])
+  },
+
+  async 'lists those that are declared, until they are gone or declared no longer' (store, queue) {
+    const declared = async () => ids((await store.schedules(queue, { declared: true })).schedules).sort()
+    await plan(store, queue, { id: 'b' }, ...['a', 'c', 'd'].map(id => ({ id, declared: true })))
+    assert.deepEqual(await declared(), ['a', 'c', 'd'])
+    await store.plan(queue, [
+      { id: 'a', expects: 'plan of a', plan: 'p' }, { id: 'b', expects: 'plan of b', plan: 'p', declared: true },
+      { id: 'c', expects: 'plan of c', plan: 'p', declared: false }, { id: 'd', expects: 'plan of d' }
+    ])
+    assert.deepEqual(await declared(), ['a', 'b'])
+    await store.plan(queue, [{ id: 'a', expects: 'p' }, { id: 'b', expects: 'p' }])
+    assert.deepEqual(await declared(), [])
+    await plan(store, queue, { id: 'd' })
+    assert.deepEqual(await declared(), [], 'it is another one')
+  },
+
+  async 'does nothing at a slot while the queue is paused, and says that it is' (store, queue) {
+    const slot = await planned(store, queue, 'a')
+    await store.operate(queue, { kind: 'pause' })
+    assert.equal((await list(store, queue)).isPaused, true)
+    assert.equal(await tick(store, queue, { slot, next: slot + 1, task: 't1' }), 'over')
+    assert.equal(await tick(store, queue, { task: 't2', overlap: 'allow' }), 'added', 'it can be run all the same')
+    await store.operate(queue, { kind: 'resume' })
+    const { isPaused, schedules: [a] } = await list(store, queue)
+    assert.deepEqual([isPaused, a!.next], [false, slot])
+    assert.equal(await tick(store, queue, { slot, next: slot + 1, task: 't3', overlap: 'allow' }), 'added')
   },
 
   async 'adds one task for a slot, however many processes try' (store, queue) {

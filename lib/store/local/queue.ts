@@ -219,6 +219,8 @@ export class LocalQueue {
     return this.#revoked.at(leaseName(lease)) > this.#clock.now
   }
 
+  get isPaused (): boolean { return this.#paused }
+
   get isShared (): boolean { return this.#places.lanes.isShared }
 
   /** Whether nothing may be claimed at the moment. */

@@ -22,6 +22,7 @@ interface Tasks {
 export class Schedules {
   readonly #tasks: Tasks
   readonly #byId = new Map<string, Schedule>()
+  readonly #declared = new Set<string>()
   #revision = 0
   /** The schedules in order; undefined while it has to be found anew. */
   #order: Schedule[] | undefined
@@ -31,11 +32,16 @@ export class Schedules {
   /** The next slot of all; Infinity if there is none. */
   get next (): number { return this.#ordered()[0]?.next ?? Infinity }
 
-  list (now: number, which: WhichSchedules): ScheduleList {
-    const found = 'ids' in which
-      ? which.ids.flatMap(id => this.#byId.get(id) ?? [])
-      : this.#ordered().slice(which.offset, which.offset + which.limit)
-    return { now, revision: this.#revision, schedules: found.map(schedule => ({ ...schedule })) }
+  list (now: number, isPaused: boolean, which: WhichSchedules): ScheduleList {
+    const schedules = this.#select(which).map(schedule => ({ ...schedule }))
+    return { now, isPaused, revision: this.#revision, schedules }
+  }
+
+  #select (which: WhichSchedules): Schedule[] {
+    const idsOf = (ids: Iterable<string>) => [...ids].flatMap(id => this.#byId.get(id) ?? [])
+    if ('ids' in which) return idsOf(which.ids)
+    if ('declared' in which) return idsOf(this.#declared)
+    return this.#ordered().slice(which.offset, which.offset + which.limit)
   }
 
   plan (now: number, changes: readonly ScheduleChange[], revision: number | undefined): boolean {
@@ -51,7 +57,9 @@ export class Schedules {
     return true
   }
 
-  #change ({ id, plan, next, paused }: ScheduleChange): void {
+  #change ({ id, plan, next, paused, declared }: ScheduleChange): void {
+    if (plan === undefined || declared === false) this.#declared.delete(id)
+    else if (declared === true) this.#declared.add(id)
     if (plan === undefined) {
       this.#byId.delete(id)
       return

@@ -137,7 +137,8 @@ export class LocalStore implements Store {
   }
 
   async schedules (queue: string, which: WhichSchedules): Promise<ScheduleList> {
-    return this.#queue(queue).schedules.list(this.clock.timeOfDay, which)
+    const { schedules, isPaused } = this.#queue(queue)
+    return schedules.list(this.clock.timeOfDay, isPaused, which)
   }
 
   async plan (name: string, changes: readonly ScheduleChange[], revision?: number): Promise<boolean> {
@@ -148,8 +149,9 @@ export class LocalStore implements Store {
   }
 
   async tick (name: string, ticks: readonly Tick[], keep: Keep): Promise<TickResult[]> {
-    const { schedules } = this.#queue(name)
-    return ticks.map(tick => schedules.tick(this.clock.timeOfDay, tick, keep))
+    const { schedules, isPaused } = this.#queue(name)
+    return ticks.map(tick =>
+      isPaused && tick.slot !== undefined ? 'over' : schedules.tick(this.clock.timeOfDay, tick, keep))
   }
 
   async operate (queue: string, order: Order): Promise<number> {

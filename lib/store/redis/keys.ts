@@ -49,7 +49,7 @@
  *     schedules sorted set of the ids of schedules by their next slot, in milliseconds; inf if there is none
  *     schedule  hash by "=" and the id of a schedule of its plan; by "+" and the id, of "at skipped missed paused id":
  *               when the last task was added, how many slots were skipped and missed, 1 if the schedule is paused, and
- *               the id of that task; and by " " of the highest revision
+ *               the id of that task; by " " of the highest revision; and by two spaces of the declared ids, in lines
  *     awaited   sorted set of ids whose end somebody awaits, by the time at which the waiting ends
  *
  * A script is atomic and takes its times from Redis. Its input is always an argument and never part of its text, so

@@ -106,7 +106,8 @@ export function makeSequence (seed: number, length?: number): Sequence {
   const keepCount = pick([0, 3, 100, 100])
   // Most sequences have no lanes, some have levels, keys or limits, and some all of them.
   const uses = pick([[], [], ['levels'], ['keys'], ['levels', 'keys'], ['limits'], ['keys', 'limits'], ['levels', 'keys', 'limits']])
-  const schedules = SCHEDULES.slice(0, pick([0, 0, 1, 2, 3]))
+  const schedules = SCHEDULES.slice(0, pick([0, 0, 0, 1, 2, 4]))
+  const hasSchedules = schedules.length > 0
   const rate = (): Rate => ({ max: pick([1, 2, 3]), ms: 6 * UNIT_MS, ...chance(0.5) && { burst: pick([1, 2, 4]) } })
   const keyLimits = (): KeyLimits => ({ ...chance(0.6) && { running: 1 + below(3) }, ...chance(0.4) && { rate: rate() } })
   const leaseMs = () => pick([5.5, 5.5, 9.13]) * UNIT_MS
@@ -128,7 +129,7 @@ export function makeSequence (seed: number, length?: number): Sequence {
   const tasks = () => times(1 + below(4), () => task(chance(0.7) ? QUEUES[0] : undefined))
   const settlement = (): PlannedSettlement => ({
     lease: below(chance(0.6) ? 3 : 8),
-    verdict: pick(['done', 'done', 'done', 'done', 'retry', 'retry', 'defer', 'busy', 'unrouted', 'release', 'unseen', 'dead']),
+    verdict: pick(['done', 'done', 'done', 'done', 'retry', 'retry', 'defer', 'busy', 'unrouted', 'release', 'unseen', 'dead', ...hasSchedules ? (['retry', 'defer', 'unrouted', 'unrouted'] as const) : []]),
     ...chance(0.7) && { delayMs: units(0, 0, 1, 2, 3) },
     ...chance(0.4) && { record: `record ${made++}` },
     ...chance(0.25) && { chain: tasks().slice(0, 2) },
@@ -136,15 +137,15 @@ export function makeSequence (seed: number, length?: number): Sequence {
   })
   const change = (): PlannedChange => ({
     id: pick(schedules),
-    expects: pick(['right', 'right', 'right', 'right', 'right', 'right', 'wrong', 'none']),
+    expects: chance(0.85) ? 'right' : pick(['wrong', 'none']),
     ...chance(0.9) && { plan: chance(0.1) ? '' : `plan ${made++}` },
-    ...chance(0.9) && { next: pick<number | 'same'>(['same', 'same', 0, 1, 1, 2, 2, 3, 5]) },
-    ...chance(0.4) && { paused: chance(0.4) }
+    ...chance(0.9) && { next: chance(0.07) ? 0 : pick<number | 'same'>(['same', 1, 1, 2, 2, 3, 5]) },
+    ...chance(0.4) && { paused: chance(0.3) }
   })
   const tick = (queue: string): PlannedTick => ({
     place: pick([0, 0, 0, 1, 2]),
-    slot: pick(['right', 'right', 'right', 'right', 'right', 'right', 'wrong', 'none', 'none']),
-    ...chance(0.9) && { next: below(4) },
+    slot: pick(['right', 'right', 'right', 'right', 'right', 'right', 'right', 'wrong', 'none', 'none']),
+    ...chance(0.93) && { next: below(4) },
     missed: pick([0, 0, 1, 2]),
     overlap: pick<Overlap>(['skip', 'skip', 'allow', 'replace']),
     ...chance(0.85) && { task: { ...task(queue), ...chance(0.6) && { id: `slot ${made++}` } } }
@@ -152,7 +153,7 @@ export function makeSequence (seed: number, length?: number): Sequence {
   const some = () => times(1 + below(3), () => pick(ids))
 
   const kinds: ReadonlyArray<readonly [weight: number, make: () => Step]> = [
-    [24, () => ({ kind: 'add', tasks: tasks() })],
+    [hasSchedules ? 10 : 24, () => ({ kind: 'add', tasks: tasks() })],
     [6, () => ({ kind: 'prepare', commit: below(2), tasks: tasks() })],
     [6, () => ({ kind: pick(['commit', 'commit', 'rollback']), commit: below(2) })],
     [40, () => ({
@@ -190,10 +191,10 @@ export function makeSequence (seed: number, length?: number): Sequence {
         () => ({ kind: 'rest', ms: units(0, 1, 2, 4), ...chance(0.7) && { key: pick(KEYS) } })
       ])()
     })],
-    [schedules.length > 0 ? 10 : 0, () => ({
+    [hasSchedules ? 10 : 0, () => ({
       kind: 'plan', queue: pick(['one', 'one', 'two']), changes: times(below(4), change), ...chance(0.3) && { ahead: pick([-1, 0, 0, 1]) }
     })],
-    [schedules.length > 0 ? 20 : 0, () => {
+    [hasSchedules ? 24 : 0, () => {
       const queue = pick(['one', 'one', 'two'])
       return { kind: 'tick', queue, ticks: times(pick([1, 1, 1, 2, 3]), () => tick(queue)) }
     }],
@@ -205,7 +206,10 @@ export function makeSequence (seed: number, length?: number): Sequence {
     let left = random() * total
     return (kinds.find(([weight]) => (left -= weight) < 0) ?? kinds[0]!)[1]()
   }
-  return { seed, keepCount, ...chance(0.2) && { keepDeadCount: below(3) }, isOutOfTouch: chance(0.2), steps: times(length ?? pick([20, 45, 45, 120]), step) }
+  const begin = (queue: string): Step => ({
+    kind: 'plan', queue, changes: schedules.map(id => ({ id, expects: 'right', plan: `first plan of ${id}`, next: 1 + below(4) }))
+  })
+  return { seed, keepCount, ...chance(0.2) && { keepDeadCount: below(3) }, isOutOfTouch: chance(0.2), steps: [...hasSchedules ? QUEUES.map(begin) : [], ...times(length ?? pick([20, 45, 45, 120]), step)] }
 }
 
 /** Numbers between 0 and 1, the same for the same seed. */

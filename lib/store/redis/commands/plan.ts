@@ -12,7 +12,7 @@ const CHANGE_ARGS = 5
 
 /**
  * Changes schedules, and returns 1; or 0 if it changes none. The flags say by letters that there is a plan to expect
- * (e) or to keep (p), and that the schedule is to be paused (1) or not (0).
+ * (e) or to keep (p), that the schedule is to be paused (1) or not (0), and that it is declared (d) or not (n).
  */
 export const plan: Script = {
   keys: KEYS,
@@ -28,6 +28,12 @@ for i = rest, #ARGV, ${CHANGE_ARGS} do
   local slot = tonumber(next_slot)
   if slot and slot <= now and slot ~= slot_of(score) then return 0 end
 end
+local declared, is_changed = {}, false
+for _, id in ipairs(declared_in(k)) do declared[id] = true end
+-- What makes no schedule is allowed when the memory is full: so its first write is one that Redis then allows.
+local makes = false
+for i = rest, #ARGV, ${CHANGE_ARGS} do makes = makes or not string.find(ARGV[i + 1], 'e', 1, true) end
+if not makes then redis.call('HDEL', k.schedule, '') end
 for i = rest, #ARGV, ${CHANGE_ARGS} do
   local id, flags, _, text, next_slot = unpack(ARGV, i, i + ${CHANGE_ARGS - 1})
   if string.find(flags, 'p', 1, true) then
@@ -40,16 +46,33 @@ for i = rest, #ARGV, ${CHANGE_ARGS} do
     redis.call('HDEL', k.schedule, '=' .. id, '+' .. id)
     redis.call('ZREM', k.schedules, id)
   end
+  local is_kept = string.find(flags, 'p', 1, true) and not string.find(flags, 'n', 1, true)
+  local shall = is_kept and (declared[id] or string.find(flags, 'd', 1, true) ~= nil) or nil
+  if declared[id] ~= shall then declared[id], is_changed = shall, true end
 end
-if revision ~= '' then redis.call('HSET', k.schedule, ' ', revision) end
+if is_changed then
+  local ids = {}
+  for id in pairs(declared) do ids[#ids + 1] = id end
+  table.sort(ids)
+  if #ids == 0 then
+    redis.call('HDEL', k.schedule, '  ')
+  else
+    redis.call('HSET', k.schedule, '  ', table.concat(ids, '\\n'))
+  end
+end
+if revision ~= '' and tonumber(revision) ~= stored then redis.call('HSET', k.schedule, ' ', revision) end
 if #ARGV >= rest then wake(k) end
 return 1
 `
 }
 
 export function encodePlan (changes: readonly ScheduleChange[], revision?: number): Array<string | number> {
-  return encode(PARAMS, { revision: revision ?? '' }, changes.flatMap(({ id, expects, plan, next, paused }) => {
-    const flags = [expects !== undefined && 'e', plan !== undefined && 'p', paused !== undefined && Number(paused)]
+  return encode(PARAMS, { revision: revision ?? '' }, changes.flatMap(change => {
+    const { id, expects, plan, next, paused, declared } = change
+    const flags = [
+      expects !== undefined && 'e', plan !== undefined && 'p', paused !== undefined && Number(paused),
+      declared !== undefined && (declared ? 'd' : 'n')
+    ]
     return [id, flags.filter(flag => flag !== false).join(''), expects ?? '', plan ?? '', next ?? '']
   }))
 }

@@ -3,12 +3,13 @@ import { preludeOf } from '../lua/prelude.js'
 import { recording } from '../lua/recording.js'
 import { encode, localsOf, type Script } from '../script.js'
 
-const KEYS = ['schedules', 'schedule'] as const
-const PARAMS = { offset: 'number', limit: 'number' } as const
+const KEYS = ['schedules', 'schedule', 'clock'] as const
+const PARAMS = { offset: 'number', limit: 'number', declared: 'number' } as const
 
 /**
- * Lists the schedules of the ids that follow the params, or if `limit` is more than 0 a part of all. Returns the time,
- * the highest revision, and for each schedule its id, next slot, plan and record.
+ * Lists a part of all schedules if `limit` is more than 0, those that are declared if `declared` is 1, or else those of
+ * the ids that follow the params. Returns the time, the highest revision, 1 if the queue is paused, and for each
+ * schedule its id, next slot, plan and record.
  */
 export const schedules: Script = {
   keys: KEYS,
@@ -22,22 +23,24 @@ local function show (id, next_slot)
 end
 local members = limit > 0 and redis.call('ZRANGE', k.schedules, offset, offset + limit - 1, 'WITHSCORES') or {}
 for i = 1, #members, 2 do show(members[i], members[i + 1]) end
-for i = rest, #ARGV do
-  local score = redis.call('ZSCORE', k.schedules, ARGV[i])
-  if score then show(ARGV[i], score) end
+for _, id in ipairs(declared == 1 and declared_in(k) or { unpack(ARGV, rest) }) do
+  local score = redis.call('ZSCORE', k.schedules, id)
+  if score then show(id, score) end
 end
-return { now, finite(redis.call('HGET', k.schedule, ' ')) or 0, views }
+return { now, finite(redis.call('HGET', k.schedule, ' ')) or 0, is_paused(k) and 1 or 0, views }
 `
 }
 
 export function encodeSchedules (which: WhichSchedules): Array<string | number> {
-  return 'ids' in which ? encode(PARAMS, { offset: 0, limit: 0 }, which.ids) : encode(PARAMS, which)
+  if ('ids' in which) return encode(PARAMS, { offset: 0, limit: 0, declared: 0 }, which.ids)
+  if ('declared' in which) return encode(PARAMS, { offset: 0, limit: 0, declared: 1 })
+  return encode(PARAMS, { ...which, declared: 0 })
 }
 
 export function readSchedules (reply: unknown): ScheduleList {
   type View = [id: string, next: string, plan: string, record: string]
-  const [now, revision, views] = reply as [number, number, View[]]
-  return { now, revision, schedules: views.map(viewOf) }
+  const [now, revision, isPaused, views] = reply as [number, number, 0 | 1, View[]]
+  return { now, revision, isPaused: isPaused === 1, schedules: views.map(viewOf) }
 }
 
 function viewOf ([id, next, plan, record]: readonly [string, string, string, string]): ScheduleView {

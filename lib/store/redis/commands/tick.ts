@@ -26,6 +26,8 @@ export const tick: Script = {
 ${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 
+local pausing
+
 -- Makes way for the next task of a schedule. Returns whether it may be added.
 local function make_way (task, overlap)
   if overlap == 'allow' or task == '' or #living(k, { task }) == 0 then return true end
@@ -47,7 +49,7 @@ end
 
 local function run (id, slot, next_slot, missed, overlap, task, message, terms)
   local score = redis.call('ZSCORE', k.schedules, id)
-  if not score or slot ~= '' and slot_of(score) ~= tonumber(slot) then return 'over' end
+  if not score or slot ~= '' and (slot_of(score) ~= tonumber(slot) or pausing) then return 'over' end
   begin_writing(k, id)
   local r, result = record_of(k, id), 'missed'
   r.missed = r.missed + tonumber(missed)
@@ -66,6 +68,7 @@ local function run (id, slot, next_slot, missed, overlap, task, message, terms)
 end
 
 is_shared(k)
+pausing = is_paused(k)
 local results = {}
 for i = rest, #ARGV, ${TICK_ARGS} do append(results, run(unpack(ARGV, i, i + ${TICK_ARGS - 1}))) end
 return results

@@ -77,7 +77,7 @@ if last.number == turn then
   return { { outlook(k, lease_clock, paused) }, last.settled, leases, finite(last.dropped) or 0, shares }
 end
 -- Others may wait for what this turn makes room for.
-local was_blocked = is_shared(k) and lanes().claimable_in(k) ~= 0
+local was_blocked = is_shared(k) and (paused or lanes().claimable_in(k) ~= 0)
 if is_shared(k) and is_set_back then lanes().refresh_all(k) end
 ${settling}${due}${claiming}${choosing}
 local shares = look_again(k)

@@ -1,8 +1,8 @@
 /**
  * Does what has become due: leases, expiries and delays end. Takes the prelude; from `moving`, `look_up`, `counts_of`,
- * `more_of`, `keep_more`, `keep_records`, `follower_in`, `end_early`, `unqueue`, `give_back`, `put_last` and `rehold`;
- * from `leases`, `look_up_running`; and from the script, the queue `k`, `lease_clock`, `keep_count` and `keep_ms`.
- * Leaves behind: `take_over`, `expire` and `move_due`.
+ * `more_of`, `keep_more`, `keep_records`, `follower_in`, `end_early`, `unqueue`, `give_back`, `put_last`, `rehold` and
+ * `forget_lanes`; from `leases`, `look_up_running`; and from the script, the queue `k`, `lease_clock`, `keep_count` and
+ * `keep_ms`. Leaves behind: `take_over`, `expire` and `move_due`.
  */
 export const due = /* lua */ `
 -- Makes suspects of the tasks whose leases have expired.
@@ -39,6 +39,7 @@ local function expire ()
       redis.call('HSET', k.attempts, ids[i], counts_of(p, p.reason))
     elseif redis.call('HEXISTS', k.message, ids[i]) == 1 and not redis.call('ZSCORE', k.dead, ids[i]) then
       unqueue(k, ids[i])
+      forget_lanes(k, { ids[i] })
       append(expired, ids[i])
     end
   end

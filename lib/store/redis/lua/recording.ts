@@ -1,6 +1,7 @@
 /**
  * Keeps what is known of schedules. Takes the prelude. Leaves behind: `slot_of`, `record_of`, `keep_record`,
- * `set_next` and `begin_writing`.
+ * `set_next`, `begin_writing`, `is_paused` and
+ * `declared_in`.
  */
 export const recording = /* lua */ `
 -- Returns the slot that a score stands for; nil if there is none.
@@ -26,6 +27,17 @@ end
 
 local function set_next (k, id, slot)
   redis.call('ZADD', k.schedules, slot and number(slot) or 'inf', id)
+end
+
+local function is_paused (k)
+  return string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)') == '1'
+end
+
+-- Returns the ids of the schedules that are declared.
+local function declared_in (k)
+  local ids = {}
+  for id in string.gmatch(redis.call('HGET', k.schedule, '  ') or '', '[^\\n]+') do ids[#ids + 1] = id end
+  return ids
 end
 
 -- Writes what a full memory refuses, and changes nothing. Redis would allow the rest of a script that begins with

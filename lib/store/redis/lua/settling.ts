@@ -102,7 +102,8 @@ local function settle (id, p, i, how, record)
     follow(id, p, next)
   elseif verdict == 'release' or verdict == 'unseen' then
     if verdict == 'unseen' or record then redis.call('HSET', k.attempts, id, counts_of(p, p.reason)) end
-    append(p.suspect == 1 and suspects or released, id)
+    append(released, id)
+    suspects[id] = p.suspect == 1
   elseif rests then
     p.suspect, p.deferred = 0, p.deferred + ms
     redis.call('HSET', k.attempts, id, counts_of(p, reason))
@@ -171,12 +172,17 @@ note('d', #done)
 note('f', failures)
 tell_end(k, over)
 enqueue(k, replaced)
-put_first(k, released)
-give_back(k.suspects, suspects)
-if is_shared(k) then
-  for _, id in ipairs(suspects) do lanes().hold_again(k, id) end
+-- The order among lanes is that in which tasks come into them, suspects included.
+for i = #released, 1, -1 do
+  local id = released[i]
+  if not suspects[id] then
+    put_first(k, { id })
+  else
+    give_back(k.suspects, { id })
+    if is_shared(k) then lanes().hold_again(k, id) end
+  end
 end
-if #released + #suspects > 0 or is_left_to_others then wake(k) end
+if #released > 0 or is_left_to_others then wake(k) end
 for i, at in ipairs(places) do
   local chain = tonumber(ARGV[at + 4])
   if settled[i] == 1 and chain > 0 then
