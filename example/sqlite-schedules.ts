@@ -10,8 +10,8 @@ import type {
 export const scheduleSchema = `
   CREATE TABLE IF NOT EXISTS task_schedule (
     queue TEXT NOT NULL, id TEXT NOT NULL,
-    plan TEXT NOT NULL, next INTEGER, paused INTEGER NOT NULL,
-    declared INTEGER NOT NULL, taskId TEXT, at INTEGER, skipped INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
+    plan TEXT NOT NULL, next INTEGER, paused INTEGER NOT NULL, declared INTEGER NOT NULL,
+    taskId TEXT, at INTEGER, skipped INTEGER NOT NULL DEFAULT 0, missed INTEGER NOT NULL DEFAULT 0,
     PRIMARY KEY (queue, id)
   );
   CREATE INDEX IF NOT EXISTS task_schedule_next ON task_schedule (queue, next);

@@ -126,7 +126,7 @@ function simplify (step: Step): Step[] {
       : []
     case 'plan': return [
       ...without(step, ['ahead']),
-      ...fewer(step.changes, change => without(change, ['next', 'paused'])).map(changes => ({ ...step, changes }))
+      ...fewer(step.changes, change => without(change, ['next', 'paused', 'declared'])).map(changes => ({ ...step, changes }))
     ]
     case 'tick': return fewer(step.ticks, tick => [
       ...without(tick, ['next', 'task']),
@@ -399,6 +399,9 @@ class World {
 
   async #lookAtSchedules (queue: string): Promise<void> {
     await this.#same(`schedules of ${queue}`, (_, store) => store.schedules(queue, ALL_SCHEDULES))
+    // These come in any order.
+    await this.#same(`declared schedules of ${queue}`, async (_, store) =>
+      (await store.schedules(queue, { declared: true })).schedules.toSorted((a, b) => a.id < b.id ? -1 : 1))
   }
 
   async #extend (queue: string, leases: ReadonlyArray<Each<Lease>>, leaseMs: number): Promise<void> {

@@ -51,6 +51,7 @@ export interface PlannedChange {
   /** In how many units the next slot comes, or whether it stays the same. 0 is the present moment. */
   readonly next?: number | 'same'
   readonly paused?: boolean
+  readonly declared?: boolean
 }
 
 /** What a schedule is to do at its next slot, at another one or besides its slots. */
@@ -140,7 +141,8 @@ export function makeSequence (seed: number, length?: number): Sequence {
     expects: chance(0.85) ? 'right' : pick(['wrong', 'none']),
     ...chance(0.9) && { plan: chance(0.1) ? '' : `plan ${made++}` },
     ...chance(0.9) && { next: chance(0.07) ? 0 : pick<number | 'same'>(['same', 1, 1, 2, 2, 3, 5]) },
-    ...chance(0.4) && { paused: chance(0.3) }
+    ...chance(0.4) && { paused: chance(0.3) },
+    ...chance(0.4) && { declared: chance(0.7) }
   })
   const tick = (queue: string): PlannedTick => ({
     place: pick([0, 0, 0, 1, 2]),
