@@ -116,7 +116,7 @@ for (const [type, makeStore] of Object.entries(stores)) {
     const id = await add('/')
     await lines(id, 1)
     const agent = 'fastify-taskqueue'
-    t.strictSame(seen, [{ id, queue: 'mail', attempt: 1, userId: undefined, aborted: false, header: id, agent }])
+    t.strictSame(seen, [{ id, queue: 'mail', attempt: 1, userId: undefined, schedule: undefined, aborted: false, header: id, agent }])
   })
 
   t.test(`${type} queue: a delayed task and a retry run when they are due, and nobody looks in between`, async t => {

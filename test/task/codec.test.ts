@@ -27,7 +27,8 @@ const task: Task = {
   maxRetries: 3,
   backoff: [1000, 0.5],
   timeoutMs: 500,
-  dedupeMs: 700
+  dedupeMs: 700,
+  schedule: { id: 'report', slot: 1_795_999_020_000, missed: 2 }
 }
 
 const USUAL: readonly Task[] = [
@@ -79,7 +80,8 @@ t.test('without secrets an operator can read a message, and with them nobody can
     maxRetries: 3,
     backoff: [1000, 0.5],
     timeoutMs: 500,
-    dedupeMs: 700
+    dedupeMs: 700,
+    schedule: { id: 'report', slot: 1_795_999_020_000, missed: 2 }
   })
   t.strictSame(payload, ['hunter2', 'ünd €'])
   t.match(open.encode('mail', { ...task, payload: Buffer.from([255]) }), /^\{.*"base64":true\}\n\/w==$/)
@@ -247,6 +249,7 @@ t.test('JSON that is no task is unreadable, and its error quotes nothing of it',
     ['protocol', null, '', 'HTTPS', 'ftp', 'hunter2', 1, true, ['https'], {}],
     ['base64', 1, null, {}, ['hunter2'], false, 'hunter2'],
     ['userId', '', 'hunter2\n', ' hunter2', 'ü', ['hunter2'], {}, true, 'x'.repeat(256)],
+    ['schedule', null, 7, [], {}, { id: 7, slot: 1, missed: 0 }, { id: 'a', slot: 9e15, missed: 0 }, { id: 'a', slot: 1, missed: 0.5 }],
     ['depth', 0, -1, 1.5, '3', null, {}, 'hunter2'],
     ['maxRetries', -1, 1.5, '3', null, {}, 1e300, 'hunter2'],
     ['depth', 0, -1, 1.5, '2', null, {}],
