@@ -28,8 +28,12 @@ export function checkOptions (
   }
 }
 
+export function isWhole (value: number, min: number, max = Number.MAX_SAFE_INTEGER): boolean {
+  return Number.isSafeInteger(value) && value >= min && value <= max
+}
+
 export function checkWhole (name: string, value: number | undefined, min: number, max = Number.MAX_SAFE_INTEGER): void {
-  if (value === undefined || (Number.isSafeInteger(value) && value >= min && value <= max)) return
+  if (value === undefined || isWhole(value, min, max)) return
   const range = max === Number.MAX_SAFE_INTEGER ? `${min} or more` : `${min} to ${max}`
   throw new FST_TASKQUEUE_INVALID_OPTION(name, `a whole number, ${range}`, show(value))
 }

@@ -1,7 +1,7 @@
 import type { FastifyInstance, RouteOptions, RouteShorthandOptionsWithHandler } from 'fastify'
-import { checkOptions } from '../check.js'
+import { isPlain } from '../check.js'
 import { FST_TASKQUEUE_INVALID_OPTION } from '../errors.js'
-import { show } from '../show.js'
+import { kindOf, show } from '../show.js'
 import { checkMethod } from '../task/method.js'
 import { type RouteSchedule, TaskRoute, type TaskRouteOptions } from './task-route.js'
 
@@ -32,7 +32,7 @@ export function addTaskRoutes (app: FastifyInstance, declare: (id: string, sched
     const own = { method, constraints: { taskOnly: true }, [kMade]: make }
     this.route({ exposeHeadRoute: false, ...rest, ...own } as RouteOptions)
     if (schedule !== undefined) {
-      checkOptions('schedule', schedule, Object.keys(Object(schedule)), 'a route')
+      if (!isPlain(schedule)) throw new FST_TASKQUEUE_INVALID_OPTION('schedule', 'an object', kindOf(schedule))
       const { id = made.url, ...declared } = schedule
       declare(id, { ...declared, route: made })
     }

@@ -1,10 +1,10 @@
-import { isDate } from 'node:util/types'
-import { checkOptions, isPlain } from '../check.js'
+import { checkOptions, isPlain, isWhole } from '../check.js'
 import { FST_TASKQUEUE_INVALID_SCHEDULE } from '../errors.js'
 import { show } from '../show.js'
 import type { Overlap } from '../store/schedules.js'
 import type { NewTask } from '../store/tasks.js'
 import type { Codec } from '../task/codec.js'
+import { isId } from '../task/id.js'
 import type { AddOptions } from '../task/options.js'
 import type { Task } from '../task/task.js'
 import { LATEST_TIME_MS, MAX_DELAY_MS, timeOf } from '../task/time.js'
@@ -87,7 +87,7 @@ const MAX_PLAN_LENGTH = 16 * 1024
 
 /** Throws unless this can be the id of a schedule. With a slot it is the id of a task. */
 export function checkScheduleId (id: unknown): asserts id is string {
-  if (typeof id === 'string' && /^[\x21-\x7e]{1,200}$/.test(id)) return
+  if (isId(id, 200)) return
   const expected = 'its id must be 1 to 200 printable ASCII characters without spaces'
   throw new FST_TASKQUEUE_INVALID_SCHEDULE(show(id), expected)
 }
@@ -103,19 +103,18 @@ export function planOf (
   const refuse = (reason: string) => new FST_TASKQUEUE_INVALID_SCHEDULE(id, reason)
   if ((cron === undefined) === (everyMs === undefined)) throw refuse('give it cron or everyMs, and not both')
   if (everyMs !== undefined && tz !== undefined) throw refuse('tz belongs to cron: everyMs is the same in all zones')
-  const isWhole = (ms: number, least: number) => Number.isSafeInteger(ms) && ms >= least
   if (everyMs !== undefined && !isWhole(everyMs, 1000)) {
     throw refuse(`everyMs must be a whole number, 1000 or more, got ${show(everyMs)}`)
   }
-  if (!isWhole(jitterMs, 0) || jitterMs > MAX_DELAY_MS) {
+  if (!isWhole(jitterMs, 0, MAX_DELAY_MS)) {
     throw refuse(`jitterMs must be 0 to ${MAX_DELAY_MS}, which is 30 days, got ${show(jitterMs)}`)
   }
   if (!CATCH_UPS.has(catchUp)) throw refuse(`catchUp must be 'once', 'none' or 'all', got ${show(catchUp)}`)
   if (!OVERLAPS.has(overlap)) throw refuse(`overlap must be 'skip', 'allow' or 'replace', got ${show(overlap)}`)
   const time = (name: string, value: unknown) => {
     if (value === undefined) return undefined
-    const ms = typeof value === 'number' || isDate(value) ? Number(value) : timeOf(value)
-    if (Number.isSafeInteger(ms) && ms >= 0 && ms <= LATEST_TIME_MS) return ms
+    const ms = typeof value === 'number' ? value : timeOf(value)
+    if (isWhole(ms, 0, LATEST_TIME_MS)) return ms
     throw refuse(`${name} must be a time as a Date, milliseconds or a text with its zone, got ${show(value)}`)
   }
   const timing: Timing = { cron, tz, everyMs, startAt: time('startAt', startAt), endAt: time('endAt', endAt) }
@@ -188,4 +187,4 @@ export function taskAt (
 }
 
 /** Returns the id of the task of a slot. */
-export const taskIdAt = (id: string, slot: number): string => `${id}@${new Date(slot).toISOString()}`
+const taskIdAt = (id: string, slot: number): string => `${id}@${new Date(slot).toISOString()}`

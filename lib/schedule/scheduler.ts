@@ -82,7 +82,7 @@ export class Scheduler {
   readonly #tick = async (): Promise<void> => {
     if (this.#phase !== 'waiting') return
     this.#phase = 'ticking'
-    let nextInMs = Infinity
+    let nextInMs: number
     try {
       nextInMs = await this.#doDue()
       this.#isFailing = false

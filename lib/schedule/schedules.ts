@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import type { FastifyBaseLogger } from 'fastify'
 import { FST_TASKQUEUE_INVALID_SCHEDULE } from '../errors.js'
+import { inSteps } from '../in-steps.js'
 import type { Queue } from '../queue/queue.js'
 import type { Queues } from '../queue/queues.js'
 import { reach } from '../queue/reach.js'
@@ -87,13 +88,13 @@ export class Schedules {
     if (revision !== undefined && revision < list.revision) return 'outdated'
     const known = new Map(list.schedules.map(view => [view.id, view]))
     // They may be there without being declared.
-    for (const ids of inSteps([...plans.keys()].filter(id => !known.has(id)))) {
+    for (const ids of inSteps([...plans.keys()].filter(id => !known.has(id)), AT_ONCE)) {
       for (const view of (await reach(store.schedules(name, { ids }))).schedules) known.set(view.id, view)
     }
     const changes = [...plans].flatMap(([id, plan]) => this.#changeOf(name, plan, list.now, known.get(id)) ?? [])
     for (const { id, plan } of removes ? list.schedules : []) if (!plans.has(id)) changes.push({ id, expects: plan })
     // A revision is noted even if nothing else has changed.
-    for (const some of changes.length === 0 && revision !== undefined ? [[]] : inSteps(changes)) {
+    for (const some of changes.length === 0 && revision !== undefined ? [[]] : inSteps(changes, AT_ONCE)) {
       if (!await reach(store.plan(name, some, revision))) return undefined
     }
     return 'done'
@@ -235,12 +236,6 @@ export class Schedules {
     }
     throw new Error(`schedules were changed by others ${TRIES} times in a row`)
   }
-}
-
-/** Divides a list into pieces that can be read or changed at once. */
-function inSteps<T> (list: readonly T[]): T[][] {
-  return Array.from({ length: Math.ceil(list.length / AT_ONCE) }, (_, index) =>
-    list.slice(index * AT_ONCE, (index + 1) * AT_ONCE))
 }
 
 interface FoundSchedule {

@@ -11,9 +11,14 @@ export function idOf (id: unknown): string {
   return id
 }
 
+/** Whether a value is a text of printable ASCII characters without spaces, at most so many of them. */
+export function isId (value: unknown, most: number): value is string {
+  return typeof value === 'string' && value.length <= most && /^[\x21-\x7e]+$/.test(value)
+}
+
 /** Throws unless this can be the id of a task. Every function that is given an id calls this first. */
 export function checkId (id: unknown): asserts id is string {
-  if (typeof id !== 'string' || !/^[\x21-\x7e]{1,255}$/.test(id)) throw new FST_TASKQUEUE_INVALID_ID(show(id))
+  if (!isId(id, 255)) throw new FST_TASKQUEUE_INVALID_ID(show(id))
 }
 
 /** Checks an array of ids and returns a copy, so that the caller cannot change it afterwards. */

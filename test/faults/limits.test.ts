@@ -40,6 +40,12 @@ function turn (store: RedisStore, limit: number, settlements: Settlement[] = [])
 
 const task = (index: number, rest: Partial<NewTask> = {}): NewTask => ({ queue: 'q', id: `task-${index}`, message: 'message', ...rest })
 
+/** How many of these claims lie in the fullest window. Their fences are microseconds, those of one claim one apart. */
+function mostWithin (ms: number, claimed: readonly number[]): number {
+  const windowUs = ms * 1000 - 100
+  return Math.max(...claimed.map((from, index) => claimed.slice(index).findLastIndex(at => at < from + windowUs) + 1))
+}
+
 const RATES: Record<string, Rate> = { 'evenly spaced': { max: 100, ms: 500 }, 'in bursts': { max: 50, ms: 500, burst: 20 } }
 
 for (const [title, rate] of Object.entries(RATES)) {
@@ -61,9 +67,7 @@ for (const [title, rate] of Object.entries(RATES)) {
     }))
     claimed.sort((a, b) => a - b)
     const { max, ms, burst = 1 } = rate
-    // Fences of one claim are a microsecond apart.
-    const windowUs = ms * 1000 - 100
-    const most = Math.max(...claimed.map((from, index) => claimed.slice(index).findLastIndex(at => at < from + windowUs) + 1))
+    const most = mostWithin(ms, claimed)
     t.ok(most <= max + burst - 1, `${most} in a window, at most ${max + burst - 1}`)
     t.ok(claimed.length > max, `and ${claimed.length} in three seconds`)
   })
@@ -82,8 +86,7 @@ t.test('the consumers of five processes, one of which is killed, begin no more a
   await until(async () => await admin.hlen(key) >= 300, 'all are claimed', 60_000)
   // None has ended, and a fence is the microsecond of the claim.
   const claimed = (await admin.hvals(key)).map(text => Number(text.split(' ')[0])).sort((a, b) => a - b)
-  const windowUs = ms * 1000 - 100
-  const most = Math.max(...claimed.map((from, index) => claimed.slice(index).findLastIndex(at => at < from + windowUs) + 1))
+  const most = mostWithin(ms, claimed)
   t.ok(most <= max, `${most} in a window, at most ${max}`)
   t.ok(most > max / 2, `${most} in the fullest window`)
 })

@@ -1,6 +1,7 @@
 import { once } from 'node:events'
 import { Cluster, Redis, type RedisOptions } from 'ioredis'
 import { FST_TASKQUEUE_INVALID_ID, FST_TASKQUEUE_INVALID_OPTION } from '../../errors.js'
+import { inSteps } from '../../in-steps.js'
 import type { Counts, Found, History, QueueView, State } from '../found.js'
 import type { Holding, Presence, Pulse } from '../heartbeat.js'
 import type { KeyView } from '../limits.js'
@@ -221,9 +222,7 @@ export class RedisStore implements Store {
     if (!concernsTasks(order)) return await carryOut()
     if (order.ids === undefined) return await this.#inParts(queue, ({ dead }) => dead, carryOut)
     let changed = 0
-    for (let i = 0; i < order.ids.length; i += MAX_AT_ONCE) {
-      changed += await carryOut(order.ids.slice(i, i + MAX_AT_ONCE))
-    }
+    for (const ids of inSteps(order.ids, MAX_AT_ONCE)) changed += await carryOut(ids)
     return changed
   }
 
@@ -313,12 +312,6 @@ type OrderOfTasks = Extract<Order, { readonly ids?: readonly string[] }>
 const concernsTasks = (order: Order): order is OrderOfTasks =>
   order.kind === 'cancel' || order.kind === 'reschedule' || order.kind === 'prioritize' || order.kind === 'redrive' ||
     order.kind === 'remove'
-
-/** Divides a list into pieces of a length, and one that may be shorter. */
-function inSteps<T> (list: readonly T[], length: number): T[][] {
-  return Array.from({ length: Math.ceil(list.length / length) }, (_, index) =>
-    list.slice(index * length, (index + 1) * length))
-}
 
 /** Refuses an id that is no text. The client would spread an array, and make each element another argument. */
 function textOnly (id: string): string {

@@ -2,6 +2,7 @@ import type { QueueView } from '../../found.js'
 import { KEYS } from '../keys.js'
 import { type Described, describing, readDescribed } from '../lua/describing.js'
 import { moving } from '../lua/moving.js'
+import { pausing } from '../lua/pausing.js'
 import { preludeOf } from '../lua/prelude.js'
 import { preparing } from '../lua/preparing.js'
 import { readLimits } from './keys.js'
@@ -13,7 +14,7 @@ import type { Script } from '../script.js'
  */
 export const counts: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${preparing}${describing}${pausing}
 read_time()
 local function first_of (k, due)
   local id = redis.call('LRANGE', k.suspects, 0, 0)[1]
@@ -30,10 +31,9 @@ for queue = 0, #KEYS / ${KEYS.length} - 1 do
   local length, stale = redis.call('LLEN', k.waiting), finite(redis.call('HGET', k.stale, ' ')) or 0
   local in_lines = math.max(0, length - math.max(0, stale)) + redis.call('ZCARD', k.lanes)
   local waiting = in_lines + redis.call('LLEN', k.suspects) + due
-  local paused = string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)')
   views[#views + 1] = {
     waiting, redis.call('ZCARD', k.delayed) - due, redis.call('ZCARD', k.running), redis.call('ZCARD', k.dead),
-    tonumber(paused or 0), waiting > 0 and first_of(k, due),
+    is_paused(k) and 1 or 0, waiting > 0 and first_of(k, due),
     math.max(0, math.ceil(((finite(redis.call('ZSCORE', k.resting, '')) or now_us) - now_us) / 1000)),
     redis.call('HGET', k.limits, '')
   }

@@ -1,4 +1,5 @@
 import type { ScheduleList, ScheduleView, WhichSchedules } from '../../schedules.js'
+import { pausing } from '../lua/pausing.js'
 import { preludeOf } from '../lua/prelude.js'
 import { recording } from '../lua/recording.js'
 import { encode, localsOf, type Script } from '../script.js'
@@ -13,7 +14,7 @@ const PARAMS = { offset: 'number', limit: 'number', declared: 'number' } as cons
  */
 export const schedules: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${recording}${localsOf(PARAMS)}read_time()
+  body: /* lua */ `${preludeOf(KEYS)}${recording}${pausing}${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 local views = {}
 local function show (id, next_slot)

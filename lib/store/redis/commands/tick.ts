@@ -4,6 +4,7 @@ import { KEYS } from '../keys.js'
 import { adding } from '../lua/adding.js'
 import { cancelling } from '../lua/cancelling.js'
 import { moving } from '../lua/moving.js'
+import { pausing } from '../lua/pausing.js'
 import { preludeOf } from '../lua/prelude.js'
 import { reserving } from '../lua/preparing.js'
 import { recording } from '../lua/recording.js'
@@ -22,7 +23,7 @@ const TICK_ARGS = 8
  */
 export const tick: Script = {
   keys: KEYS,
-  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}${cancelling}${recording}
+  body: /* lua */ `${preludeOf(KEYS)}${moving}${reading}${reserving}${adding}${cancelling}${recording}${pausing}
 ${localsOf(PARAMS)}read_time()
 local k = keys_of(0)
 

@@ -1,7 +1,6 @@
 /**
  * Keeps what is known of schedules. Takes the prelude. Leaves behind: `slot_of`, `record_of`, `keep_record`,
- * `set_next`, `begin_writing`, `is_paused` and
- * `declared_in`.
+ * `set_next`, `declared_in` and `begin_writing`.
  */
 export const recording = /* lua */ `
 -- Returns the slot that a score stands for; nil if there is none.
@@ -27,10 +26,6 @@ end
 
 local function set_next (k, id, slot)
   redis.call('ZADD', k.schedules, slot and number(slot) or 'inf', id)
-end
-
-local function is_paused (k)
-  return string.match(redis.call('GET', k.clock) or '', '^%d+ %d+ (%d)') == '1'
 end
 
 -- Returns the ids of the schedules that are declared.
